@@ -1,0 +1,30 @@
+"""A reference to bytes that live elsewhere: events carry these, never the bytes."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ArtifactRef(BaseModel):
+    """Where some bytes are and what they must hash to. Whoever reads them checks the digest."""
+
+    model_config = ConfigDict(frozen=True)
+
+    uri: str = Field(
+        min_length=1, description="where the bytes are, e.g. nats://artifacts/<sha256> or s3://bucket/<sha256>"
+    )
+    sha256: Sha256 = Field(description="digest of the bytes, hex")
+    size: int = Field(ge=0, description="bytes")
+    media_type: str = Field(description="what the bytes are, e.g. application/vnd.apache.parquet")
+
+
+PARQUET = "application/vnd.apache.parquet"
+CSV = "text/csv"
+TAR_GZ = "application/gzip"
+TAR = "application/x-tar"
+JOBLIB = "application/x-joblib"
+BENTO = "application/vnd.bentoml.bento+tar"
+HTML = "text/html"
+TEXT = "text/plain"

@@ -1,0 +1,277 @@
+"""Every event on the belt (DESIGN: subjects in past tense), each a frozen pydantic model.
+
+The body on the wire is the plain JSON of these models; all else (id, run, generation, cause) is in headers,
+see `contracts.envelope`. `EVENTS` maps a subject to its model.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from contracts.artifact import ArtifactRef
+from contracts.data import Environment, Feature, Frozen, Probe, Profile, Promise, Value, Verdict, Window
+
+ModelName = Annotated[
+    str, Field(pattern=r"^[a-z0-9-]{1,40}$", description="name of the model: a-z, 0-9 and -, at most 40")
+]
+Version = Annotated[str, Field(pattern=r"^\d+-[0-9a-f]{8}$", description="<generation>-<first 8 hex of sha256(run)>")]
+Task = Literal["classification", "regression"]
+
+
+class Event(Frozen):
+    """Something that happened to a model. `subject` is where it is published."""
+
+    subject: ClassVar[str]
+    model: ModelName
+
+
+class DataPushed(Event):
+    """Someone pushed data or code: start a run."""
+
+    subject = "data.pushed"
+    dataset: str | ArtifactRef | None = Field(
+        default=None,
+        description="a URI, a bare path of the worker's own, or an artifact; default: the project's dataset",
+    )
+    project: ArtifactRef | None = Field(
+        default=None, description="tar.gz of the model project; default: the newest pushed"
+    )
+    commit: str | None = Field(default=None, description="git commit of the project")
+    reason: str | None = Field(default=None, description="why, for people")
+
+
+class DataRejected(Event):
+    """The data cannot be trained on; each violation says exactly what is wrong."""
+
+    subject = "data.rejected"
+    dataset: str = Field(description="what was read, as the event or the project named it")
+    violations: tuple[str, ...] = Field(min_length=1)
+
+
+class ModelTrained(Event):
+    """A candidate exists. Carries all that judging, packing and watching it need."""
+
+    subject = "model.trained"
+    version: Version
+    task: Task
+    artifact: ArtifactRef = Field(description="the fitted estimator (joblib)")
+    dataset: ArtifactRef = Field(description="snapshot of all rows read, so that the version can be trained again")
+    test: ArtifactRef = Field(description="held-out rows, never seen by training (parquet)")
+    project: ArtifactRef
+    features: tuple[Feature, ...]
+    target: Feature
+    classes: tuple[Value, ...] = Field(
+        default=(), description="labels of a classifier, in the order of its probabilities"
+    )
+    profile: Profile
+    commit: str | None = None
+    metrics: dict[str, float] = Field(description="on the held-out rows")
+    environment: Environment
+    seed: int = Field(description="random seed of the training")
+    seconds: float = Field(ge=0, description="time of the training")
+    warnings: tuple[str, ...] = Field(default=(), description="what the data check noticed but let pass")
+
+
+class ModelApproved(Event):
+    """A version may go live: the gate passed it, or a person did."""
+
+    subject = "model.approved"
+    version: Version
+    tag: str = Field(description="BentoML tag, <model>:<version>")
+    task: Task
+    artifact: ArtifactRef
+    project: ArtifactRef
+    features: tuple[Feature, ...]
+    target: Feature
+    classes: tuple[Value, ...] = ()
+    environment: Environment
+    profile: Profile
+    probe: Probe
+    promise: Promise
+    verdict: Verdict
+    approved_by: str = Field(description="gate, or the name of a person")
+    reason: str | None = Field(default=None, description="a person's reason")
+    commit: str | None = None
+    dataset: ArtifactRef
+    trained: float = Field(description="unix seconds of the training")
+
+
+class ModelRejected(Event):
+    """The gate did not pass it. A person may still, with `belt review`."""
+
+    subject = "model.rejected"
+    version: Version
+    artifact: ArtifactRef
+    verdict: Verdict
+    report: ArtifactRef | None = Field(default=None, description="Evidently page of the held-out rows")
+    by: str = Field(default="gate", description="gate, or the name of the person who rejected it")
+    reason: str | None = None
+
+
+class ReviewDecided(Event):
+    """A person's verdict on a version the gate did not pass."""
+
+    subject = "review.decided"
+    version: Version
+    decision: Literal["approve", "reject"]
+    by: str = Field(min_length=1, description="who decided")
+    reason: str = Field(min_length=1, description="why")
+
+
+class ImagePushed(Event):
+    """The Bento of an approved version can be fetched by digest."""
+
+    subject = "image.pushed"
+    version: Version
+    tag: str
+    image: str = Field(description="registry/name@sha256:…, or bento+<artifact uri> on the embedded default")
+    artifact: ArtifactRef | None = Field(default=None, description="the packed Bento, on the embedded default")
+    size: int = Field(ge=0, description="bytes")
+    environment: Environment
+    probe: Probe
+    profile: Profile
+    promise: Promise
+
+
+class ModelDeployed(Event):
+    """The version answered through the gateway; from now on it gets the traffic of its target."""
+
+    subject = "model.deployed"
+    version: Version
+    image: str
+    target: str = Field(description="where it runs")
+    url: str = Field(description="of the model behind the gateway")
+    previous: Version | None = Field(default=None, description="kept warm for a rollback")
+    profile: Profile
+    promise: Promise
+    reason: Literal["release", "rollback"]
+
+
+class ModelSuperseded(Event):
+    """An older decision arrived after a newer one was live; it was not rolled out."""
+
+    subject = "model.superseded"
+    version: Version
+    by: Version = Field(description="the live version that is newer")
+
+
+class RollbackRequested(Event):
+    """A person wants the previous version (or a named one) back."""
+
+    subject = "rollback.requested"
+    to: Version | None = Field(default=None, description="default: the previous version")
+    by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+
+
+class DriftDetected(Event):
+    """Reality moved. With action `retrain` it starts a run."""
+
+    subject = "drift.detected"
+    version: Version = Field(description="the live version that was watched")
+    kind: Literal["performance", "data", "estimated", "quality"]
+    action: Literal["retrain", "alert"]
+    window: Window
+    evidence: dict[str, float] = Field(description="numbers behind the alarm, e.g. accuracy, promised, e_value")
+    columns: tuple[str, ...] = Field(default=(), description="most moved columns, worst first")
+    dataset: ArtifactRef | None = Field(
+        default=None, description="base rows plus labelled recent rows, the recent ones marked"
+    )
+    report: ArtifactRef | None = Field(default=None, description="Evidently page of the window")
+
+
+class StageFailed(Event):
+    """A stage gave up on an event; what it would have produced does not exist."""
+
+    stage: Literal["training", "evaluation", "build", "deployment"]
+    version: Version | None = None
+    error: str = Field(description="kind of the error, e.g. ProjectTestsFailed")
+    message: str = Field(description="what to know and do; the end of the traceback for a project's own code")
+    attempts: int = Field(ge=1)
+
+
+class TrainingFailed(StageFailed):
+    subject = "training.failed"
+    stage: Literal["training"] = "training"
+
+
+class EvaluationFailed(StageFailed):
+    subject = "evaluation.failed"
+    stage: Literal["evaluation"] = "evaluation"
+
+
+class BuildFailed(StageFailed):
+    subject = "build.failed"
+    stage: Literal["build"] = "build"
+
+
+class DeploymentFailed(StageFailed):
+    subject = "deployment.failed"
+    stage: Literal["deployment"] = "deployment"
+    target: str | None = Field(default=None, description="where it did not come up")
+
+
+class AlertRaised(Event):
+    """What a person was told."""
+
+    subject = "alert.raised"
+    severity: Literal["info", "warning", "critical"]
+    title: str
+    body: str
+    about: str = Field(description="id of the event that caused it")
+    command: str | None = Field(default=None, description="what a person can run next")
+
+
+class Predictions(Event):
+    """A batch of answered rows, column by column: all lists have one entry per row."""
+
+    subject = "predictions"
+    version: Version
+    time: float = Field(description="unix seconds of the batch's last row")
+    id: tuple[str, ...]
+    columns: dict[str, tuple[Value, ...]] = Field(description="one array per feature")
+    prediction: tuple[Value, ...]
+    probabilities: tuple[tuple[float, ...], ...] | None = Field(
+        default=None, description="per row, in the order of the model's classes"
+    )
+    latency_ms: tuple[float, ...]
+
+
+class Label(Frozen):
+    """The truth about one prediction, known later."""
+
+    id: str = Field(min_length=1, description="prediction id")
+    label: Value
+    time: float = Field(description="unix seconds of arrival")
+
+
+class Feedback(Event):
+    """Labels that arrived."""
+
+    subject = "feedback"
+    labels: tuple[Label, ...]
+
+
+EVENTS: dict[str, type[Event]] = {
+    event.subject: event
+    for event in (
+        DataPushed, DataRejected, ModelTrained, ModelApproved, ModelRejected, ReviewDecided, ImagePushed,
+        ModelDeployed, ModelSuperseded, RollbackRequested, DriftDetected, TrainingFailed, EvaluationFailed,
+        BuildFailed, DeploymentFailed, AlertRaised, Predictions, Feedback,
+    )
+}  # fmt: skip
+"""Subject → model. `predictions` and `feedback` are published with the model's name appended."""
+
+
+def subject_of(event: Event) -> str:
+    """Where `event` is published: its subject, for traffic with the model's name appended."""
+    return f"{event.subject}.{event.model}" if event.subject in ("predictions", "feedback") else event.subject
+
+
+def event_type(subject: str) -> type[Event]:
+    """The model of what is published on `subject`.
+
+    Raises:
+        KeyError: nothing of ours is published there.
+    """
+    return EVENTS[subject] if subject in EVENTS else EVENTS[subject.split(".", 1)[0]]

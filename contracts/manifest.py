@@ -1,0 +1,30 @@
+"""What a packed model says of itself: `bentobelt.json` beside the model in the BentoML store and in the Bento."""
+
+from pydantic import Field
+
+from contracts.artifact import Sha256
+from contracts.data import Feature, Frozen, Promise, Value
+from contracts.events import ModelName, Task, Version
+
+FILE = "bentobelt.json"
+MODEL_FILE = "saved_model.pkl"
+"""joblib dump of the estimator, under the name `bentoml.sklearn.load_model` looks for."""
+PROJECT_FOLDER = "project"
+"""The project's own code, put on sys.path before the model is loaded."""
+
+
+class Manifest(Frozen):
+    """All that serving needs to know of a version beside the estimator itself."""
+
+    model: ModelName
+    version: Version
+    run: str
+    task: Task
+    features: tuple[Feature, ...]
+    target: Feature
+    classes: tuple[Value, ...] = ()
+    promise: Promise
+    max_rows: int = Field(default=10_000, ge=1, description="largest number of rows in one request")
+    trained: float = Field(description="unix seconds")
+    dataset: Sha256 = Field(description="digest of the data it was trained on")
+    commit: str | None = None
