@@ -1,0 +1,81 @@
+"""The `belt` command. Each command's module is imported when it is run, so that `belt --help` is quick."""
+
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class Lives(NamedTuple):
+    """Where a command is (`module:attribute`, a function or a `typer.Typer`) and what `belt --help` says of it."""
+
+    at: str
+    help: str
+    panel: str
+
+
+RUN, LOOK, USE, WIRE = "Run the belt", "See what happens", "Use and decide", "Wire it up"
+
+COMMANDS = {
+    "push": Lives("belt.push:push", "Push a model project: train, judge, build and deploy a new version.", RUN),
+    "runs": Lives("belt.runs:runs", "List the runs, newest first.", LOOK),
+    "run": Lives("belt.runs:run", "Show one run: its stages, verdict and every event.", LOOK),
+    "watch": Lives("belt.watch:watch", "Follow one run or all of them live.", LOOK),
+    "logs": Lives("belt.logs:logs", "Show what the workers and the serving processes logged.", LOOK),
+    "models": Lives("belt.models:models", "List the models with their live and approved versions.", LOOK),
+    "deployments": Lives("belt.models:deployments", "List what is live where, and what a rollback goes back to.", LOOK),
+    "trace": Lives("belt.trace:trace", "Lead a prediction, version or image back to data, commit and verdict.", LOOK),
+    "predict": Lives("belt.predict:predict", "Ask the live version for predictions.", USE),
+    "feedback": Lives("belt.predict:feedback", "Send labels that became known.", USE),
+    "review": Lives("belt.review:app", "Decide about versions that the gate did not pass.", USE),
+    "rollback": Lives("belt.rollback:rollback", "Move the traffic back to the previous (or a named) version.", USE),
+    "replay": Lives("belt.replay:replay", "Publish an event or the start of a run again.", USE),
+    "hook": Lives("belt.hook:app", "Push from git: install a hook.", WIRE),
+    "ci": Lives("belt.ci:app", "Print a CI workflow that tests and pushes a project.", WIRE),
+    "schema": Lives("belt.schema:schema", "Print the JSON Schema of an event, or AsyncAPI.", WIRE),
+}
+
+
+class Lazy(TyperGroup):
+    """Knows every command's name and summary; imports only the one that is run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        lives = COMMANDS.get(cmd_name)
+        return TyperCommand(cmd_name, help=lives.help, rich_help_panel=lives.panel) if lives else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.commands = dict.fromkeys(COMMANDS)  # what a typing error is compared with
+        name, stub, rest = super().resolve_command(ctx, args)
+        return name, stub and load(COMMANDS[stub.name]), rest
+
+
+def load(lives: Lives) -> Any:
+    """The real command: a function becomes one, a `typer.Typer` is a group."""
+    module, _, attribute = lives.at.partition(":")
+    found = getattr(import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(name=attribute)(found)
+    return typer.main.get_command(alone)
+
+
+app = typer.Typer(cls=Lazy, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
+
+
+@app.callback()
+def belt() -> None:
+    """Push data or code; get a judged, packed, rolled-out and watched model.
+
+    Example:  belt push examples/digits --wait
+
+    NATS_URL and BELT_GATEWAY point belt at another bus and gateway than the one `belt up` started here.
+    """
+
+
+if __name__ == "__main__":
+    app(prog_name="belt")
