@@ -72,7 +72,7 @@ BUCKETS = (
     Bucket(name=REGISTRY, history=8),
     Bucket(name=PROJECTS, history=8),
     Bucket(name=INBOX, ttl=31 * DAY),
-    Bucket(name=LEASES, ttl=60.0),
+    Bucket(name=LEASES, ttl=15.0),
     Bucket(name=MONITOR),
 )
 ARTIFACTS = "artifacts"

@@ -1,0 +1,287 @@
+"""The content-addressed artifact store: bytes go in, a reference with their digest comes out.
+
+Kept in the bus's object store, or behind any fsspec URL. What is read is checked against its digest every time,
+from the local cache too. Folders travel as deterministic tar.gz archives.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from nats.js.errors import NotFoundError, ObjectNotFoundError
+from nats.js.object_store import ObjectStore
+
+from contracts import topology
+from contracts.artifact import ArtifactRef
+from services.bus import Bus
+from services.settings import BusSettings
+
+CACHE_BYTES = 2 * 1024**3
+"""The local cache forgets what was used longest ago beyond this size."""
+SKIPPED = {"__pycache__", ".git", ".venv", "node_modules"}
+
+
+class ArtifactMissing(Exception):
+    """The store has no such artifact: it expired or was never written."""
+
+    permanent = True
+
+
+class ArtifactCorrupt(Exception):
+    """The bytes do not hash to what the reference says."""
+
+    permanent = True
+
+
+class BadArchive(Exception):
+    """An archive that would write outside its folder, or is not an archive."""
+
+    permanent = True
+
+
+class Artifacts(Protocol):
+    """Where artifacts are kept."""
+
+    async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
+        """Store bytes or the content of a file; the same bytes are stored once."""
+        ...
+
+    async def fetch(self, ref: ArtifactRef) -> Path:
+        """A local read-only file with the artifact's bytes.
+
+        Raises:
+            ArtifactMissing: the store does not have it.
+            ArtifactCorrupt: what the store has is something else.
+        """
+        ...
+
+    async def fetch_folder(self, ref: ArtifactRef) -> Path:
+        """The local folder that the archive `ref` unpacks to; not to be written to.
+
+        Raises:
+            BadArchive: it is no archive, or a member points outside the folder.
+        """
+        ...
+
+
+class _Cached:
+    """The local half of every store: a folder of files named by their digest."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+
+    async def fetch(self, ref: ArtifactRef) -> Path:
+        file = self._cache / ref.sha256
+        if not await asyncio.to_thread(_is_intact, file, ref.sha256):
+            partial = _sibling(file)
+            try:
+                await self._download(ref, partial)
+                await asyncio.to_thread(_adopt, partial, file, ref)
+            finally:
+                partial.unlink(missing_ok=True)
+            await asyncio.to_thread(_evict, self._cache)
+        return file
+
+    async def fetch_folder(self, ref: ArtifactRef) -> Path:
+        file = await self.fetch(ref)
+        folder = self._cache / f"{ref.sha256}.d"
+        if not folder.is_dir():
+            await asyncio.to_thread(_unpack_beside, file, folder)
+        return folder
+
+    async def _download(self, ref: ArtifactRef, to: Path) -> None:
+        raise NotImplementedError
+
+
+class NatsArtifacts(_Cached):
+    """Artifacts in the JetStream object store of the bus."""
+
+    def __init__(self, bus: Bus, cache: Path) -> None:
+        super().__init__(cache)
+        self._bus = bus
+
+    async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
+        digest, size = await asyncio.to_thread(_measure, data)
+        store = await self._store()
+        if not await _has(store, digest):
+            if isinstance(data, bytes):
+                await store.put(digest, data)
+            else:
+                with data.open("rb") as file:
+                    await store.put(digest, file)
+        return ArtifactRef(uri=f"nats://{topology.ARTIFACTS}/{digest}", sha256=digest, size=size, media_type=media_type)
+
+    async def _download(self, ref: ArtifactRef, to: Path) -> None:
+        try:
+            with to.open("wb") as file:
+                await (await self._store()).get(ref.uri.rsplit("/", 1)[1], writeinto=file)
+        except (ObjectNotFoundError, NotFoundError):
+            raise ArtifactMissing(f"artifact {ref.uri} is not in the store") from None
+
+    async def _store(self) -> ObjectStore:
+        return await self._bus.js.object_store(topology.ARTIFACTS)
+
+
+class FsspecArtifacts(_Cached):
+    """Artifacts as files under an fsspec URL, each named by its digest."""
+
+    def __init__(self, url: str, cache: Path) -> None:
+        super().__init__(cache)
+        self._url = url.rstrip("/")
+
+    async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
+        digest, size = await asyncio.to_thread(_measure, data)
+        uri = f"{self._url}/{digest}"
+        await asyncio.to_thread(_upload, data, uri)
+        return ArtifactRef(uri=uri, sha256=digest, size=size, media_type=media_type)
+
+    async def _download(self, ref: ArtifactRef, to: Path) -> None:
+        await asyncio.to_thread(_copy_from, ref.uri, to)
+
+
+def open_artifacts(bus: Bus, settings: BusSettings) -> Artifacts:
+    """The store that the settings name, with its cache under the worker's home."""
+    cache = settings.home / "artifacts"
+    cache.mkdir(parents=True, exist_ok=True)
+    if settings.artifacts_url == f"nats://{topology.ARTIFACTS}":
+        return NatsArtifacts(bus, cache)
+    return FsspecArtifacts(settings.artifacts_url, cache)
+
+
+def pack_folder(folder: Path, leave_out: frozenset[Path] = frozenset()) -> bytes:
+    """A tar.gz of `folder` that depends on names and contents only: sorted, without times and owners.
+
+    Hidden files, caches and virtual environments stay out, and so does what `leave_out` names.
+    """
+    raw = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, compresslevel=6) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as tar,
+    ):
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            if path.is_file() and path not in leave_out and not _skipped(name):
+                tar.add(path, str(PurePosixPath(name)), filter=_anonymous)
+    return raw.getvalue()
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a tar or tar.gz into `folder`.
+
+    Raises:
+        BadArchive: not a tar, truncated, or with a member that leaves the folder.
+    """
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    except tarfile.FilterError as error:
+        raise BadArchive(f"the archive would write outside its folder: {error}") from None
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise BadArchive(f"the archive cannot be unpacked: {error}") from None
+
+
+def digest_of(data: bytes | Path) -> str:
+    """sha256 of some bytes or of a file's content, hex."""
+    return _measure(data)[0]
+
+
+def _skipped(name: Path) -> bool:
+    return any(part in SKIPPED or part.startswith(".") for part in name.parts)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.mtime = member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.mode & 0o100 else 0o644
+    return member
+
+
+def _measure(data: bytes | Path) -> tuple[str, int]:
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest(), len(data)
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def _is_intact(file: Path, sha256: str) -> bool:
+    if not file.exists():
+        return False
+    os.utime(file)
+    return _measure(file)[0] == sha256
+
+
+def _adopt(partial: Path, file: Path, ref: ArtifactRef) -> None:
+    found = _measure(partial)[0]
+    if found != ref.sha256:
+        raise ArtifactCorrupt(f"artifact {ref.uri} hashes to {found}, not to {ref.sha256}")
+    partial.chmod(0o444)
+    partial.replace(file)
+
+
+def _unpack_beside(archive: Path, folder: Path) -> None:
+    # Unpacked aside and renamed: a kill leaves no half folder under the final name.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as scratch:
+        unpack(archive, Path(scratch) / "content")
+        (Path(scratch) / "content").mkdir(exist_ok=True)
+        try:
+            (Path(scratch) / "content").rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process may have been first
+                raise
+
+
+def _evict(cache: Path) -> None:
+    files = sorted((file for file in cache.iterdir() if file.is_file()), key=lambda file: file.stat().st_mtime)
+    excess = sum(file.stat().st_size for file in files) - CACHE_BYTES
+    for file in files[:-8]:  # what is in use right now is among the newest
+        if excess <= 0:
+            return
+        excess -= file.stat().st_size
+        file.unlink(missing_ok=True)
+        shutil.rmtree(file.with_name(f"{file.name}.d"), ignore_errors=True)
+
+
+def _sibling(file: Path) -> Path:
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".partial-")
+    os.close(handle)
+    return Path(name)
+
+
+async def _has(store: ObjectStore, name: str) -> bool:
+    try:
+        await store.get_info(name)
+    except (ObjectNotFoundError, NotFoundError):
+        return False
+    return True
+
+
+def _upload(data: bytes | Path, uri: str) -> None:
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(uri)
+    if fs.exists(path):
+        return
+    fs.makedirs(fs._parent(path), exist_ok=True)
+    with fs.transaction, fs.open(path, "wb") as file:
+        if isinstance(data, bytes):
+            file.write(data)
+        else:
+            with data.open("rb") as source:
+                shutil.copyfileobj(source, file)
+
+
+def _copy_from(uri: str, to: Path) -> None:
+    import fsspec
+
+    try:
+        with fsspec.open(uri, "rb") as source, to.open("wb") as file:
+            shutil.copyfileobj(source, file)
+    except FileNotFoundError:
+        raise ArtifactMissing(f"artifact {uri} is not in the store") from None

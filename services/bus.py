@@ -1,0 +1,179 @@
+"""The connection to NATS, and the one place where streams, buckets and consumers are made."""
+
+import asyncio
+import json
+import re
+
+import nats
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, KeyValueConfig, StreamConfig
+from nats.js.errors import BucketNotFoundError, NoKeysError, NotFoundError
+from nats.js.kv import KeyValue
+
+from contracts import topology
+
+RECONNECT_SECONDS = 0.5
+PUBLISH_SECONDS = 10.0
+"""Time a PubAck may take: a server that has just come back replays its streams first."""
+
+
+class Bus:
+    """What adapters hold on to before there is a connection; `connected` puts one in."""
+
+    def __init__(self) -> None:
+        self._nc: Client | None = None
+        self._js: JetStreamContext | None = None
+        self._buckets: dict[str, KeyValue] = {}
+
+    def connected(self, nc: Client) -> None:
+        """Use this connection from now on."""
+        self._nc, self._js, self._buckets = nc, nc.jetstream(timeout=PUBLISH_SECONDS), {}
+
+    @property
+    def nc(self) -> Client:
+        if self._nc is None:
+            raise RuntimeError("the bus is used before it is connected")
+        return self._nc
+
+    @property
+    def js(self) -> JetStreamContext:
+        if self._js is None:
+            raise RuntimeError("the bus is used before it is connected")
+        return self._js
+
+    async def bucket(self, name: str) -> KeyValue:
+        """The key-value bucket of that name."""
+        if name not in self._buckets:
+            self._buckets[name] = await self.js.key_value(name)
+        return self._buckets[name]
+
+    async def close(self) -> None:
+        await self.nc.close()
+
+
+async def connect(url: str, *, name: str = "belt", patient: bool = True) -> Bus:
+    """A connected bus.
+
+    Args:
+        url: nats://[user:password@|token@]host:port.
+        name: shown by the server's monitoring.
+        patient: come back after any outage; otherwise give up after a few seconds.
+
+    Raises:
+        nats.errors.NoServersError: nobody answers (not patient).
+        nats.errors.AuthorizationError: the credentials are wrong.
+    """
+    bus = Bus()
+    nc = await nats.connect(
+        url,
+        name=name,
+        connect_timeout=3,
+        reconnect_time_wait=RECONNECT_SECONDS,
+        max_reconnect_attempts=-1 if patient else 3,
+        allow_reconnect=patient,
+        error_cb=_quiet,
+    )
+    bus.connected(nc)
+    return bus
+
+
+async def _quiet(_: Exception) -> None:
+    # nats-py prints a traceback per failed reconnect otherwise; the state is visible on the connection.
+    return None
+
+
+async def ensure_topology(bus: Bus, targets: tuple[str, ...] = ("local",)) -> None:
+    """Create what is missing of streams, buckets and consumers; leave alone what is there.
+
+    A recreated EVENTS stream starts above the highest generation the registry knows, so that a run of the new
+    stream is never taken for an older one.
+    """
+    for bucket in topology.BUCKETS:
+        await _ensure_bucket(bus.js, bucket)
+    await _ensure_object_store(bus.js)
+    for stream in topology.STREAMS:
+        await _ensure_stream(bus, stream)
+    for service, subjects in topology.LISTENS.items():
+        names = [f"deployer-{target}" for target in targets] if service == "deployer" else [service]
+        for name in names:
+            for subject in subjects:
+                await ensure_consumer(bus.js, name, subject)
+
+
+async def ensure_consumer(js: JetStreamContext, service: str, subject: str) -> None:
+    """The durable pull consumer of `service` for `subject`, created when missing."""
+    stream, durable = topology.stream_of(subject), topology.consumer_of(service, subject)
+    try:
+        await js.consumer_info(stream, durable)
+    except NotFoundError:
+        await js.add_consumer(
+            stream,
+            ConsumerConfig(
+                durable_name=durable,
+                filter_subject=subject,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=topology.ACK_WAIT,
+                max_deliver=topology.MAX_DELIVER,
+            ),
+        )
+
+
+async def _ensure_bucket(js: JetStreamContext, bucket: topology.Bucket) -> None:
+    try:
+        await js.key_value(bucket.name)
+    except BucketNotFoundError:
+        await js.create_key_value(
+            KeyValueConfig(bucket=bucket.name, history=bucket.history, ttl=bucket.ttl or None, direct=True)
+        )
+
+
+async def _ensure_object_store(js: JetStreamContext) -> None:
+    try:
+        await js.object_store(topology.ARTIFACTS)
+    except NotFoundError:
+        await js.create_object_store(topology.ARTIFACTS)
+
+
+async def _ensure_stream(bus: Bus, stream: topology.Stream) -> None:
+    try:
+        await bus.js.stream_info(stream.name)
+    except NotFoundError:
+        above = await highest_generation(bus) + 1 if stream.name == "EVENTS" else 1
+        await bus.js.add_stream(
+            StreamConfig(
+                name=stream.name,
+                subjects=list(stream.subjects),
+                max_age=stream.max_age,
+                max_bytes=stream.max_bytes,
+                duplicate_window=stream.duplicate_window,
+                allow_direct=True,
+                first_seq=above if above > 1 else None,
+            )
+        )
+
+
+async def highest_generation(bus: Bus) -> int:
+    """The highest generation any version or live record in the registry has; 0 when there is none."""
+    bucket = await bus.bucket(topology.REGISTRY)
+    try:
+        keys = await bucket.keys()
+    except NoKeysError:
+        return 0
+    found = [int(match[1]) for key in keys if (match := re.search(r"\.(\d+)-[0-9a-f]{8}$", key))]
+    for key in (key for key in keys if ".live." in key):
+        record = json.loads((await bucket.get(key)).value or b"{}")
+        found.append(int(record["order"]))
+    return max(found, default=0)
+
+
+async def _main() -> None:
+    from services.settings import BusSettings
+
+    bus = await connect(BusSettings().nats_url, name="topology")
+    await ensure_topology(bus)
+    await bus.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

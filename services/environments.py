@@ -1,0 +1,130 @@
+"""Python environments that models are touched in, each named by the digest of its locked requirements.
+
+The base one is this very interpreter, locked by requirements/serving.txt. A project with extra requirements gets one
+of its own: locked by uv on top of the base, so that it never moves a base package, and made once.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from contracts.artifact import TEXT, ArtifactRef
+from contracts.data import Environment
+from services.artifacts import Artifacts
+
+BASE_LOCK = Path(__file__).resolve().parents[1] / "requirements" / "serving.txt"
+MAKE_SECONDS = 600.0
+
+
+class BadRequirements(Exception):
+    """uv could not lock or install the project's extra requirements; the text is what uv says."""
+
+    permanent = True
+
+
+class Environments:
+    """Locks and makes environments under a folder that workers of one machine may share."""
+
+    def __init__(self, folder: Path, artifacts: Artifacts) -> None:
+        self._folder, self._artifacts = folder.resolve(), artifacts
+        self.base = Environment(
+            python=platform.python_version(), lock=hashlib.sha256(BASE_LOCK.read_bytes()).hexdigest()
+        )
+
+    async def resolve(self, requirements: Sequence[str]) -> Environment:
+        """The environment for a project's extra requirements; the base one when there are none.
+
+        Raises:
+            BadRequirements: there is no set of versions that fits.
+        """
+        if not requirements:
+            return self.base
+        lock = await self._lock(tuple(sorted(requirements)))
+        ref = await self._artifacts.put(lock, TEXT)
+        return Environment(python=self.base.python, lock=ref.sha256, requirements=tuple(requirements), locked=ref.uri)
+
+    async def python(self, environment: Environment) -> Path:
+        """The interpreter of an environment, made now if it is missing.
+
+        Raises:
+            BadRequirements: uv cannot install what is locked, or this is another Python.
+        """
+        if environment.lock == self.base.lock:
+            return Path(sys.executable)
+        if not environment.locked:
+            raise BadRequirements(
+                f"environment {environment.lock[:12]} is neither this installation's nor has it a lock to be made from"
+            )
+        folder = self._folder / environment.lock
+        if not (folder / "complete").exists():
+            ref = ArtifactRef(uri=environment.locked, sha256=environment.lock, size=0, media_type=TEXT)
+            await self._make(folder, await self._artifacts.fetch(ref))
+        return folder / "bin" / "python"
+
+    async def _lock(self, requirements: tuple[str, ...]) -> bytes:
+        """Compile once per set of requirements: a later release of a package does not move what is known."""
+        wanted = "\n".join(requirements) + "\n"
+        key = hashlib.sha256(f"{self.base.lock}\n{platform.python_version()}\n{wanted}".encode()).hexdigest()
+        known = self._folder / f"{key}.lock"
+        if not known.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+                extra, locked = Path(scratch) / "extra.in", Path(scratch) / "locked.txt"
+                extra.write_text(wanted)
+                await _uv(
+                    "pip", "compile", str(BASE_LOCK), str(extra), "-o", str(locked), "--generate-hashes",
+                    "--no-header", "--no-annotate", "--python", sys.executable,
+                )  # fmt: skip
+                locked.replace(known)
+        return known.read_bytes()
+
+    async def _make(self, folder: Path, lock: Path) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        async with _only_one(folder.with_suffix(".making")):
+            if (folder / "complete").exists():
+                return
+            shutil.rmtree(folder, ignore_errors=True)
+            await _uv("venv", "--quiet", "--python", sys.executable, str(folder))
+            await _uv(
+                "pip", "install", "--quiet", "--require-hashes", "--compile-bytecode", "--no-deps",
+                "--python", str(folder / "bin" / "python"), "-r", str(lock),
+            )  # fmt: skip
+            (folder / "complete").touch()
+
+
+@asynccontextmanager
+async def _only_one(path: Path) -> AsyncIterator[None]:
+    """One maker at a time, also between processes."""
+    with path.open("w") as file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
+
+
+async def _uv(*arguments: str) -> None:
+    """Run uv.
+
+    Raises:
+        BadRequirements: it failed; with the end of what it said.
+    """
+    from uv import find_uv_bin
+
+    process = await asyncio.create_subprocess_exec(
+        find_uv_bin(), *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        _, said = await asyncio.wait_for(process.communicate(), MAKE_SECONDS)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise BadRequirements(
+            f"uv {arguments[0]} {arguments[1]} failed: {said.decode(errors='replace')[-2000:].strip()}"
+        )

@@ -1,0 +1,43 @@
+"""`/health` and `/metrics` of a worker, in its own event loop."""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from prometheus_client import Counter, Histogram, make_asgi_app
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+EVENTS = Counter("bentobelt_events_total", "Messages dealt with, by how it ended", ["service", "subject", "outcome"])
+SECONDS = Histogram(
+    "bentobelt_event_seconds",
+    "Time a message took from delivery to outcome",
+    ["service", "subject"],
+    buckets=(0.005, 0.02, 0.1, 0.5, 1, 2, 5, 15, 60, 300, 1800),
+)
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The worker handles signals itself: running work is handed over before anything closes.
+        yield
+
+
+def server(report: Callable[[], dict[str, Any]], host: str, port: int) -> tuple[uvicorn.Server, socket.socket]:
+    """A server to `serve()` on the returned socket. `report()["healthy"]` decides between 200 and 503."""
+
+    async def health(_: Request) -> JSONResponse:
+        state = report()
+        return JSONResponse(state, status_code=200 if state["healthy"] else 503)
+
+    app = Starlette(routes=[Route("/health", health), Mount("/metrics", make_asgi_app())])
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind((host, port))
+    return _Server(config), listening

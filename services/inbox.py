@@ -1,0 +1,120 @@
+"""What a consumer has already done about each message: duplicates and replays get the recorded outcome.
+
+The bus deduplicates for an hour; this remembers as long as the stream keeps the message.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Protocol
+
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+
+from contracts import topology
+from services.bus import Bus
+
+
+@dataclass(frozen=True)
+class Output:
+    """A message as it is published."""
+
+    subject: str
+    headers: dict[str, str]
+    body: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The state of one message at one consumer."""
+
+    outputs: tuple[Output, ...] | None = None
+    """What was said because of it; None while it is not done."""
+    errors: int = 0
+    """Attempts that ended in a transient error."""
+
+
+class Inbox(Protocol):
+    """Memory of handled messages."""
+
+    async def entry(self, consumer: str, identity: str) -> Entry:
+        """What is known of a message; an empty entry for a new one."""
+        ...
+
+    async def record(self, consumer: str, identity: str, entry: Entry) -> None:
+        """Remember it."""
+        ...
+
+    async def first_generation(self, run: str, generation: int) -> int:
+        """The generation a run first had: this one, unless it was seen before."""
+        ...
+
+
+class KvInbox:
+    """The inbox in its bucket on the bus."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def entry(self, consumer: str, identity: str) -> Entry:
+        try:
+            found = await (await self._bus.bucket(topology.INBOX)).get(_key(consumer, identity))
+        except KeyNotFoundError:
+            return Entry()
+        return _decode(found.value or b"{}")
+
+    async def record(self, consumer: str, identity: str, entry: Entry) -> None:
+        await (await self._bus.bucket(topology.INBOX)).put(_key(consumer, identity), _encode(entry))
+
+    async def first_generation(self, run: str, generation: int) -> int:
+        bucket = await self._bus.bucket(topology.INBOX)
+        try:
+            await bucket.create(f"run.{run}", str(generation).encode())
+        except KeyWrongLastSequenceError:
+            return int((await bucket.get(f"run.{run}")).value or b"0")
+        return generation
+
+
+class MemoryInbox:
+    """The same without a bus."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, bytes] = {}
+        self._generations: dict[str, int] = {}
+
+    async def entry(self, consumer: str, identity: str) -> Entry:
+        return _decode(self._entries.get(_key(consumer, identity), b"{}"))
+
+    async def record(self, consumer: str, identity: str, entry: Entry) -> None:
+        self._entries[_key(consumer, identity)] = _encode(entry)
+
+    async def first_generation(self, run: str, generation: int) -> int:
+        return self._generations.setdefault(run, generation)
+
+
+def failed_once_more(entry: Entry) -> Entry:
+    """The entry after another transient error."""
+    return replace(entry, errors=entry.errors + 1)
+
+
+def done(outputs: Sequence[Output]) -> Entry:
+    """The entry of a message that was dealt with."""
+    return Entry(outputs=tuple(outputs))
+
+
+def _key(consumer: str, identity: str) -> str:
+    return f"{consumer}.{sha256(identity.encode()).hexdigest()[:32]}"
+
+
+def _encode(entry: Entry) -> bytes:
+    outputs = None if entry.outputs is None else [vars(output) for output in entry.outputs]
+    return json.dumps({"outputs": outputs, "errors": entry.errors}).encode()
+
+
+def _decode(data: bytes) -> Entry:
+    kept = json.loads(data)
+    outputs = kept.get("outputs")
+    return Entry(
+        outputs=None if outputs is None else tuple(Output(**output) for output in outputs),
+        errors=kept.get("errors", 0),
+    )

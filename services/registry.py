@@ -1,0 +1,167 @@
+"""What is approved, live and previous, per model; and the newest project of each model.
+
+Key-value records on the bus with one writer each: the evaluator writes candidates, the deployer live and image
+records, the trainer projects. A record outlives the event stream, so that any answer can be traced.
+"""
+
+from typing import Any, Literal, TypeVar
+
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
+
+from contracts import topology
+from contracts.artifact import ArtifactRef
+from contracts.data import Frozen, Verdict
+from contracts.events import ImagePushed, ModelApproved, ModelTrained
+from services.bus import Bus
+
+Record = TypeVar("Record", bound=Frozen)
+
+
+class Conflict(Exception):
+    """Someone else wrote the record in between; read it again and decide anew."""
+
+
+class Candidate(Frozen):
+    """A version and its whole lineage. Key `<model>.candidate.<version>`, written by the evaluator."""
+
+    model: str
+    version: str
+    run: str
+    generation: int
+    started_by: str | None = None
+    """Id of the event that started the run."""
+    trained: ModelTrained
+    verdict: Verdict | None = None
+    status: Literal["approved", "waiting", "rejected"]
+    approved: ModelApproved | None = None
+    report: ArtifactRef | None = None
+    by: str = "gate"
+    reason: str | None = None
+
+
+class Live(Frozen):
+    """What gets the traffic of a target. Key `<model>.live.<target>`, written by the deployer."""
+
+    model: str
+    version: str
+    image: str
+    url: str
+    target: str
+    order: int
+    """Generation that decided: what is lower than this is superseded."""
+    run: str
+    since: float
+    previous: str | None = None
+    retired: tuple[str, ...] = ()
+    """Versions rolled back from: never `previous` again."""
+
+
+class Deployed(Frozen):
+    """Enough to start a version again. Key `<model>.image.<target>.<version>`, written by the deployer."""
+
+    image: ImagePushed
+    run: str
+    generation: int
+
+
+class Project(Frozen):
+    """The newest pushed project of a model. Key `<model>` in bucket `projects`, written by the trainer."""
+
+    model: str
+    archive: ArtifactRef
+    order: int
+    """Generation of the push: an older push never replaces a newer one."""
+    commit: str | None = None
+    data_schema: dict[str, Any] | None = None
+    """The data's schema as learned at the first training with this archive."""
+
+
+class Registry:
+    """Typed access to the registry and projects buckets."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def candidate(self, model: str, version: str) -> Candidate | None:
+        """The lineage of one version."""
+        return await self._get(topology.REGISTRY, f"{model}.candidate.{version}", Candidate)
+
+    async def candidates(self, model: str) -> list[Candidate]:
+        """All judged versions of a model, oldest first."""
+        keys = await self._keys(topology.REGISTRY, f"{model}.candidate.>")
+        found = [await self._get(topology.REGISTRY, key, Candidate) for key in keys]
+        return sorted((c for c in found if c), key=lambda candidate: (candidate.generation, candidate.version))
+
+    async def put_candidate(self, candidate: Candidate) -> None:
+        await self._put(topology.REGISTRY, f"{candidate.model}.candidate.{candidate.version}", candidate)
+
+    async def models(self) -> list[str]:
+        """Every model that was ever pushed or judged."""
+        keys = await self._keys(topology.REGISTRY, ">") + await self._keys(topology.PROJECTS, ">")
+        return sorted({key.split(".", 1)[0] for key in keys})
+
+    async def live(self, model: str, target: str = "local") -> Live | None:
+        """What is live on a target."""
+        return await self._get(topology.REGISTRY, f"{model}.live.{target}", Live)
+
+    async def lives(self) -> list[Live]:
+        """What is live anywhere, by model and target."""
+        keys = await self._keys(topology.REGISTRY, "*.live.*")
+        found = [await self._get(topology.REGISTRY, key, Live) for key in sorted(keys)]
+        return [live for live in found if live]
+
+    async def put_live(self, live: Live, expected: Live | None) -> None:
+        """Make `live` the record, provided that it still is `expected`.
+
+        Raises:
+            Conflict: it is not.
+        """
+        bucket = await self._bus.bucket(topology.REGISTRY)
+        key = f"{live.model}.live.{live.target}"
+        try:
+            if expected is None:
+                await bucket.create(key, live.model_dump_json().encode())
+                return
+            entry = await bucket.get(key)
+            if Live.model_validate_json(entry.value or b"") != expected:
+                raise Conflict(f"{key} was changed by someone else")
+            await bucket.update(key, live.model_dump_json().encode(), last=entry.revision)
+        except (KeyWrongLastSequenceError, KeyNotFoundError) as error:
+            raise Conflict(f"{key} was changed by someone else") from error
+
+    async def image(self, model: str, version: str, target: str = "local") -> Deployed | None:
+        """The image of a version that a target once ran."""
+        return await self._get(topology.REGISTRY, f"{model}.image.{target}.{version}", Deployed)
+
+    async def images(self, model: str, target: str = "*") -> list[Deployed]:
+        """Images that targets ran, oldest version first."""
+        keys = await self._keys(topology.REGISTRY, f"{model}.image.{target}.*")
+        found = [await self._get(topology.REGISTRY, key, Deployed) for key in keys]
+        return sorted((d for d in found if d), key=lambda deployed: deployed.generation)
+
+    async def put_image(self, deployed: Deployed, target: str = "local") -> None:
+        key = f"{deployed.image.model}.image.{target}.{deployed.image.version}"
+        await self._put(topology.REGISTRY, key, deployed)
+
+    async def project(self, model: str) -> Project | None:
+        """The newest pushed project."""
+        return await self._get(topology.PROJECTS, model, Project)
+
+    async def put_project(self, project: Project) -> None:
+        await self._put(topology.PROJECTS, project.model, project)
+
+    async def _get(self, bucket: str, key: str, kind: type[Record]) -> Record | None:
+        try:
+            entry = await (await self._bus.bucket(bucket)).get(key)
+        except KeyNotFoundError:
+            return None
+        return kind.model_validate_json(entry.value or b"")
+
+    async def _put(self, bucket: str, key: str, record: Frozen) -> None:
+        await (await self._bus.bucket(bucket)).put(key, record.model_dump_json().encode())
+
+    async def _keys(self, bucket: str, pattern: str) -> list[str]:
+        try:
+            return sorted(await (await self._bus.bucket(bucket)).keys(filters=[pattern]))
+        except NoKeysError:
+            return []

@@ -1,0 +1,50 @@
+"""Settings that every worker has. A room adds its own in a subclass with its own prefix."""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class BusSettings(BaseSettings):
+    """Read once from the environment at start."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    nats_url: str = Field(
+        default="nats://127.0.0.1:4222",
+        validation_alias=AliasChoices("NATS_URL", "nats_url"),
+        description="how to reach the bus, credentials included",
+    )
+    home: Path = Field(
+        default=Path(".belt"),
+        validation_alias=AliasChoices("BENTOBELT_HOME", "home"),
+        description="folder for the worker's caches and scratch files",
+    )
+    envs: Path | None = Field(
+        default=None,
+        validation_alias=AliasChoices("BENTOBELT_ENVS", "envs"),
+        description="folder of Python environments for projects with extra requirements; default: envs under the home",
+    )
+    artifacts_url: str = Field(
+        default="nats://artifacts",
+        validation_alias=AliasChoices("ARTIFACTS_URL", "artifacts_url"),
+        description="where artifacts are kept: the bus's object store, or any fsspec URL such as s3://bucket/belt",
+    )
+    http_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("HTTP_PORT", "http_port"),
+        description="port of /health and /metrics; 0 takes a free one",
+    )
+    http_host: str = Field(
+        default="127.0.0.1",
+        validation_alias=AliasChoices("HTTP_HOST", "http_host"),
+        description="address /health and /metrics listen on",
+    )
+    log_level: str = Field(
+        default="info",
+        validation_alias=AliasChoices("LOG_LEVEL", "log_level"),
+        description="debug, info, warning or error",
+    )

@@ -1,0 +1,81 @@
+"""Real servers for the tests, each on a free port and with a temporary home, ended by their process id."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from services.bus import Bus, connect, ensure_topology
+from tests.waiting import until
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on right now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+class NatsServer:
+    """A nats-server process that can be killed and started again on the same port and store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self._folder = free_port(), folder
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        binary = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        assert binary, "nats-server is not installed: run `make setup`"
+        config = self._folder / "nats.conf"
+        config.write_text(f'jetstream {{ store_dir: "{self._folder}", sync_interval: always }}\nmax_payload: 8MB\n')
+        self._process = subprocess.Popen(
+            [binary, "-a", "127.0.0.1", "-p", str(self.port), "-c", str(config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        until(self._answers, seconds=20)
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+
+    def _answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@pytest.fixture
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    """A connection to a real nats-server with the whole topology."""
+    connected = await connect(nats_server.url, name="test")
+    await ensure_topology(connected)
+    yield connected
+    await connected.close()
+
+
+@pytest.fixture
+def nats_url(nats_server: NatsServer, bus: Bus) -> str:
+    """URL of a real nats-server with the whole topology."""
+    return nats_server.url
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A temporary home."""
+    return tmp_path
