@@ -1,0 +1,107 @@
+"""What a new server must show before it gets traffic: that it is ready, and that it answers as the judged model did."""
+
+import asyncio
+import time
+from typing import Protocol
+
+import httpx
+
+from contracts.data import Probe
+from services.deployer.domain import check_predictions
+from services.deployer.processes import Server, Servers
+
+PROBE_HEADERS = {"X-Bentobelt-Probe": "1"}
+"""Serving does not log such requests as traffic."""
+POLL = 0.02
+
+
+class DidNotStart(Exception):
+    """The version never got ready; the message ends with its log."""
+
+    permanent = True
+
+
+class Lost(Exception):
+    """The server died of a signal nobody here sent, or stopped answering; another start may do."""
+
+    attempts = 1
+    """The deployer itself has started it a second time by then."""
+
+
+class Checks(Protocol):
+    """Asks servers over HTTP."""
+
+    async def ready(self, server: Server) -> None:
+        """Return once the server is ready.
+
+        Raises:
+            DidNotStart: it ended or took too long.
+            Lost: a signal ended it.
+        """
+        ...
+
+    async def answers(self, server: Server) -> bool:
+        """Whether it answers with its version right now."""
+        ...
+
+    async def predictions(self, server: Server, probe: Probe) -> None:
+        """Compare its predictions with the probe's.
+
+        Raises:
+            PredictionsDiffer: they are not the same.
+            Lost: it does not answer.
+        """
+        ...
+
+
+class HttpChecks:
+    """The checks on a real server."""
+
+    def __init__(self, servers: Servers, seconds: float) -> None:
+        self._servers, self._seconds = servers, seconds
+        self._client = httpx.AsyncClient(timeout=10.0, headers=PROBE_HEADERS)
+
+    async def ready(self, server: Server) -> None:
+        deadline = time.monotonic() + self._seconds
+        while not await self._is_ready(server):
+            if not self._servers.alive(server):
+                words = self._servers.last_words(server)
+                kind = Lost if words.startswith("signal ") else DidNotStart
+                raise kind(f"{server.model} {server.version} ended before it was ready: {words}")
+            if time.monotonic() > deadline:
+                words = self._servers.last_words(server)
+                raise DidNotStart(
+                    f"{server.model} {server.version} was not ready within {self._seconds:.0f} s; its log ends: {words}"
+                )
+            await asyncio.sleep(POLL)
+
+    async def answers(self, server: Server) -> bool:
+        try:
+            answer = await self._client.get(f"{server.url}/info", timeout=5.0)
+        except httpx.TransportError:
+            return False
+        return bool(answer.headers.get("X-Model-Version") == server.version)
+
+    async def predictions(self, server: Server, probe: Probe) -> None:
+        if not probe.rows:
+            return
+        try:
+            answer = await self._client.post(f"{server.url}/predict", json={"rows": probe.rows})
+        except httpx.TransportError as error:
+            raise Lost(f"{server.model} {server.version} does not answer: {error!r}") from error
+        if answer.status_code != 200:
+            raise DidNotStart(
+                f"{server.model} {server.version} answers held-out rows with {answer.status_code}: "
+                f"{answer.text[:500]}; its log ends: {self._servers.last_words(server)}"
+            )
+        check_predictions(probe, tuple(one["prediction"] for one in answer.json()["predictions"]))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _is_ready(self, server: Server) -> bool:
+        # The socket is bound before the server runs: a request waits in its backlog until the server takes it.
+        try:
+            return (await self._client.get(f"{server.url}/readyz", timeout=5.0)).status_code == 200
+        except httpx.TransportError:
+            return False

@@ -1,0 +1,130 @@
+"""What the deployer decides: pure, no bus, no process, no clock."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+from contracts.data import Probe, Value
+from contracts.events import ModelDeployed, ModelSuperseded
+from services.registry import Deployed, Live
+
+REMEMBERED = 20
+"""Versions rolled back from that are remembered."""
+LONGEST_PAUSE = 30.0
+"""Seconds between two starts of a version that crashes again and again."""
+
+
+class CannotRollBack(Exception):
+    """There is nothing to go back to; the message names the versions there are."""
+
+    permanent = True
+
+
+class PredictionsDiffer(Exception):
+    """A deployed copy answers otherwise than the model that was judged."""
+
+    permanent = True
+
+
+def decide(live: Live | None, version: str, order: int) -> Literal["deploy", "superseded", "already"]:
+    """What to do with a version that was decided on at `order` (a stream sequence).
+
+    A newer decision always wins, whichever arrives first; an equal one is the same message again.
+    """
+    if live is None or order > live.order:
+        return "deploy"
+    return "already" if live.version == version else "superseded"
+
+
+def released(live: Live | None, new: Live) -> Live:
+    """`new` as the registry keeps it after a release: the version before becomes its previous."""
+    if live is None:
+        return new
+    retired = tuple(version for version in live.retired if version != new.version)
+    previous = live.previous if live.version == new.version else live.version
+    return new.model_copy(update={"previous": None if previous in retired else previous, "retired": retired})
+
+
+def rolled_back(live: Live, new: Live) -> Live:
+    """`new` after a rollback: the version rolled back from is remembered and never becomes a previous.
+
+    Nor does one between the two: whoever goes back past a version does not want it warm.
+    """
+    if live.version == new.version:
+        return new.model_copy(update={"previous": live.previous, "retired": live.retired})
+    gone = (*(version for version in live.retired if version != new.version), live.version)
+    return new.model_copy(update={"previous": None, "retired": gone[-REMEMBERED:]})
+
+
+def rollback_target(model: str, live: Live | None, to: str | None, order: int, there_are: Iterable[str]) -> str:
+    """The version a person wants back; when this very request was carried out already, the version it led to.
+
+    Raises:
+        CannotRollBack: nothing is live, there is no previous one, or `to` was never here.
+    """
+    versions = sorted(there_are, key=lambda version: int(version.split("-")[0]))
+    choice = f"there are: {', '.join(versions) or 'none'}"
+    if live is None:
+        raise CannotRollBack(f"{model} is not live here, so there is nothing to roll back; {choice}")
+    if to is not None and to not in versions:
+        raise CannotRollBack(f"{model} has no version {to} that ran here; {choice}")
+    if live.order == order:
+        return live.version
+    if to is None and live.previous is None:
+        raise CannotRollBack(
+            f"{model} {live.version} has no previous version; name one: belt rollback {model} --to VERSION; {choice}"
+        )
+    return to or live.previous or live.version
+
+
+def outcome(deployed: Deployed, live: Live, reason: Literal["release", "rollback"]) -> ModelDeployed | ModelSuperseded:
+    """What to say of a version after its rollout, given what is live now."""
+    image = deployed.image
+    if live.version != image.version:
+        return ModelSuperseded(model=image.model, version=image.version, by=live.version)
+    return ModelDeployed(
+        model=image.model,
+        version=image.version,
+        image=image.image,
+        target=live.target,
+        url=live.url,
+        previous=live.previous,
+        profile=image.profile,
+        promise=image.promise,
+        reason=reason,
+    )
+
+
+def wanted(live: Live | None) -> frozenset[str]:
+    """Versions that should be running: the live one and the one kept warm."""
+    return frozenset() if live is None else frozenset(filter(None, (live.version, live.previous)))
+
+
+def check_predictions(probe: Probe, answered: tuple[Value, ...]) -> None:
+    """Compare what a deployed copy answers with what the judged model did; floats to 1e-6 of their size.
+
+    Raises:
+        PredictionsDiffer: names the first row that differs and both predictions.
+    """
+    if len(answered) != len(probe.predictions):
+        raise PredictionsDiffer(f"{len(probe.predictions)} rows asked, {len(answered)} predictions answered")
+    for row, expected, got in zip(probe.rows, probe.predictions, answered, strict=True):
+        if not same(expected, got):
+            raise PredictionsDiffer(f"for the row {row} the judged model said {expected!r}, the deployed one {got!r}")
+
+
+def same(expected: Value, got: Value) -> bool:
+    """Whether two predictions are equal, floats up to rounding."""
+    numbers = (int, float)
+    if (
+        isinstance(expected, bool)
+        or isinstance(got, bool)
+        or not (isinstance(expected, numbers) and isinstance(got, numbers))
+    ):
+        return type(expected) is type(got) and expected == got
+    return math.isclose(expected, got, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def pause(crashes: int) -> float:
+    """Seconds to wait before the next start of a version that died `crashes` times in a row."""
+    return 0.0 if crashes <= 1 else min(LONGEST_PAUSE, 0.5 * 2.0 ** (crashes - 1))

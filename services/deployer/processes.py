@@ -1,0 +1,213 @@
+"""Serving processes on this machine: started from a Bento, recorded on disk, found again, ended.
+
+A server is BentoML's own HTTP worker, what `bentoml serve` starts behind its supervisor, on a socket bound here, so that
+no port is ever guessed. The supervisor is left out: the deployer is one, and it would import the service again.
+
+Each server has a folder `servers/<model>/<version>-<unique>` with the Bento, its own BENTOML_HOME (each server wipes
+its metrics folder at start), the log and `server.json`. Servers are sessions of their own and outlive the deployer.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from contracts.data import Environment, Frozen
+from services.artifacts import Artifacts
+from services.deployer import pids
+from services.registry import Deployed
+
+RECORD, LOG, BENTO = "server.json", "server.log", "bento"
+COMMAND = "_bentoml_impl.worker.service"
+TAIL = 3000
+"""Characters of a dead server's log that are worth showing."""
+
+
+class NoBento(Exception):
+    """The image is not a packed Bento, so this kind of deployer cannot run it."""
+
+    permanent = True
+
+
+class Server(Frozen):
+    """A started server, as its record says. `started` tells a process from a later one with its pid, `since` is unix
+    seconds.
+    """
+
+    model: str
+    version: str
+    image: str
+    port: int
+    pid: int
+    started: str
+    since: float
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Servers(Protocol):
+    """What runs the versions of one target."""
+
+    def all(self) -> list[Server]:
+        """Every recorded server, dead ones too."""
+        ...
+
+    def alive(self, server: Server) -> bool: ...
+
+    async def start(self, deployed: Deployed) -> Server:
+        """Start a version beside whatever runs; recorded before this returns, not yet ready."""
+        ...
+
+    async def stop(self, server: Server) -> None:
+        """Let it finish its requests, end it, forget it."""
+        ...
+
+    def last_words(self, server: Server) -> str:
+        """How it ended, when it did, and the end of its log."""
+        ...
+
+
+class Pythons(Protocol):
+    """Where the interpreter of an environment is; `services.environments.Environments` is one."""
+
+    async def python(self, environment: Environment) -> Path: ...
+
+
+class Processes:
+    """Servers as local processes under `home/servers`."""
+
+    def __init__(self, home: Path, nats_url: str, artifacts: Artifacts, pythons: Pythons, grace: float) -> None:
+        self._root = home.resolve() / "servers"
+        self._nats_url, self._artifacts, self._pythons, self._grace = nats_url, artifacts, pythons, grace
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def all(self) -> list[Server]:
+        return list(_recorded(self._root))
+
+    def alive(self, server: Server) -> bool:
+        child = self._children.get(server.pid)
+        if child is not None and child.poll() is not None:
+            return False
+        return pids.started(server.pid) == server.started
+
+    async def start(self, deployed: Deployed) -> Server:
+        image = deployed.image
+        if image.artifact is None:
+            raise NoBento(f"{image.image} is not a packed Bento; this deployer runs no containers")
+        bento = await self._artifacts.fetch_folder(image.artifact)
+        python = await self._pythons.python(image.environment)
+        return await asyncio.to_thread(self._spawn, deployed, bento, python)
+
+    async def stop(self, server: Server) -> None:
+        await asyncio.to_thread(self._end, [server])
+
+    def last_words(self, server: Server) -> str:
+        child = self._children.get(server.pid)
+        code = child.poll() if child else None
+        how = "" if code is None else f"signal {-code}\n" if code < 0 else f"exit code {code}\n"
+        try:
+            text = (server.folder / LOG).read_text(errors="replace")
+        except FileNotFoundError:
+            text = ""
+        return how + text[-TAIL:].strip()
+
+    def sweep(self) -> None:
+        """End servers of this home that have no record: their deployer died between start and record."""
+        known = {server.pid for server in self.all()}
+        pids.end(
+            [(pid, pids.started(pid)) for pid in pids.serving(COMMAND, self._root) if pid not in known], self._grace
+        )
+        for folder in self._root.glob("*/*"):
+            if not (folder / RECORD).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _spawn(self, deployed: Deployed, bento: Path, python: Path) -> Server:
+        image = deployed.image
+        (self._root / image.model).mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{image.version}-", dir=self._root / image.model))
+        # Links, not the cache's own folder: the cache may forget it while the server runs.
+        shutil.copytree(bento, folder / BENTO, copy_function=os.link)
+        (folder / "home" / "metrics").mkdir(parents=True)
+        with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, (folder / LOG).open("wb") as log:
+            child = subprocess.Popen(
+                self._command(python, folder, listener.fileno()),
+                cwd=folder / BENTO,
+                env=self._environ(deployed, folder / "home"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(listener.fileno(),),
+                start_new_session=True,
+            )
+            port = listener.getsockname()[1]
+        self._children[child.pid] = child
+        return self._record(deployed, child.pid, port, folder)
+
+    def _command(self, python: Path, folder: Path, socket_fd: int) -> list[str]:
+        # --worker-id as `bentoml serve` gives it: a failing import ends the process instead of being skipped.
+        options = ["--fd", str(socket_fd), "--worker-id", "1", "--timeout-graceful-shutdown", f"{self._grace:.0f}"]
+        return [str(python), "-m", COMMAND, str(folder / BENTO), *options]
+
+    def _environ(self, deployed: Deployed, home: Path) -> dict[str, str]:
+        # Without PYTHONPATH: the code that serves is the Bento's, not this checkout's.
+        inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "HTTP_PORT")}
+        return inherited | {
+            "BENTOML_HOME": str(home),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
+            "NATS_URL": self._nats_url,
+            "BENTOBELT_IMAGE": deployed.image.image,
+        }
+
+    def _record(self, deployed: Deployed, pid: int, port: int, folder: Path) -> Server:
+        server = Server(
+            model=deployed.image.model,
+            version=deployed.image.version,
+            image=deployed.image.image,
+            port=port,
+            pid=pid,
+            started=pids.started(pid) or "",
+            since=time.time(),
+            folder=folder,
+        )
+        partial = folder / f".{RECORD}"
+        partial.write_text(server.model_dump_json())
+        partial.replace(folder / RECORD)
+        return server
+
+    def _end(self, servers: list[Server]) -> None:
+        # The server gives up on requests under way after the grace itself; a second more for its own end.
+        pids.end([(server.pid, server.started) for server in servers], self._grace + 1)
+        for server in servers:
+            if (child := self._children.pop(server.pid, None)) is not None:
+                child.wait(timeout=5)
+            shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def stop_all(home: Path, grace: float = 5.0) -> None:
+    """End every server of `home`, recorded or not, and forget it. For `belt up`, which leaves nothing behind."""
+    root = home.resolve() / "servers"
+    recorded = list(_recorded(root))
+    processes = {(server.pid, server.started) for server in recorded}
+    pids.end([*processes, *((pid, pids.started(pid)) for pid in pids.serving(COMMAND, root))], grace)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def _recorded(root: Path) -> Iterator[Server]:
+    for file in sorted(root.glob(f"*/*/{RECORD}")):
+        try:
+            yield Server.model_validate_json(file.read_bytes())
+        except (FileNotFoundError, ValidationError):  # ended meanwhile, or no record of ours
+            continue

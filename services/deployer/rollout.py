@@ -1,0 +1,200 @@
+"""How a version gets the traffic: start it, check it, record it as live, move the route, keep one, end the rest.
+
+The slow part (start and checks) runs beside the old version and holds nothing. The switch is short: under the
+model's lease what is live is read and decided on again, written by revision, and only then the route moves. A kill
+between any two steps is made good by the redelivered message or by the watch: what runs is found by its record, what is
+live by the registry, and the route follows the registry.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+import structlog
+
+from contracts.events import ImagePushed
+from services.deployer.checks import Checks, Lost
+from services.deployer.domain import decide, released, rolled_back, wanted
+from services.deployer.gateway import Gateway
+from services.deployer.processes import Server, Servers
+from services.registry import Deployed, Live
+
+log = structlog.get_logger()
+LEASE_WAIT = 5.0
+
+
+class Lives(Protocol):
+    """The registry's part that a rollout writes; `services.registry.Registry` is one."""
+
+    async def live(self, model: str, target: str = "local") -> Live | None: ...
+    async def lives(self) -> list[Live]: ...
+    async def put_live(self, live: Live, expected: Live | None) -> None: ...
+    async def image(self, model: str, version: str, target: str = "local") -> Deployed | None: ...
+    async def put_image(self, deployed: Deployed, target: str = "local") -> None: ...
+
+
+class Lease(Protocol):
+    """`services.leases.Leases` is one."""
+
+    def hold(self, name: str, wait: float = 0.0) -> contextlib.AbstractAsyncContextManager[None]: ...
+
+
+class Rollout:
+    """Moves the traffic of one target between versions."""
+
+    def __init__(
+        self, target: str, registry: Lives, leases: Lease, servers: Servers, checks: Checks, gateway: Gateway
+    ) -> None:
+        self._target, self._registry, self._leases = target, registry, leases
+        self._servers, self._checks, self._gateway = servers, checks, gateway
+        self._starting: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.busy: set[tuple[str, str]] = set()
+        """Model and version of what is being started: not live yet, and nobody's leftover either."""
+
+    async def live(self, model: str) -> Live | None:
+        return await self._registry.live(model, self._target)
+
+    async def release(self, deployed: Deployed, order: int) -> Live:
+        """Give a pushed version the traffic.
+
+        Args:
+            deployed: what to start, with its probe.
+            order: generation that decided.
+
+        Returns: what is live afterwards, this version or the newer one that won.
+
+        Raises:
+            DidNotStart, PredictionsDiffer, Lost: it did not show what it must; what is live goes on.
+            NotSwitched: recorded as live, but the gateway does not answer with it yet.
+            Conflict, LeaseTaken, LeaseLost: another deployer was at it.
+        """
+        return await self._roll_out(deployed, order, released)
+
+    async def roll_back(self, deployed: Deployed, order: int) -> Live:
+        """The same for a version that a person wants back."""
+        return await self._roll_out(deployed, order, lambda live, new: rolled_back(live, new) if live else new)
+
+    async def _roll_out(self, deployed: Deployed, order: int, record: Callable[[Live | None, Live], Live]) -> Live:
+        image = deployed.image
+        live = await self.live(image.model)
+        if live and decide(live, image.version, order) == "superseded":
+            return live
+        async with self._being_started(image):
+            server = await self.checked(deployed)
+            await self._registry.put_image(deployed, self._target)
+            live = await self._switch(deployed, order, server, record)
+        await self.retire(live)
+        return live
+
+    async def checked(self, deployed: Deployed) -> Server:
+        """A server of the version that is ready and predicts what it should: the one that runs, or a new one.
+
+        Raises:
+            DidNotStart, PredictionsDiffer: it never will.
+            Lost: it died of something outside, twice.
+        """
+        image = deployed.image
+        async with self._starting[image.model, image.version]:
+            running = self.running(image.model, image.version)
+            if running is not None:
+                if await self._checks.answers(running):
+                    return running
+                await self._servers.stop(running)  # hung, or left half started by a deployer that died
+            try:
+                return await self._started(deployed)
+            except Lost as error:
+                log.warning("starting once more", error=str(error))
+                return await self._started(deployed)
+
+    def running(self, model: str, version: str) -> Server | None:
+        """The living server of a version; of several the one that gets the traffic, or the newest."""
+        found = [s for s in self._servers.all() if (s.model, s.version) == (model, version) and self._servers.alive(s)]
+        routed = self._gateway.address(model)
+        return max(found, key=lambda server: (server.url == routed, server.since), default=None)
+
+    async def adoptable(self, server: Server) -> bool:
+        """Whether a server found running answers as what its record says."""
+        return await self._checks.answers(server)
+
+    async def point(self, live: Live, server: Server) -> None:
+        """Send the model's requests to `server` and wait until they arrive there."""
+        if self._gateway.address(live.model) != server.url:
+            self._gateway.route(live.model, server.url)
+        await self._gateway.wait_for(live.model, live.version)
+
+    async def retire(self, live: Live) -> None:
+        """End what is neither live, nor kept warm, nor being started."""
+        await asyncio.gather(*(self._servers.stop(server) for server in self.leftovers(live)))
+
+    def leftovers(self, live: Live) -> list[Server]:
+        """Servers of the model that nobody needs: other versions, second copies, dead ones."""
+        kept = [self.running(live.model, version) for version in wanted(live)]
+        return [
+            server
+            for server in self._servers.all()
+            if server.model == live.model and server not in kept and (server.model, server.version) not in self.busy
+        ]
+
+    @contextlib.asynccontextmanager
+    async def switching(self, model: str) -> AsyncIterator[None]:
+        """While held, no other deployer of this target moves the model."""
+        async with self._leases.hold(f"deployer.{self._target}.{model}", LEASE_WAIT):
+            yield
+
+    async def _switch(
+        self, deployed: Deployed, order: int, server: Server, record: Callable[[Live | None, Live], Live]
+    ) -> Live:
+        image = deployed.image
+        async with self.switching(image.model):
+            live = await self.live(image.model)
+            match decide(live, image.version, order):
+                case "superseded":
+                    assert live is not None
+                    return live
+                case "deploy":
+                    new = record(live, self._new(deployed, order))
+                    # Written before the route moves: a deployer that lost its lease cannot move it any more.
+                    await self._registry.put_live(new, live)
+                case _:
+                    assert live is not None
+                    new = live
+            await self.point(new, server)
+            return new
+
+    def _new(self, deployed: Deployed, order: int) -> Live:
+        image = deployed.image
+        return Live(
+            model=image.model,
+            version=image.version,
+            image=image.image,
+            url=self._gateway.url(image.model),
+            target=self._target,
+            order=order,
+            run=deployed.run,
+            since=time.time(),
+        )
+
+    async def _started(self, deployed: Deployed) -> Server:
+        began = time.monotonic()
+        server = await self._servers.start(deployed)
+        try:
+            await self._checks.ready(server)
+            ready = time.monotonic()
+            await self._checks.predictions(server, deployed.image.probe)
+        except BaseException:  # whatever it was, cancelled too: an unchecked server is not left behind
+            await self._servers.stop(server)
+            raise
+        log.info("checked", pid=server.pid, port=server.port, ready=ready - began, predictions=time.monotonic() - ready)
+        return server
+
+    @contextlib.asynccontextmanager
+    async def _being_started(self, image: ImagePushed) -> AsyncIterator[None]:
+        key = (image.model, image.version)
+        self.busy.add(key)
+        try:
+            yield
+        finally:
+            self.busy.discard(key)

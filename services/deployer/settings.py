@@ -1,0 +1,37 @@
+"""What can be set from outside; each as DEPLOYER_<NAME>."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.settings import BusSettings
+
+
+class Settings(BusSettings):
+    """Settings of the deployer."""
+
+    model_config = SettingsConfigDict(env_prefix="DEPLOYER_")
+
+    target: str = Field(
+        default="local", pattern=r"^[a-z0-9-]{1,40}$", description="where it deploys to; each target gets every version"
+    )
+    gateway_url: str = Field(
+        default="http://127.0.0.1:8080", description="base URL of the gateway, under which every model answers"
+    )
+    routes: Path | None = Field(
+        default=None, description="Traefik's dynamic configuration file; default: traefik/routes.yml in the home folder"
+    )
+    ready_seconds: float = Field(default=60.0, gt=0, description="how long a new version may take until it is ready")
+    switch_seconds: float = Field(
+        default=10.0, gt=0, description="how long the gateway may take until it answers with the new version"
+    )
+    grace_seconds: float = Field(
+        default=10.0, gt=0, description="how long a serving process may finish its requests before it is killed"
+    )
+    watch_seconds: float = Field(default=0.5, gt=0, description="pause between two looks at the serving processes")
+
+    @property
+    def routes_file(self) -> Path:
+        """The dynamic configuration file, whether set or not."""
+        return self.routes or self.home / "traefik" / "routes.yml"

@@ -1,0 +1,135 @@
+"""Keeps what is live alive: adopts what runs, restarts what died, ends what nobody needs."""
+
+import asyncio
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import structlog
+from nats.errors import Error as NatsError
+
+from services.deployer.domain import pause, wanted
+from services.deployer.gateway import Gateway, NotSwitched
+from services.deployer.processes import Server, Servers
+from services.deployer.rollout import Lives, Rollout
+from services.leases import LeaseLost, LeaseTaken
+from services.registry import Live
+
+log = structlog.get_logger()
+STEADY_SECONDS = 60.0
+"""A version that lived this long has not crashed at its start."""
+
+
+@dataclass
+class _Starts:
+    """How often a version was started again lately."""
+
+    crashes: int = 0
+    last: float = field(default=-STEADY_SECONDS)
+
+    def due(self, now: float) -> bool:
+        return now >= self.last + pause(self.crashes)
+
+    def note(self, now: float) -> None:
+        self.crashes = self.crashes + 1 if now - self.last < STEADY_SECONDS + pause(self.crashes) else 1
+        self.last = now
+
+
+class Watch:
+    """Looks at the servers of one target for as long as the deployer lives."""
+
+    def __init__(
+        self, target: str, registry: Lives, rollout: Rollout, servers: Servers, gateway: Gateway, seconds: float
+    ) -> None:
+        self._target, self._registry, self._rollout = target, registry, rollout
+        self._servers, self._gateway, self._seconds = servers, gateway, seconds
+        self._models: set[str] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._starts: dict[tuple[str, str], _Starts] = defaultdict(_Starts)
+        self._adopted: set[tuple[int, str]] = set()
+
+    async def run(self) -> None:
+        """Look again and again; a look that fails (bus away, version broken) is made up for by a later one."""
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(self._seconds)
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+
+    async def look(self) -> None:
+        """Begin to put right every model where something is not as it should be; models do not wait for each other."""
+        for model in await self._known():
+            if model not in self._tasks or self._tasks[model].done():
+                self._tasks[model] = asyncio.create_task(self._tend(model))
+
+    async def settle(self) -> None:
+        """Wait until what the last look began is done."""
+        await asyncio.gather(*self._tasks.values())
+
+    async def _known(self) -> set[str]:
+        if self._models is None:  # after a start nothing may run yet: what should is in the registry
+            try:
+                self._models = {live.model for live in await self._registry.lives() if live.target == self._target}
+            except (NatsError, TimeoutError) as error:
+                log.warning("the registry does not answer", error=repr(error))
+                return set()
+        self._models |= {server.model for server in self._servers.all()}
+        return self._models
+
+    async def _tend(self, model: str) -> None:
+        try:
+            live = await self._rollout.live(model)
+            if live is not None:
+                await self._revive(live, live.version)
+                await self._route(live)
+                if live.previous is not None:
+                    await self._revive(live, live.previous)
+                await self._clear(live)
+        except (NatsError, TimeoutError, OSError, NotSwitched, LeaseTaken, LeaseLost) as error:
+            log.warning("could not be put right yet", model=model, error=repr(error))
+
+    async def _revive(self, live: Live, version: str) -> None:
+        server = self._rollout.running(live.model, version)
+        if server is not None and await self._adopt(server):
+            return
+        starts, now = self._starts[live.model, version], time.monotonic()
+        deployed = await self._registry.image(live.model, version, self._target)
+        if deployed is None or (live.model, version) in self._rollout.busy or not starts.due(now):
+            return
+        starts.note(now)
+        self._tell(live.model, version, starts.crashes)
+        try:
+            started = await self._rollout.checked(deployed)
+            self._adopted.add((started.pid, started.started))
+        except Exception as error:  # noqa: BLE001  # whatever keeps a version down must not end the watch of the others
+            log.error("does not come up", model=live.model, version=version, error=str(error))  # noqa: TRY400
+
+    async def _adopt(self, server: Server) -> bool:
+        """Whether a living server is the one it was: asked once, when first met."""
+        key = (server.pid, server.started)
+        if key not in self._adopted and await self._rollout.adoptable(server):
+            log.info("adopted", model=server.model, version=server.version, pid=server.pid)
+            self._adopted.add(key)
+        return key in self._adopted
+
+    async def _route(self, live: Live) -> None:
+        server = self._rollout.running(live.model, live.version)
+        if server is None or self._gateway.address(live.model) == server.url:
+            return
+        async with self._rollout.switching(live.model):
+            # Read again: between the look and the lease another version may have become live.
+            if (now := await self._rollout.live(live.model)) is not None and now.version == live.version:
+                await self._rollout.point(now, server)
+
+    async def _clear(self, live: Live) -> None:
+        if self._rollout.leftovers(live):
+            async with self._rollout.switching(live.model):
+                if (now := await self._rollout.live(live.model)) is not None and wanted(now) == wanted(live):
+                    await self._rollout.retire(now)
+
+    def _tell(self, model: str, version: str, crashes: int) -> None:
+        dead = [s for s in self._servers.all() if (s.model, s.version) == (model, version)]
+        words = self._servers.last_words(dead[-1]) if dead else ""
+        log.warning("starting again", model=model, version=version, attempt=crashes, last_words=words[-1000:])
