@@ -101,22 +101,25 @@ async def ensure_topology(bus: Bus, targets: tuple[str, ...] = ("local",)) -> No
                 await ensure_consumer(bus.js, name, subject)
 
 
-async def ensure_consumer(js: JetStreamContext, service: str, subject: str) -> None:
-    """The durable pull consumer of `service` for `subject`, created when missing."""
+async def ensure_consumer(js: JetStreamContext, service: str, subject: str) -> float:
+    """The durable pull consumer of `service` for `subject`, created when missing; returns its ack_wait in seconds.
+
+    Raises:
+        nats.js.errors.NotFoundError: there is no such stream.
+    """
     stream, durable = topology.stream_of(subject), topology.consumer_of(service, subject)
     try:
-        await js.consumer_info(stream, durable)
+        info = await js.consumer_info(stream, durable)
     except NotFoundError:
-        await js.add_consumer(
-            stream,
-            ConsumerConfig(
-                durable_name=durable,
-                filter_subject=subject,
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=topology.ACK_WAIT,
-                max_deliver=topology.MAX_DELIVER,
-            ),
+        wanted = ConsumerConfig(
+            durable_name=durable,
+            filter_subject=subject,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=topology.ACK_WAIT,
+            max_deliver=topology.MAX_DELIVER,
         )
+        info = await js.add_consumer(stream, wanted)
+    return info.config.ack_wait or topology.ACK_WAIT
 
 
 async def _ensure_bucket(js: JetStreamContext, bucket: topology.Bucket) -> None:

@@ -135,6 +135,7 @@ class Worker:
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._running: set[asyncio.Task[Outcome]] = set()
         self._seen: dict[str, float] = {}
+        self._heartbeat = topology.HEARTBEAT
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._tracer = TracerProvider().get_tracer("bentobelt")
@@ -247,7 +248,8 @@ class Worker:
     async def _await_consumer(self, subject: str) -> None:
         for attempt in range(10**9):
             try:
-                await ensure_consumer(self.bus.js, self._consumer, subject)
+                ack_wait = await ensure_consumer(self.bus.js, self._consumer, subject)
+                self._heartbeat = min(self._heartbeat, ack_wait / 3)
                 self._seen[subject] = time.monotonic()
                 return
             except (NotFoundError, nats.errors.Error) as error:
@@ -389,7 +391,7 @@ class Worker:
     async def _handle(self, message: NatsMessage, call: _Call) -> Outcome:
         """Run the handler beside a heartbeat that keeps the message ours."""
         task = asyncio.create_task(_started(call))
-        heartbeat = asyncio.create_task(_every(topology.HEARTBEAT, message.in_progress))
+        heartbeat = asyncio.create_task(_every(self._heartbeat, message.in_progress))
         self._running.add(task)
         try:
             return await task

@@ -25,7 +25,7 @@ class MemoryArtifacts:
         self.folder = Path(tempfile.mkdtemp(prefix="belt-test-"))
 
     async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
-        content = data if isinstance(data, bytes) else data.read_bytes()  # noqa: ASYNC240  # tiny files
+        content = data if isinstance(data, bytes) else data.read_bytes()  # tiny files
         digest = hashlib.sha256(content).hexdigest()
         (self.folder / digest).write_bytes(content)
         return ArtifactRef(uri=f"memory://{digest}", sha256=digest, size=len(content), media_type=media_type)
