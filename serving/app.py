@@ -1,0 +1,168 @@
+"""One version being served: what is wired together, and the endpoints."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from pydantic_core import to_json
+
+from contracts.envelope import body as event_body
+from contracts.envelope import headers
+from contracts.events import Feedback, subject_of
+from serving.batching import Batcher
+from serving.bus import Bus, BusAway
+from serving.docs import example, openapi, page
+from serving.errors import ModelFailed, Refused
+from serving.front import Answer, Endpoint, Routes
+from serving.labels import Labels, events
+from serving.log import Answered, PredictionLog
+from serving.metrics import Metrics
+from serving.model import Answers, Model
+from serving.rows import Rows
+from serving.settings import Settings
+from serving.trouble import Trouble
+
+LARGE = 64 * 1024
+"""Bytes of a body from which on it is parsed beside the event loop."""
+
+
+class Serving:
+    """Everything behind the endpoints of one version. Made inside a running event loop."""
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        manifest = model.manifest
+        self.manifest, self.settings = manifest, settings
+        self.metrics = Metrics(manifest.model, manifest.version)
+        self.bus = Bus(settings.nats_url, f"serving-{manifest.model}-{manifest.version}", settings.ack_seconds)
+        self.log = PredictionLog(manifest, self.metrics, limit=settings.log_bytes, rows=settings.log_rows)
+        self.trouble = Trouble(manifest)
+        self.batcher = Batcher(model.answer, settings.waiting_rows)
+        self.rows = Rows(manifest.features, manifest.max_rows)
+        self.labels = Labels(manifest)
+        self._ids = _Ids(f"{manifest.model}.{manifest.version}.{secrets.token_hex(6)}")
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to predict and to publish."""
+        for work in (self.batcher.run(), self.log.pack_forever(self.settings.log_seconds), self._publish()):
+            self._tasks.append(asyncio.ensure_future(work))
+
+    async def stop(self) -> None:
+        """Stop predicting, and try for a moment to bring what is logged to the bus."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.batcher.close()
+        await self.log.pack()
+        with contextlib.suppress(BusAway, TimeoutError):
+            async with asyncio.timeout(self.settings.stop_seconds):
+                await self.log.send(self.bus)
+                await self.trouble.send(self.bus)
+        self.metrics.log_dropped.inc(self.log.waiting)
+        await self.bus.close()
+
+    def routes(self) -> Routes:
+        """What is answered here; the rest is BentoML's."""
+        endpoints: dict[str, dict[str, Endpoint]] = {
+            "/predict": {"POST": self.predict},
+            "/feedback": {"POST": self.feedback},
+            "/info": {"GET": self.info},
+            "/metrics": {"GET": self.prometheus},
+            "/docs": {"GET": self.docs},
+            "/openapi.json": {"GET": self.openapi},
+        }
+        return Routes(self.manifest.model, self.manifest.version, endpoints, self.settings.max_body, self.watch)
+
+    def watch(self, endpoint: str, status: int, error: BaseException | None) -> None:
+        """Count a request; what is not the caller's fault is told on the bus as well."""
+        self.metrics.answered(endpoint, status)
+        if status < 500:
+            return
+        self.metrics.errors.inc()
+        failed = isinstance(error, ModelFailed) or error is None
+        what = error or RuntimeError("a bug of the service; the exception is in its log")
+        self.trouble.note("error" if failed else "warning", f"{endpoint}.{'failed' if failed else 'refused'}", what)
+
+    async def predict(self, body: bytes) -> Answer:
+        """POST /predict."""
+        started = time.perf_counter()
+        rows = await asyncio.to_thread(self.rows.parse, body) if len(body) > LARGE else self.rows.parse(body)
+        answers = await self.batcher.predict(rows)
+        seconds = time.perf_counter() - started
+        ids = self._ids.take(len(rows))
+        self.log.add(Answered(ids, rows, answers, round(seconds * 1000, 3)))
+        self.metrics.rows.inc(len(rows))
+        self.metrics.latency.observe(seconds)
+        return Answer(render(self.manifest.model, self.manifest.version, ids, answers))
+
+    async def feedback(self, body: bytes) -> Answer:
+        """POST /feedback: accepted means that the bus has it."""
+        now = time.time()
+        labels = (
+            await asyncio.to_thread(self.labels.parse, body, now) if len(body) > LARGE else self.labels.parse(body, now)
+        )
+        try:
+            for event in events(self.manifest.model, labels):
+                await self.bus.publish(subject_of(event), event_body(event), self._headers(event))
+        except BusAway as error:
+            raise Refused(503, f"the labels were not taken: {error}; send them again") from error
+        self.metrics.labels.inc(len(labels))
+        return Answer(to_json({"accepted": len(labels)}))
+
+    async def info(self, _body: bytes) -> Answer:
+        """GET /info."""
+        trained = datetime.fromtimestamp(self.manifest.trained, UTC).isoformat(timespec="seconds")
+        about = {**self.manifest.model_dump(), "image": self.settings.image or None, "trained_at": trained}
+        return Answer(to_json(about, inf_nan_mode="null"))
+
+    async def prometheus(self, _body: bytes) -> Answer:
+        """GET /metrics."""
+        self.metrics.log_waiting.set(self.log.waiting)
+        return Answer(self.metrics.text(), media=b"text/plain; version=0.0.4; charset=utf-8")
+
+    async def docs(self, _body: bytes) -> Answer:
+        """GET /docs."""
+        text = page(self.manifest, json.dumps(example(self.manifest)))
+        return Answer(text.encode(), media=b"text/html; charset=utf-8")
+
+    async def openapi(self, _body: bytes) -> Answer:
+        """GET /openapi.json."""
+        return Answer(to_json(openapi(self.manifest, self.rows, self.labels)))
+
+    def _headers(self, event: Feedback) -> dict[str, str]:
+        generation = int(self.manifest.version.split("-")[0])
+        now = datetime.now(UTC)
+        return headers(event, id=uuid4().hex, source="serving", run=self.manifest.run, generation=generation, time=now)
+
+    async def _publish(self) -> None:
+        await self.bus.connect()
+        await asyncio.gather(self.log.send_forever(self.bus), self.trouble.send_forever(self.bus))
+
+
+@dataclass
+class _Ids:
+    """`<model>.<version>.<12 random hex of this process><count>`."""
+
+    prefix: str
+    _count: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    def take(self, how_many: int) -> list[str]:
+        return [f"{self.prefix}{number:x}" for number in itertools.islice(self._count, how_many)]
+
+
+def render(model: str, version: str, ids: Sequence[str], answers: Answers) -> bytes:
+    """The answer's JSON; what is not finite becomes null."""
+    predictions: list[dict[str, object]] = [
+        {"id": id, "prediction": value} for id, value in zip(ids, answers.prediction, strict=True)
+    ]
+    if answers.probabilities is not None:
+        for prediction, shares in zip(predictions, answers.probabilities, strict=True):
+            prediction["probabilities"] = shares
+    return to_json({"model": model, "version": version, "predictions": predictions}, inf_nan_mode="null")

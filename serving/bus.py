@@ -1,0 +1,70 @@
+"""The connection to the bus: it may be away at the start and at any time, and nobody waits for it."""
+
+import asyncio
+import logging
+
+import nats
+from nats.aio.client import Client
+from nats.js.client import JetStreamContext
+
+log = logging.getLogger("bentobelt.serving")
+
+RECONNECT = 0.5
+"""Seconds between attempts to reach the bus."""
+
+
+class BusAway(Exception):
+    """The bus did not confirm the message; it may or may not have it."""
+
+
+class Bus:
+    """Publishes with confirmation, or says that it cannot.
+
+    Args:
+        url: of nats-server, credentials in it.
+        name: what this client is called in the server's list of connections.
+        ack_seconds: how long to wait for a confirmation.
+    """
+
+    def __init__(self, url: str, name: str, ack_seconds: float) -> None:
+        self._url, self._name, self._seconds = url, name, ack_seconds
+        self._nc = Client()
+        self._js: JetStreamContext | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._js is not None and self._nc.is_connected
+
+    async def connect(self) -> None:
+        """Connect, however long that takes; from then on the client reconnects by itself."""
+        await self._nc.connect(
+            self._url.split(","),
+            name=self._name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT,  # type: ignore[arg-type]  # seconds, fractions too
+            connect_timeout=2,
+            error_cb=_note,
+        )
+        self._js = self._nc.jetstream()
+
+    async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
+        """Publish and wait for the PubAck.
+
+        Raises:
+            BusAway: not connected, no answer in time, or no stream takes it.
+        """
+        if self._js is None or not self._nc.is_connected:
+            raise BusAway("the bus is away")
+        try:
+            await self._js.publish(subject, body, timeout=self._seconds, headers=headers)
+        except (nats.errors.Error, OSError) as error:
+            raise BusAway(f"the bus did not confirm: {error or type(error).__name__}") from error
+
+    async def close(self) -> None:
+        """Disconnect; nothing is pending, because every publish was awaited."""
+        await self._nc.close()
+
+
+async def _note(error: Exception) -> None:
+    await asyncio.sleep(0)
+    log.debug("bus: %s", error or type(error).__name__)

@@ -1,0 +1,42 @@
+"""Rows as JSON objects → the frame that the estimator was trained on: same columns, same order, same dtypes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from contracts.data import Feature, Value
+from serving.rows import Row
+
+
+def dtype_of(feature: Feature) -> str:
+    """The dtype that pandas reads such a column as; a whole number that may be missing is a float there."""
+    if feature.type == "number" or (feature.type == "integer" and feature.nullable):
+        return "float64"
+    if feature.type == "boolean":
+        return "object" if feature.nullable else "bool"
+    return "int64" if feature.type == "integer" else "str"
+
+
+class Table:
+    """Builds frames of one model's rows."""
+
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._dtypes = {feature.name: dtype_of(feature) for feature in features}
+        self._columns = pd.Index([feature.name for feature in features])
+        kinds = set(self._dtypes.values())
+        # The common case, and ten times faster than a column at a time.
+        self._uniform = kinds.pop() if kinds in ({"float64"}, {"int64"}) else None
+
+    def frame(self, rows: Sequence[Row]) -> pd.DataFrame:
+        """(rows, features) of validated rows."""
+        if self._uniform:
+            values = np.array([[row[name] for name in self._dtypes] for row in rows], dtype=self._uniform)
+            return pd.DataFrame(values, columns=self._columns, copy=False)
+        columns = {name: _column([row[name] for row in rows], dtype) for name, dtype in self._dtypes.items()}
+        return pd.DataFrame(columns, columns=self._columns, copy=False)
+
+
+def _column(values: list[Value], dtype: str) -> "pd.Series[Any]":
+    return pd.Series(values, dtype=dtype)
