@@ -48,9 +48,9 @@ class Lazy(TyperGroup):
         return TyperCommand(cmd_name, help=lives.help, rich_help_panel=lives.panel) if lives else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        self.commands = dict.fromkeys(COMMANDS)  # what a typing error is compared with
-        name, stub, rest = super().resolve_command(ctx, args)
-        return name, stub and load(COMMANDS[stub.name]), rest
+        self.commands = {name: self.get_command(ctx, name) for name in COMMANDS}  # what a typo is compared with
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(COMMANDS[name]) if name else None, rest
 
 
 def load(lives: Lives) -> Any:

@@ -1,0 +1,132 @@
+"""One line for a person about an event. Pure."""
+
+from contracts.artifact import ArtifactRef
+from contracts.data import ConditionResult, Verdict
+from contracts.events import (
+    AlertRaised,
+    DataPushed,
+    DataRejected,
+    DriftDetected,
+    Event,
+    ImagePushed,
+    ModelApproved,
+    ModelDeployed,
+    ModelRejected,
+    ModelSuperseded,
+    ModelTrained,
+    ReviewDecided,
+    RollbackRequested,
+    StageFailed,
+)
+
+
+def says(event: Event) -> str:
+    """What happened, in one line."""
+    match event:
+        case DataPushed():
+            return _joined(dataset(event.dataset), event.commit and f"commit {event.commit[:10]}", event.reason)
+        case DataRejected():
+            return "; ".join(event.violations)
+        case ModelTrained():
+            return _joined(metrics(event.metrics), f"{event.seconds:.1f} s", *event.warnings)
+        case ModelApproved():
+            return _joined(f"by {event.approved_by}", event.reason, verdict(event.verdict))
+        case ModelRejected():
+            return _joined(f"by {event.by}", event.reason, verdict(event.verdict))
+        case ReviewDecided():
+            return f"{event.decision} by {event.by}: {event.reason}"
+        case ImagePushed():
+            return _joined(short_image(event.image), size(event.size))
+        case ModelDeployed():
+            after = f"after {event.previous}" if event.previous else None
+            return _joined(event.url, f"on {event.target}", event.reason, after)
+        case _:
+            return _says_of_trouble(event)
+
+
+def _says_of_trouble(event: Event) -> str:
+    match event:
+        case ModelSuperseded():
+            return f"{event.by} is newer and live"
+        case RollbackRequested():
+            return f"to {event.to or 'the previous version'} by {event.by}: {event.reason}"
+        case DriftDetected():
+            seen = ", ".join(f"{name} {value:.4g}" for name, value in event.evidence.items())
+            return _joined(f"{event.kind} → {event.action}", seen, ", ".join(event.columns[:5]))
+        case StageFailed():
+            return f"{event.error}: {last_line(event.message)}"
+        case AlertRaised():
+            return event.title
+        case _:
+            return ""
+
+
+def verdict(judged: Verdict) -> str:
+    """The conditions with their intervals: `accuracy > 0.9: 0.972 (0.951 to 0.986) pass`."""
+    return "; ".join(condition(result) for result in judged.conditions)
+
+
+def condition(result: ConditionResult) -> str:
+    """One condition, its estimate with the interval, and the outcome."""
+    group = f" on {result.group} rows" if result.group != "all" else ""
+    return f"{result.condition}{group}: {interval(result)} {result.outcome}".replace(":  ", ": ")
+
+
+def interval(result: ConditionResult) -> str:
+    """`0.972 (0.951 to 0.986)`; empty when there was nothing to compare with."""
+    if result.estimate is None:
+        return ""
+    if result.low is None or result.high is None:
+        return f"{result.estimate:.4g}"
+    return f"{result.estimate:.4g} ({result.low:.4g} to {result.high:.4g})"
+
+
+def metrics(measured: dict[str, float]) -> str:
+    """`accuracy 0.972, f1 0.97`."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+
+
+def dataset(named: str | ArtifactRef | None) -> str:
+    """A dataset as an event names it, short."""
+    if isinstance(named, ArtifactRef):
+        return f"data {named.sha256[:10]} ({size(named.size)})"
+    return named or "the project's dataset"
+
+
+def short_image(image: str) -> str:
+    """An image reference with its digest cut to 12 digits."""
+    head, _, digest = image.rpartition("sha256:")
+    if not head:
+        head, _, digest = image.rpartition("/")
+        return f"{head}/{digest[:12]}" if len(digest) == 64 else image
+    return f"{head}sha256:{digest[:12]}"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.42 s`, `12 s`, `3 min 5 s`; empty for None."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def last_line(message: str) -> str:
+    """Where a traceback says what it is; a plain message is one line anyway."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    return lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0]
+
+
+def _joined(*parts: str | None) -> str:
+    return ", ".join(part for part in parts if part)

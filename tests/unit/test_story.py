@@ -1,0 +1,126 @@
+import pytest
+
+from belt.story import Run, after, command_after, stories
+from contracts.envelope import Envelope, run_of
+from contracts.events import Event, ModelTrained
+from tests.unit import telling
+
+
+def only(events: list[tuple[Event, Envelope]]) -> Run:
+    (run,) = stories(events)
+    return run
+
+
+def states(run: Run) -> list[str]:
+    return [stage.state for stage in run.stages]
+
+
+def test_a_push_that_went_live_is_deployed_with_the_time_each_stage_took() -> None:
+    run = only(telling.whole_run())
+    assert (run.outcome, run.version, run.url) == ("deployed", telling.VERSION, "http://127.0.0.1:8080/digits")
+    assert states(run) == ["done"] * 4
+    assert [stage.seconds for stage in run.stages] == [1.0] * 4
+    assert run.seconds == 4.0
+    assert run.under_way is None
+    assert run.over
+
+
+@pytest.mark.parametrize(("events", "room"), [(1, "trainer"), (2, "evaluator"), (3, "builder"), (4, "deployer")])
+def test_a_run_under_way_names_the_room_that_works_on_it(events: int, room: str) -> None:
+    run = only(telling.whole_run()[:events])
+    assert run.under_way == room
+    assert not run.over
+    assert run.seconds is None
+    assert command_after(run) == f"belt watch {run.id}"
+
+
+def test_rejected_data_fails_the_run_with_every_violation() -> None:
+    run = only(telling.history(telling.pushed(), telling.rejected_data()))
+    assert run.outcome == "failed"
+    assert run.why == "data rejected: column 'y' is missing; 3 rows are too few"
+    assert states(run) == ["failed", "waiting", "waiting", "waiting"]
+
+
+def test_a_failed_training_says_the_last_line_of_the_traceback() -> None:
+    run = only(telling.history(telling.pushed(), telling.failed_training()))
+    assert run.why == "training failed: ProjectCodeFailed: ValueError: no rows"
+    assert command_after(run) == f"belt logs {run.id}"
+
+
+def test_what_the_gate_does_not_pass_waits_for_a_person_and_goes_on_when_approved() -> None:
+    events = telling.history(telling.pushed(), telling.trained(), telling.rejected())
+    waiting = only(events)
+    assert waiting.outcome == "review"
+    assert "accuracy > 0.9: 0.972 (0.951 to 0.986) unknown" in waiting.why
+    assert "belt review approve digits" in (command_after(waiting) or "")
+    decided = only([*events, *telling.history(telling.reviewed(), at=9)])
+    assert (decided.outcome, decided.under_way) == ("running", "evaluator")
+    live = [telling.reviewed(), telling.approved("Ada"), telling.image(), telling.deployed()]
+    assert only([*events, *telling.history(*live, at=9)]).outcome == "deployed"
+
+
+def test_a_persons_rejection_ends_the_run() -> None:
+    events = telling.history(telling.pushed(), telling.trained())
+    run = only([*events, *telling.history(telling.rejected("Ada"), at=9)])
+    assert (run.outcome, states(run)[1]) == ("rejected", "stopped")
+
+
+def test_an_older_run_that_comes_late_is_superseded() -> None:
+    events = [telling.pushed(), telling.trained(), telling.approved(), telling.image(), telling.superseded()]
+    run = only(telling.history(*events))
+    assert (run.outcome, run.why) == ("superseded", "9-00000000 is newer and live")
+
+
+def test_live_stays_deployed_whatever_a_rollback_does_later() -> None:
+    later = telling.history(telling.deployed("rollback"), telling.failed_deployment(), at=20)
+    run = only([*telling.whole_run(), *later])
+    assert (run.outcome, run.seconds) == ("deployed", 4.0)
+    assert len(run.moments) == 7
+
+
+def test_a_repeated_event_changes_nothing() -> None:
+    events = telling.whole_run()
+    assert only([*events, *events]) == only(events)
+
+
+def test_a_later_success_overrules_a_failure() -> None:
+    events = telling.history(telling.pushed(), telling.failed_training(), telling.trained())
+    assert (only(events).outcome, only(events).why) == ("running", "")
+
+
+def test_drift_starts_a_run_only_when_it_retrains() -> None:
+    other = run_of("monitor", "d1", "digits")
+    assert stories(telling.history(telling.drifted("alert"), run=other)) == []
+    assert only(telling.history(telling.drifted(), run=other)).started_by == "drift.detected"
+
+
+def test_runs_are_told_apart_and_in_the_order_they_started() -> None:
+    other = run_of("test", "push-2", "digits")
+    mixed = telling.whole_run()[:3] + telling.history(telling.pushed("again"), run=other, at=4)
+    first, second = stories(mixed + telling.whole_run()[3:])
+    assert (first.id, first.outcome, second.id, second.outcome) == (telling.RUN, "deployed", other, "running")
+
+
+def test_events_of_no_run_are_left_out() -> None:
+    assert stories(telling.history(telling.rollback(), run="0" * 16)) == []
+
+
+def test_a_run_whose_start_the_stream_forgot_is_still_told() -> None:
+    run = only(telling.whole_run()[1:])
+    assert (run.started_by, run.outcome) == (ModelTrained.subject, "deployed")
+
+
+def test_following_gives_the_same_as_reading_it_all() -> None:
+    followed: Run | None = None
+    for event, about in telling.whole_run():
+        followed = after(followed, event, about)
+    assert followed == only(telling.whole_run())
+
+
+def test_every_event_has_a_line_for_a_person() -> None:
+    said = [moment.says for moment in only(telling.whole_run()).moments]
+    assert said[0] == "data aaaaaaaaaa (2.0 kB), commit 0123456789"
+    assert said[1] == "accuracy 0.972, 1.5 s"
+    assert said[2] == "by gate, accuracy > 0.9: 0.972 (0.951 to 0.986) pass"
+    assert said[3] == "bento+nats://artifacts/cccccccccccc, 123.5 kB"
+    assert said[4] == "http://127.0.0.1:8080/digits, on local, release"
