@@ -20,7 +20,7 @@ from serving.batching import Batcher
 from serving.bus import Bus, BusAway
 from serving.docs import example, openapi, page
 from serving.errors import ModelFailed, Refused
-from serving.front import Answer, Endpoint, Routes
+from serving.front import Answer, Asked, Endpoint, Routes
 from serving.labels import Labels, events
 from serving.log import Answered, PredictionLog
 from serving.metrics import Metrics
@@ -90,21 +90,24 @@ class Serving:
         what = error or RuntimeError("a bug of the service; the exception is in its log")
         self.trouble.note("error" if failed else "warning", f"{endpoint}.{'failed' if failed else 'refused'}", what)
 
-    async def predict(self, body: bytes) -> Answer:
+    async def predict(self, asked: Asked) -> Answer:
         """POST /predict."""
         started = time.perf_counter()
+        body = asked.body
         rows = await asyncio.to_thread(self.rows.parse, body) if len(body) > LARGE else self.rows.parse(body)
         answers = await self.batcher.predict(rows)
         seconds = time.perf_counter() - started
         ids = self._ids.take(len(rows))
-        self.log.add(Answered(ids, rows, answers, round(seconds * 1000, 3)))
+        if not asked.probe:
+            self.log.add(Answered(ids, rows, answers, round(seconds * 1000, 3)))
         self.metrics.rows.inc(len(rows))
         self.metrics.latency.observe(seconds)
         return Answer(render(self.manifest.model, self.manifest.version, ids, answers))
 
-    async def feedback(self, body: bytes) -> Answer:
+    async def feedback(self, asked: Asked) -> Answer:
         """POST /feedback: accepted means that the bus has it."""
         now = time.time()
+        body = asked.body
         labels = (
             await asyncio.to_thread(self.labels.parse, body, now) if len(body) > LARGE else self.labels.parse(body, now)
         )
@@ -116,23 +119,23 @@ class Serving:
         self.metrics.labels.inc(len(labels))
         return Answer(to_json({"accepted": len(labels)}))
 
-    async def info(self, _body: bytes) -> Answer:
+    async def info(self, _asked: Asked) -> Answer:
         """GET /info."""
         trained = datetime.fromtimestamp(self.manifest.trained, UTC).isoformat(timespec="seconds")
         about = {**self.manifest.model_dump(), "image": self.settings.image or None, "trained_at": trained}
         return Answer(to_json(about, inf_nan_mode="null"))
 
-    async def prometheus(self, _body: bytes) -> Answer:
+    async def prometheus(self, _asked: Asked) -> Answer:
         """GET /metrics."""
         self.metrics.log_waiting.set(self.log.waiting)
         return Answer(self.metrics.text(), media=b"text/plain; version=0.0.4; charset=utf-8")
 
-    async def docs(self, _body: bytes) -> Answer:
+    async def docs(self, _asked: Asked) -> Answer:
         """GET /docs."""
         text = page(self.manifest, json.dumps(example(self.manifest)))
         return Answer(text.encode(), media=b"text/html; charset=utf-8")
 
-    async def openapi(self, _body: bytes) -> Answer:
+    async def openapi(self, _asked: Asked) -> Answer:
         """GET /openapi.json."""
         return Answer(to_json(openapi(self.manifest, self.rows, self.labels)))
 

@@ -18,6 +18,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 JSON = b"application/json"
+PROBE = (b"x-bentobelt-probe", b"1")
+"""The header of a request that is no traffic: the deployer asks a new version for predictions it knows."""
 DRAINED = 8
 """A body this many times too large is still read (and forgotten), so that the sender gets to see the 413."""
 
@@ -32,7 +34,15 @@ class Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-Endpoint = Callable[[bytes], Awaitable[Answer]]
+@dataclass(frozen=True)
+class Asked:
+    """What came in."""
+
+    body: bytes
+    probe: bool = False
+
+
+Endpoint = Callable[[Asked], Awaitable[Answer]]
 
 
 class Watch(Protocol):
@@ -88,20 +98,21 @@ class Front:
         if methods is None:
             await self.behind({**scope, "path": path, "raw_path": path.encode()}, receive, _stamped(send, routes.stamp))
             return
-        await _serve(routes, path[1:], methods.get(scope["method"]), methods, receive, send)
+        await _serve(routes, path[1:], methods, scope, receive, send)
 
 
 async def _serve(
-    routes: Routes, name: str, endpoint: Endpoint | None, methods: Mapping[str, Endpoint], receive: Receive, send: Send
+    routes: Routes, name: str, methods: Mapping[str, Endpoint], scope: Message, receive: Receive, send: Send
 ) -> None:
     # Whatever happens there is an answer; a bug of ours still reaches the server's log as an exception.
     answer = Answer(_error("this service failed; its log says why"), 500)
     wrong: BaseException | None = None
     try:
         body = await _body(receive, routes.max_body)
+        endpoint = methods.get(scope["method"])
         if endpoint is None:
             raise Refused(405, f"/{name} takes {' or '.join(methods)}")
-        answer = await endpoint(body)
+        answer = await endpoint(Asked(body, PROBE in scope["headers"]))
     except Refused as error:
         wrong = error
         answer = Answer(_error(str(error), error.details), error.status, headers=_more(error.status, methods))
