@@ -6,7 +6,7 @@ records, the trainer projects. A record outlives the event stream, so that any a
 
 from typing import Any, Literal, TypeVar
 
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoKeysError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
 from contracts import topology
 from contracts.artifact import ArtifactRef
@@ -88,17 +88,17 @@ class Registry:
 
     async def candidates(self, model: str) -> list[Candidate]:
         """All judged versions of a model, oldest first."""
-        keys = await self._keys(topology.REGISTRY, f"{model}.candidate.>")
-        found = [await self._get(topology.REGISTRY, key, Candidate) for key in keys]
-        return sorted((c for c in found if c), key=lambda candidate: (candidate.generation, candidate.version))
+        found = await self._all(f"{model}.candidate.*", Candidate)
+        return sorted(found, key=lambda candidate: (candidate.generation, candidate.version))
 
     async def put_candidate(self, candidate: Candidate) -> None:
         await self._put(topology.REGISTRY, f"{candidate.model}.candidate.{candidate.version}", candidate)
 
     async def models(self) -> list[str]:
         """Every model that was ever pushed or judged."""
-        keys = await self._keys(topology.REGISTRY, ">") + await self._keys(topology.PROJECTS, ">")
-        return sorted({key.split(".", 1)[0] for key in keys})
+        judged = await self._entries(topology.REGISTRY, ">", meta_only=True)
+        pushed = await self._entries(topology.PROJECTS, ">", meta_only=True)
+        return sorted({key.split(".", 1)[0] for key in judged | pushed})
 
     async def live(self, model: str, target: str = "local") -> Live | None:
         """What is live on a target."""
@@ -106,9 +106,7 @@ class Registry:
 
     async def lives(self) -> list[Live]:
         """What is live anywhere, by model and target."""
-        keys = await self._keys(topology.REGISTRY, "*.live.*")
-        found = [await self._get(topology.REGISTRY, key, Live) for key in sorted(keys)]
-        return [live for live in found if live]
+        return await self._all("*.live.*", Live)
 
     async def put_live(self, live: Live, expected: Live | None) -> None:
         """Make `live` the record, provided that it still is `expected`.
@@ -135,9 +133,8 @@ class Registry:
 
     async def images(self, model: str, target: str = "*") -> list[Deployed]:
         """Images that targets ran, oldest version first."""
-        keys = await self._keys(topology.REGISTRY, f"{model}.image.{target}.*")
-        found = [await self._get(topology.REGISTRY, key, Deployed) for key in keys]
-        return sorted((d for d in found if d), key=lambda deployed: deployed.generation)
+        found = await self._all(f"{model}.image.{target}.*", Deployed)
+        return sorted(found, key=lambda deployed: deployed.generation)
 
     async def put_image(self, deployed: Deployed, target: str = "local") -> None:
         key = f"{deployed.image.model}.image.{target}.{deployed.image.version}"
@@ -160,8 +157,17 @@ class Registry:
     async def _put(self, bucket: str, key: str, record: Frozen) -> None:
         await (await self._bus.bucket(bucket)).put(key, record.model_dump_json().encode())
 
-    async def _keys(self, bucket: str, pattern: str) -> list[str]:
-        try:
-            return sorted(await (await self._bus.bucket(bucket)).keys(filters=[pattern]))
-        except NoKeysError:
-            return []
+    async def _all(self, pattern: str, kind: type[Record]) -> list[Record]:
+        """Every record whose key matches, in the order of their keys."""
+        entries = await self._entries(topology.REGISTRY, pattern, meta_only=False)
+        return [kind.model_validate_json(entries[key]) for key in sorted(entries)]
+
+    async def _entries(self, bucket: str, pattern: str, *, meta_only: bool) -> dict[str, bytes]:
+        watcher = await (await self._bus.bucket(bucket)).watch(pattern, ignore_deletes=True, meta_only=meta_only)
+        entries = {}
+        async for entry in watcher:
+            if not entry:  # that was all there is now
+                break
+            entries[entry.key] = entry.value or b""
+        await watcher.stop()
+        return entries
