@@ -1,0 +1,68 @@
+"""What the trainer decides, without the bus, a clock or the data itself."""
+
+from pathlib import Path
+
+from contracts.artifact import ArtifactRef
+from contracts.events import DataPushed
+from contracts.project import BadSpec, ModelSpec, parse
+from services.registry import Project
+
+UNKNOWN_MODEL = "nobody has pushed a project for model {model!r} yet; run `belt push PROJECT` with its folder first"
+NO_DATASET = "neither the event nor model.yaml names a dataset; add `dataset:` to model.yaml or run `belt push --data`"
+
+
+def newest(pushed: DataPushed, order: int, known: Project | None) -> Project | None:
+    """The project to train: the one the event brings, else the newest one known.
+
+    A project that is pushed again unchanged keeps the schema that was learned with it.
+    """
+    if pushed.project is None:
+        return known
+    same = known is not None and known.archive.sha256 == pushed.project.sha256
+    return Project(
+        model=pushed.model,
+        archive=pushed.project,
+        order=order,
+        commit=pushed.commit,
+        data_schema=known.data_schema if known and same else None,
+    )
+
+
+def replaces(project: Project, known: Project | None) -> bool:
+    """Whether `project` may be recorded: an older push never replaces a newer one."""
+    return known is None or project.order >= known.order
+
+
+def read_spec(text: str, model: str) -> ModelSpec:
+    """The spec of a project that was pushed for `model`.
+
+    Raises:
+        BadSpec: it cannot be used, or is another model's.
+    """
+    spec = parse(text)
+    if spec.name != model:
+        raise BadSpec(f"model.yaml says name: {spec.name}, but the event is about model {model!r}")
+    return spec
+
+
+def dataset_of(given: str | None, spec: ModelSpec, project: Path) -> str | None:
+    """Where the data is: what the event says, else what model.yaml says.
+
+    A path in an event is the worker's own; a relative one in model.yaml is inside the project.
+
+    Raises:
+        BadSpec: model.yaml's path leads out of the project.
+    """
+    if given or not spec.dataset or "://" in spec.dataset or Path(spec.dataset).is_absolute():
+        return given or spec.dataset
+    inside = (project / spec.dataset).resolve()
+    if not inside.is_relative_to(project.resolve()):
+        raise BadSpec(f"model.yaml: dataset {spec.dataset!r} leads out of the project")
+    return str(inside)
+
+
+def named(dataset: str | ArtifactRef | None, spec: ModelSpec | None) -> str:
+    """The dataset as whoever pushed it knows it, for messages."""
+    if isinstance(dataset, ArtifactRef):
+        return dataset.uri
+    return dataset or (spec.dataset if spec and spec.dataset else "none")

@@ -1,0 +1,119 @@
+"""Reads CSV or Parquet from a path or any fsspec URI into a frame, or says why that cannot be done."""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+MAGIC = b"PAR1"
+RETRY_SECONDS = (0.5, 2.0, 8.0)
+"""Between attempts to read a remote URI."""
+
+
+class Rejected(Exception):
+    """The data cannot be trained on. Each violation names the thing, what was expected and what was found."""
+
+    def __init__(self, *violations: str) -> None:
+        super().__init__("; ".join(violations))
+        self.violations = violations
+
+
+def read(
+    location: str,
+    name: str,
+    scratch: Path,
+    *,
+    retrying: Callable[[str], None] = lambda _: None,
+    delays: Sequence[float] = RETRY_SECONDS,
+) -> pd.DataFrame:
+    """All rows at `location`.
+
+    Args:
+        location: a local path, or a URI that fsspec understands.
+        name: what to call the dataset in messages.
+        scratch: folder for a local copy of what is remote.
+        retrying: told why another attempt at something remote is made.
+        delays: seconds before each of those attempts.
+
+    Raises:
+        Rejected: it is missing, unreadable, cut short, or has no rows.
+    """
+    path = Path(location.removeprefix("file://"))
+    if "://" in location and not location.startswith("file://"):
+        path = scratch / "remote"
+        _download(location, name, path, retrying, delays)
+    try:
+        frame = _read_file(path, name)
+    except FileNotFoundError:
+        raise Rejected(f"dataset {name} does not exist") from None
+    except OSError as error:
+        raise Rejected(f"dataset {name} cannot be read: {error.strerror or error}") from None
+    if frame.empty:
+        raise Rejected(f"dataset {name} has no rows")
+    return frame
+
+
+def _download(uri: str, name: str, to: Path, retrying: Callable[[str], None], delays: Sequence[float]) -> None:
+    import fsspec  # only a remote dataset needs it
+
+    for delay in (*delays, None):
+        try:
+            with fsspec.open(uri, "rb") as source, to.open("wb") as file:
+                shutil.copyfileobj(source, file)
+            return
+        except (ImportError, ValueError) as error:
+            raise Rejected(f"dataset {name} cannot be read: {error}") from None
+        except Exception as error:  # noqa: BLE001  each protocol has its own errors, and all may pass
+            if delay is None:
+                attempts = len(delays) + 1
+                raise Rejected(
+                    f"dataset {name} could not be read in {attempts} attempts: {type(error).__name__}: {error}"
+                ) from None
+            retrying(f"{type(error).__name__}: {error}")
+            time.sleep(delay)
+
+
+def _read_file(path: Path, name: str) -> pd.DataFrame:
+    with path.open("rb") as file:
+        head = file.read(len(MAGIC))
+    if not head:
+        raise Rejected(f"dataset {name} is empty: 0 bytes")
+    if head == MAGIC:
+        return _read_parquet(path, name)
+    if Path(name).suffix in (".parquet", ".pq"):
+        raise Rejected(f"dataset {name} is not a Parquet file: it begins with {head!r} instead of {MAGIC!r}")
+    return _read_csv(path, name)
+
+
+def _read_parquet(path: Path, name: str) -> pd.DataFrame:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise Rejected(f"dataset {name} is a damaged Parquet file, perhaps cut short: {error}") from None
+    doubled = sorted({column for column in table.column_names if table.column_names.count(column) > 1})
+    if doubled:
+        raise Rejected(*(f"column {column!r}: there are several of that name" for column in doubled))
+    # A saved pandas index becomes a column of its own; it is a position, not data.
+    index = [column for column in table.column_names if column.startswith("__index_level_")]
+    frame: pd.DataFrame = table.drop_columns(index).to_pandas(ignore_metadata=True)
+    return frame
+
+
+def _read_csv(path: Path, name: str) -> pd.DataFrame:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        delimiter = max(",;\t", key=header.count)
+        frame = pd.read_csv(path, sep=delimiter, low_memory=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Rejected(
+            f"dataset {name} is neither Parquet nor UTF-8 text: byte {error.start}: {error.reason}"
+        ) from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise Rejected(f"dataset {name} is not a CSV table: {str(error).strip()}") from None
+    unnamed = [column for column in frame.columns if str(column).startswith("Unnamed: ")]
+    return frame.drop(columns=unnamed).rename(columns=str)
