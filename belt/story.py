@@ -136,7 +136,8 @@ def command_after(run: Run) -> str | None:
 def _begin(event: Event, about: Envelope) -> Run | None:
     retrains = isinstance(event, DriftDetected) and event.action == "retrain"
     # The stream forgets after 30 days: a run may begin for us with what the trainer said.
-    if not (retrains or about.subject == "data.pushed" or isinstance(event, DataRejected | ModelTrained | TrainingFailed)):
+    trainer_said = isinstance(event, DataRejected | ModelTrained | TrainingFailed)
+    if not (retrains or trainer_said or about.subject == "data.pushed"):
         return None
     begun = Run(about.run, about.model, about.generation, about.subject, about.id, about.time)
     return _works(begun, "trainer", about.time)

@@ -1,0 +1,141 @@
+"""Shows what happens while it happens: on a terminal a line per event above the stages of what is under way,
+elsewhere plain lines.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from belt import wording
+from belt.story import Run, Stage
+from contracts.envelope import Envelope
+from contracts.events import Event
+
+COLOURS = {
+    "deployed": "green", "running": "cyan", "review": "yellow", "rejected": "yellow", "superseded": "yellow",
+    "failed": "red", "done": "green", "working": "cyan", "waiting": "dim", "stopped": "yellow",
+}  # fmt: skip
+MARKS = {"done": "✓", "failed": "✗", "stopped": "■", "waiting": "·"}
+LOUD = ("warning", "error", "critical")
+_SPINNER = Spinner("dots", style="cyan")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a room says it is: `done` of `total` of a step; both may be unknown."""
+
+    room: str
+    step: str
+    done: float | None
+    total: float | None
+
+    def __str__(self) -> str:
+        count = f" {self.done:g}/{self.total:g}" if self.done is not None and self.total else ""
+        return f"{self.step}{count}"
+
+
+def progress(line: Mapping[str, Any]) -> Progress | None:
+    """The progress in a log line, if it is one."""
+    if line.get("event") != "progress":
+        return None
+    done, total = line.get("done"), line.get("total")
+    return Progress(
+        room=str(line.get("service", "")),
+        step=str(line.get("step", "")),
+        done=done if isinstance(done, int | float) else None,
+        total=total if isinstance(total, int | float) else None,
+    )
+
+
+class Screen:
+    """A console that is told events and log lines. On a terminal it keeps the runs under way at the bottom."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._runs: dict[str, Run] = {}
+        self._progress: dict[str, Progress] = {}
+        self._live = Live(console=console, get_renderable=self._view, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._live.stop()
+
+    def happened(self, event: Event, about: Envelope, run: Run | None) -> None:
+        """Show an event, and the run it belongs to as it stands after it."""
+        self._progress.pop(about.run, None)
+        self._runs.pop(about.run, None)
+        if run and not run.over:
+            self._runs[run.id] = run
+        self._print(event_line(event, about))
+
+    def logged(self, line: Mapping[str, Any]) -> None:
+        """Show a log line: progress moves the bar, warnings and errors are printed."""
+        run = str(line.get("run", ""))
+        if made := progress(line):
+            before = self._progress.get(run)
+            self._progress[run] = made
+            new_step = before is None or (before.room, before.step) != (made.room, made.step)
+            if not self._console.is_terminal and (new_step or made.done == made.total):
+                self._print(Text(f"          {made.room}: {made}"))
+        elif line.get("level") in LOUD:
+            self._print(log_line(line))
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=not self._console.is_terminal)
+
+    def _view(self) -> RenderableType:
+        grid = Table.grid(padding=(0, 1))
+        for run in self._runs.values():
+            for stage in run.stages:
+                working = stage.state == "working"
+                made = self._progress.get(run.id) if working else None
+                grid.add_row(*stage_row(run, stage, made if made and made.room == stage.room else None))
+        return grid
+
+
+def stage_row(run: Run, stage: Stage, made: Progress | None = None) -> list[RenderableType]:
+    """Mark, model, room, time and what it says, or how far it is."""
+    colour = COLOURS[stage.state]
+    mark: RenderableType = _SPINNER if stage.state == "working" else Text(MARKS[stage.state], colour)
+    bar: RenderableType = ""
+    if made and made.done is not None and made.total:
+        bar = ProgressBar(total=made.total, completed=made.done, width=20)
+    says = str(made) if made else stage.says
+    return [mark, run.model, Text(stage.room, colour), wording.duration(stage.seconds), Text(says), bar]
+
+
+def event_line(event: Event, about: Envelope) -> Text:
+    """`12:00:01  digits d04e8771  model.trained  accuracy 0.972`."""
+    colour = "red" if about.subject.endswith((".failed", "data.rejected")) else "bold"
+    text = Text(f"{about.time.astimezone():%H:%M:%S}  ", "dim")
+    text.append(f"{about.model} ", "cyan").append(f"{about.run}  ", "dim")
+    return text.append(f"{about.subject:<17} ", colour).append(wording.says(event), "not dim")
+
+
+def log_line(line: Mapping[str, Any]) -> Text:
+    """One log line for a person: time, level, service, run, message, and what else it says."""
+    known = ("timestamp", "level", "service", "run", "model", "event", "subject", "exception", "event_id")
+    level = str(line.get("level", "info"))
+    colour = {"error": "red", "critical": "red", "warning": "yellow"}.get(level, "dim")
+    text = Text(f"{str(line.get('timestamp', ''))[11:19]}  ", "dim").append(f"{level:<8}", colour)
+    text.append(f"{line.get('service', '')} ", "cyan")
+    text.append(" ".join(str(line[name]) for name in ("model", "run") if line.get(name)) + "  ", "dim")
+    text.append(str(line.get("event", "")))
+    for name, value in line.items():
+        if name not in known and value is not None:
+            text.append(f" {name}={value}", "dim")
+    if line.get("exception"):
+        text.append(f"\n{line['exception']}", "dim")
+    return text
