@@ -1,0 +1,49 @@
+"""Wiring of the builder: read, build, push, say where."""
+
+import asyncio
+
+from contracts.envelope import Envelope
+from contracts.events import BuildFailed, ImagePushed, ModelApproved
+from services.artifacts import open_artifacts
+from services.builder.bento import JOB, BentoBuilder, Bentos, use_store
+from services.builder.domain import pushed
+from services.builder.packed import Images, PackedBentos
+from services.builder.settings import Settings
+from services.environments import Environments
+from services.forks import Forks
+from services.worker import Worker
+
+
+def create_app(worker: Worker, bentos: Bentos, images: Images) -> None:
+    """Subscribe the builder's handler."""
+
+    @worker.on(ModelApproved)
+    async def build(event: ModelApproved, about: Envelope) -> list[ImagePushed]:
+        image = await images.find(event)
+        if image is None:
+            async with bentos.build(event, about.run) as bento:
+                image = await images.make(event, bento)
+        return [pushed(event, image)]
+
+
+def main() -> None:
+    settings = Settings()
+    folder = settings.home / "builds"
+    use_store(folder)
+    worker = Worker("builder", settings, failed=BuildFailed)
+    artifacts = open_artifacts(worker.bus, settings)
+    forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), [JOB])
+    bentos = BentoBuilder(forks, artifacts, folder, seconds=settings.seconds, keep=settings.keep)
+    create_app(worker, bentos, PackedBentos(artifacts, folder))
+
+    async def stay_warm() -> None:
+        await forks.warm()
+        await asyncio.Event().wait()
+
+    worker.background(stay_warm)
+    worker.on_close(forks.close)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The Bento of a version, built by `services.builder.job` in a child process of the version's environment."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from contracts import project
+from contracts.artifact import TEXT, ArtifactRef
+from contracts.data import Environment
+from contracts.events import ModelApproved
+from services.artifacts import Artifacts
+from services.builder.domain import labels, manifest
+from services.environments import BASE_LOCK
+from services.forks import Forks
+
+log = structlog.get_logger()
+JOB = "services.builder.job"
+
+
+class Bentos(Protocol):
+    """Builds Bentos."""
+
+    def build(self, event: ModelApproved, run: str) -> contextlib.AbstractAsyncContextManager[Path]:
+        """The Bento of a version as an uncompressed tar that lives as long as the context.
+
+        Raises:
+            JobFailed: BentoML refuses it.
+            JobKilled, JobTimedOut: the build was ended.
+        """
+        ...
+
+
+class BentoBuilder:
+    """Builds in forks, in a BentoML store of its own under `folder`."""
+
+    def __init__(self, forks: Forks, artifacts: Artifacts, folder: Path, *, seconds: float, keep: int) -> None:
+        self._forks, self._artifacts = forks, artifacts
+        self._folder, self._seconds, self._keep = folder.resolve(), seconds, keep
+
+    @contextlib.asynccontextmanager
+    async def build(self, event: ModelApproved, run: str) -> AsyncIterator[Path]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        source = await self._artifacts.fetch_folder(event.project)
+        spec = project.parse((source / "model.yaml").read_text())
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=".build-") as scratch:
+            argument = {
+                "store": str(store(self._folder)),
+                "scratch": scratch,
+                "tag": event.tag,
+                "model_file": str(await self._artifacts.fetch(event.artifact)),
+                "project": str(source),
+                "manifest": manifest(event, run, spec.serve.max_rows).model_dump(mode="json"),
+                "labels": labels(event, run),
+                "lock": str(await self._lock(event.environment)),
+                "python": event.environment.python,
+                "created": datetime.fromtimestamp(event.trained, UTC).isoformat(),
+                "keep": self._keep,
+            }
+            done = await self._forks.run(event.environment, f"{JOB}:build", argument, seconds=self._seconds)
+            log.info("built", **done["seconds"])
+            yield Path(done["bento"])
+
+    async def _lock(self, environment: Environment) -> Path:
+        if environment.locked is None:
+            return BASE_LOCK
+        ref = ArtifactRef(uri=environment.locked, sha256=environment.lock, size=0, media_type=TEXT)
+        return await self._artifacts.fetch(ref)
+
+
+def store(folder: Path) -> Path:
+    """The builder's own BENTOML_HOME: outside any build context, which would be copied into itself."""
+    return folder / "bentoml"
+
+
+def use_store(folder: Path) -> None:
+    """Make children of this process use the builder's store; BentoML reads this once, when it is imported."""
+    os.environ["BENTOML_HOME"] = str(store(folder.resolve()))

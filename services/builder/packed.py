@@ -1,0 +1,52 @@
+"""Images of the embedded default: the Bento as a tar in the artifact store, named by its digest."""
+
+from pathlib import Path
+from typing import Protocol
+
+from contracts.artifact import BENTO
+from contracts.events import ModelApproved
+from services.artifacts import Artifacts
+from services.builder.domain import Image
+
+
+class Images(Protocol):
+    """Where images go. Docker's adapter is another one of these."""
+
+    async def find(self, event: ModelApproved) -> Image | None:
+        """The image of a version that was made before."""
+        ...
+
+    async def make(self, event: ModelApproved, bento: Path) -> Image:
+        """Make the image from a Bento, given as tar, and push it."""
+        ...
+
+
+class PackedBentos:
+    """Puts the Bento itself into the store.
+
+    Args:
+        folder: where a note of each version made is kept.
+    """
+
+    def __init__(self, artifacts: Artifacts, folder: Path) -> None:
+        self._artifacts, self._folder = artifacts, folder
+
+    async def find(self, event: ModelApproved) -> Image | None:
+        try:
+            return Image.model_validate_json(self._note(event).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    async def make(self, event: ModelApproved, bento: Path) -> Image:
+        ref = await self._artifacts.put(bento, BENTO)
+        image = Image(image=f"bento+{ref.uri}", artifact=ref, size=ref.size)
+        note = self._note(event)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        partial = note.with_suffix(".partial")
+        partial.write_text(image.model_dump_json())
+        partial.replace(note)
+        return image
+
+    def _note(self, event: ModelApproved) -> Path:
+        # The artifact is part of the name: a version approved again after a changed event is not the same image.
+        return self._folder / event.model / f"{event.version}-{event.artifact.sha256[:16]}.json"

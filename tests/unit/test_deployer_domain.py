@@ -1,0 +1,136 @@
+"""What the deployer decides."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.data import Probe
+from services.deployer.domain import (
+    CannotRollBack,
+    PredictionsDiffer,
+    check_predictions,
+    decide,
+    pause,
+    released,
+    rollback_target,
+    rolled_back,
+    same,
+    wanted,
+)
+from services.registry import Live
+
+V1, V2, V3 = "1-aaaaaaaa", "2-bbbbbbbb", "3-cccccccc"
+
+
+def live(version: str, order: int, previous: str | None = None, retired: tuple[str, ...] = ()) -> Live:
+    return Live(
+        model="digits", version=version, image="i", url="u", target="local", order=order, run="r", since=0.0,
+        previous=previous, retired=retired,
+    )  # fmt: skip
+
+
+def test_the_first_version_is_deployed() -> None:
+    assert decide(None, V1, 1) == "deploy"
+
+
+@pytest.mark.parametrize(
+    ("version", "order", "expected"),
+    [(V3, 7, "deploy"), (V2, 7, "deploy"), (V1, 4, "superseded"), (V2, 5, "already"), (V2, 4, "already")],
+)
+def test_live_follows_what_was_decided_last(version: str, order: int, expected: str) -> None:
+    assert decide(live(V2, 5), version, order) == expected
+
+
+@given(st.permutations([(V1, 1), (V2, 2), (V3, 3), (V1, 4), ("9-dddddddd", 9)]), st.data())
+def test_in_whatever_order_versions_arrive_the_last_decision_wins(
+    arrivals: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    now: Live | None = None
+    for version, order in [*arrivals, data.draw(st.sampled_from(arrivals))]:
+        if decide(now, version, order) == "deploy":
+            now = released(now, live(version, order))
+    assert now is not None
+    assert (now.version, now.order) == ("9-dddddddd", 9)
+
+
+def test_a_release_keeps_the_version_before_as_previous() -> None:
+    assert released(live(V1, 1), live(V2, 2)).previous == V1
+
+
+def test_a_release_of_the_same_version_keeps_its_previous() -> None:
+    assert released(live(V2, 2, previous=V1), live(V2, 5)).previous == V1
+
+
+def test_a_version_rolled_back_from_is_never_previous() -> None:
+    back = rolled_back(live(V2, 2, previous=V1), live(V1, 5))
+    assert (back.version, back.previous, back.retired) == (V1, None, (V2,))
+    on = released(back, live(V3, 6))
+    assert (on.previous, on.retired) == (V1, (V2,))
+    assert rolled_back(on, live(V1, 7)).retired == (V2, V3)
+
+
+def test_a_retired_version_approved_again_is_no_longer_retired() -> None:
+    back = rolled_back(live(V2, 2, previous=V1), live(V1, 5))
+    again = released(back, live(V2, 6))
+    assert (again.previous, again.retired) == (V1, ())
+
+
+def test_rolling_back_to_what_is_live_changes_the_order_only() -> None:
+    back = rolled_back(live(V2, 2, previous=V1), live(V2, 5))
+    assert (back.version, back.order, back.previous, back.retired) == (V2, 5, V1, ())
+
+
+def test_the_rollback_goes_to_the_previous_or_the_named_version() -> None:
+    now = live(V3, 3, previous=V2)
+    assert rollback_target("digits", now, None, 9, [V1, V2, V3]) == V2
+    assert rollback_target("digits", now, V1, 9, [V1, V2, V3]) == V1
+
+
+def test_a_rollback_delivered_again_leads_where_it_led() -> None:
+    assert rollback_target("digits", live(V1, 9, retired=(V2,)), None, 9, [V1, V2]) == V1
+
+
+@pytest.mark.parametrize(
+    ("now", "to", "says"),
+    [
+        (None, None, "not live"),
+        (live(V2, 2), None, "no previous version"),
+        (live(V2, 2, previous=V1), "7-eeeeeeee", "no version 7-eeeeeeee"),
+    ],
+)
+def test_an_impossible_rollback_names_the_versions_there_are(now: Live | None, to: str | None, says: str) -> None:
+    with pytest.raises(CannotRollBack, match=says) as error:
+        rollback_target("digits", now, to, 9, [V2, V1])
+    assert f"{V1}, {V2}" in str(error.value)
+
+
+def test_live_and_previous_are_wanted() -> None:
+    assert wanted(None) == frozenset()
+    assert wanted(live(V2, 2, previous=V1)) == {V1, V2}
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "equal"),
+    [
+        (3, 3, True), (3, 4, False), ("a", "a", True), ("1", 1, False), (True, True, True), (True, 1, False),
+        (0.1 + 0.2, 0.3, True), (152.3, 152.30000001, True), (1.0, 1.001, False), (1, 1.0, True), (None, None, True),
+    ],
+)  # fmt: skip
+def test_predictions_are_compared_as_values(expected: object, got: object, equal: bool) -> None:
+    assert same(expected, got) is equal  # type: ignore[arg-type]
+
+
+def test_a_prediction_that_differs_is_named_with_its_row() -> None:
+    probe = Probe(rows=({"x": 1.0}, {"x": 2.0}), predictions=(0, 1))
+    check_predictions(probe, (0, 1))
+    with pytest.raises(PredictionsDiffer, match=r"'x': 2.0.*1.*0"):
+        check_predictions(probe, (0, 0))
+    with pytest.raises(PredictionsDiffer, match="2 rows asked, 1 predictions"):
+        check_predictions(probe, (0,))
+
+
+def test_a_crash_loop_backs_off() -> None:
+    pauses = [pause(n) for n in range(12)]
+    assert pauses[:2] == [0.0, 0.0]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 30.0
