@@ -21,8 +21,9 @@ def find(home: Path) -> list[psutil.Process]:
 
 def _belongs(process: psutil.Process, home: str) -> bool:
     try:
-        mine = process.pid != os.getpid() and process.environ().get(MARK) == home
-        return mine and process.status() != psutil.STATUS_ZOMBIE
+        if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return bool(process.environ().get(MARK) == home)
     except (psutil.Error, OSError):  # ended meanwhile, or another user's
         return False
 

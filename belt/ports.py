@@ -15,7 +15,7 @@ def free(count: int) -> list[int]:
     a client that knocks at its port could be given that very port, connect to itself and keep the server out.
     """
     found: list[int] = []
-    for port in random.sample(range(LOWEST, _first_outgoing()), k=1000):  # noqa: S311  # no secret
+    for port in random.sample(range(LOWEST, _first_outgoing()), k=1000):
         if len(found) < count and is_free(port):
             found.append(port)
     if len(found) < count:
