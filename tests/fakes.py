@@ -122,6 +122,9 @@ async def deliver(worker: Worker, event: Event | bytes, subject: str | None = No
         body = event if isinstance(event, bytes) else envelope.body(event)
         to = subject or (subject_of(event) if isinstance(event, Event) else "")
         written = {name.replace("_", "-"): value for name, value in headers.items()}
-        await send(body, to, headers=written)
+        try:
+            await send(body, to, headers=written)
+        finally:
+            worker.broker.publish = send  # type: ignore[method-assign]
     worker.dead = dead  # type: ignore[attr-defined]
     return emitted

@@ -1,0 +1,375 @@
+"""The deployer's handlers with servers, gateway and registry in memory: order, rollback, kills between two effects."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contracts.artifact import BENTO, ArtifactRef
+from contracts.data import Environment, Probe, Profile, Promise
+from contracts.events import DeploymentFailed, ImagePushed, ModelDeployed, ModelSuperseded, RollbackRequested
+from services.deployer.app import create_app
+from services.deployer.checks import DidNotStart, Lost
+from services.deployer.domain import PredictionsDiffer
+from services.deployer.gateway import NotSwitched
+from services.deployer.processes import Server
+from services.deployer.rollout import Rollout
+from services.deployer.settings import Settings
+from services.deployer.watch import Watch
+from services.registry import Deployed
+from services.worker import Worker
+from tests.fakes import Delivered, MemoryInbox, MemoryRegistry, deliver
+
+V1, V2, V3 = "1-aaaaaaaa", "2-bbbbbbbb", "3-cccccccc"
+
+
+class Killed(BaseException):
+    """The deployer process ends here."""
+
+
+class FakeServers:
+    """Servers that are records only. `killed_after` ends the process after so many starts."""
+
+    def __init__(self) -> None:
+        self.records: list[Server] = []
+        self.dead: set[int] = set()
+        self.started: list[str] = []
+
+    def all(self) -> list[Server]:
+        return list(self.records)
+
+    def alive(self, server: Server) -> bool:
+        return server in self.records and server.pid not in self.dead
+
+    async def start(self, deployed: Deployed) -> Server:
+        image, number = deployed.image, len(self.started) + 1
+        server = Server(
+            model=image.model, version=image.version, image=image.image, port=9000 + number, pid=number,
+            started=str(number), since=float(number), folder=Path("/nowhere"),
+        )  # fmt: skip
+        self.records.append(server)
+        self.started.append(image.version)
+        return server
+
+    async def stop(self, server: Server) -> None:
+        self.records.remove(server)
+
+    def last_words(self, server: Server) -> str:
+        return "its last words"
+
+    @property
+    def running(self) -> set[str]:
+        return {server.version for server in self.records if self.alive(server)}
+
+
+class FakeChecks:
+    """Every server is ready and right, but for the versions in `broken`."""
+
+    def __init__(self, servers: FakeServers) -> None:
+        self._servers = servers
+        self.broken: dict[str, list[BaseException]] = {}
+
+    async def ready(self, server: Server) -> None:
+        if errors := self.broken.get(server.version):
+            raise errors.pop(0)
+
+    async def answers(self, server: Server) -> bool:
+        return self._servers.alive(server)
+
+    async def predictions(self, server: Server, probe: Probe) -> None:
+        return None
+
+
+class FakeGateway:
+    """Routes in a dict; `away` lets waiting fail."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, str] = {}
+        self.away: list[BaseException] = []
+
+    def url(self, model: str) -> str:
+        return f"http://gateway/{model}"
+
+    def address(self, model: str) -> str | None:
+        return self.routes.get(model)
+
+    def route(self, model: str, address: str) -> None:
+        self.routes[model] = address
+
+    async def wait_for(self, model: str, version: str) -> None:
+        if self.away:
+            raise self.away.pop(0)
+
+
+class FakeLeases:
+    """Nobody else is there. `at_switch` is what happens just before a switch."""
+
+    def __init__(self) -> None:
+        self.at_switch: list[BaseException] = []
+
+    @contextlib.asynccontextmanager
+    async def hold(self, name: str, wait: float = 0.0) -> AsyncIterator[None]:
+        if self.at_switch:
+            raise self.at_switch.pop(0)
+        yield
+
+
+class World:
+    """What survives a deployer, and a deployer that can be started anew."""
+
+    def __init__(self, home: Path) -> None:
+        self.registry, self.servers, self.gateway = MemoryRegistry(), FakeServers(), FakeGateway()
+        self.leases, self.checks, self.home = FakeLeases(), FakeChecks(self.servers), home
+        self.restart()
+
+    def restart(self) -> None:
+        settings = Settings(home=self.home)
+        self.worker = Worker(
+            "deployer", settings, failed=DeploymentFailed, consumer="deployer-local", inbox=MemoryInbox()
+        )
+        self.rollout = Rollout("local", self.registry, self.leases, self.servers, self.checks, self.gateway)
+        self.watch = Watch("local", self.registry, self.rollout, self.servers, self.gateway, 0.01)
+        create_app(self.worker, self.registry, self.rollout, "local")  # type: ignore[arg-type]
+
+    async def push(self, version: str, order: int | None = None) -> Delivered:
+        generation = order or int(version.split("-")[0])
+        return await deliver(
+            self.worker, image(version), ce_id=f"{version}/{generation}", ce_correlationid=f"run{version}",
+            ce_generation=str(generation),
+        )  # fmt: skip
+
+    async def back(self, order: int, to: str | None = None) -> Delivered:
+        event = RollbackRequested(model="digits", to=to, by="ada", reason="worse")
+        return await deliver(self.worker, event, ce_id=f"back{order}", ce_generation=str(order))
+
+    async def look(self) -> None:
+        await self.watch.look()
+        await self.watch.settle()
+
+    @property
+    def live(self) -> str:
+        return self.registry.all_live["digits", "local"].version
+
+    @property
+    def routed(self) -> str:
+        return next(s.version for s in self.servers.records if s.url == self.gateway.routes["digits"])
+
+
+def image(version: str) -> ImagePushed:
+    ref = ArtifactRef(uri=f"memory://{version}", sha256="0" * 64, size=1, media_type=BENTO)
+    return ImagePushed(
+        model="digits", version=version, tag=f"digits:{version}", image=f"bento+{ref.uri}", artifact=ref, size=1,
+        environment=Environment(python="3.11.7", lock="0" * 64), probe=Probe(rows=(), predictions=()),
+        profile=Profile(rows=0, columns=(), prediction={"name": "p", "counts": ()}),  # type: ignore[arg-type]
+        promise=Promise(metric="accuracy", value=0.9),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def world(home: Path) -> World:
+    return World(home)
+
+
+async def test_a_pushed_image_goes_live(world: World) -> None:
+    (event,) = await world.push(V1)
+    assert isinstance(event, ModelDeployed)
+    assert (event.version, event.previous, event.reason, event.url) == (V1, None, "release", "http://gateway/digits")
+    assert world.live == world.routed == V1
+
+
+async def test_the_version_before_stays_warm_and_the_one_before_that_ends(world: World) -> None:
+    for version in (V1, V2, V3):
+        (event,) = await world.push(version)
+    assert isinstance(event, ModelDeployed)
+    assert event.previous == V2
+    assert world.servers.running == {V2, V3}
+    assert world.routed == V3
+
+
+async def test_an_older_version_never_replaces_a_newer_one(world: World) -> None:
+    await world.push(V2)
+    (event,) = await world.push(V1)
+    assert event == ModelSuperseded(model="digits", version=V1, by=V2)
+    assert world.servers.started == [V2]
+
+
+async def test_a_version_superseded_while_it_started_is_ended_again(world: World) -> None:
+    checked = world.rollout.checked
+
+    async def overtaken(deployed: Deployed) -> Server:
+        server = await checked(deployed)
+        if deployed.image.version == V1:
+            await world.rollout.release(Deployed(image=image(V2), run="r", generation=2), 2)
+        return server
+
+    world.rollout.checked = overtaken  # type: ignore[method-assign]
+    (event,) = await world.push(V1)
+    assert event == ModelSuperseded(model="digits", version=V1, by=V2)
+    assert world.servers.running == {V2}
+    assert world.routed == V2
+
+
+async def test_a_rollback_takes_the_warm_version(world: World) -> None:
+    await world.push(V1)
+    await world.push(V2)
+    answer = await world.back(10)
+    (event,) = answer
+    assert isinstance(event, ModelDeployed)
+    assert (event.version, event.reason, event.previous) == (V1, "rollback", None)
+    assert (answer.headers[0]["ce-correlationid"], answer.headers[0]["ce-generation"]) == (f"run{V1}", "10")
+    assert world.servers.started == [V1, V2]
+    assert world.servers.running == {V1}
+
+
+async def test_a_rollback_to_an_ended_version_starts_it_again(world: World) -> None:
+    for version in (V1, V2, V3):
+        await world.push(version)
+    (event,) = await world.back(10, to=V1)
+    assert isinstance(event, ModelDeployed)
+    assert world.servers.started == [V1, V2, V3, V1]
+    assert world.servers.running == {V1}
+
+
+async def test_a_rollback_beats_what_was_under_way(world: World) -> None:
+    await world.push(V1)
+    await world.push(V2)
+    await world.back(10)
+    (event,) = await world.push(V3)
+    assert event == ModelSuperseded(model="digits", version=V3, by=V1)
+    (later,) = await world.push("11-dddddddd")
+    assert isinstance(later, ModelDeployed)
+    assert later.previous == V1
+
+
+async def test_an_impossible_rollback_says_so_and_changes_nothing(world: World) -> None:
+    await world.push(V1)
+    (event,) = await world.back(10)
+    assert isinstance(event, DeploymentFailed)
+    assert V1 in event.message
+    assert event.error == "CannotRollBack"
+    assert world.routed == V1
+
+
+@pytest.mark.parametrize("error", [DidNotStart("boom, end of log"), PredictionsDiffer("3, not 4")])
+async def test_a_bad_version_fails_and_the_live_one_goes_on(world: World, error: Exception) -> None:
+    await world.push(V1)
+    world.checks.broken[V2] = [error]
+    (event,) = await world.push(V2)
+    assert isinstance(event, DeploymentFailed)
+    assert (event.version, event.message, event.target) == (V2, str(error), "local")
+    assert world.servers.running == {V1}
+    assert world.live == world.routed == V1
+    assert [d.image.version for d in await world.registry.images("digits")] == [V1]
+
+
+async def test_a_version_killed_at_its_start_is_started_once_more(world: World) -> None:
+    world.checks.broken[V1] = [Lost("signal 9")]
+    (event,) = await world.push(V1)
+    assert isinstance(event, ModelDeployed)
+    world.checks.broken[V2] = [Lost("signal 9"), Lost("signal 9")]
+    (event,) = await world.push(V2)
+    assert isinstance(event, DeploymentFailed)
+    assert world.servers.running == {V1}
+
+
+@pytest.mark.parametrize("moment", ["before the record", "before the route answered", "before the event"])
+async def test_killed_between_two_effects_the_redelivery_completes_it(world: World, moment: str) -> None:
+    await world.push(V1)
+    if moment == "before the record":
+        world.leases.at_switch = [Killed()]
+    elif moment == "before the route answered":
+        world.gateway.away = [Killed()]
+    deployed = Deployed(image=image(V2), run="r", generation=2)
+    with contextlib.suppress(Killed):
+        await world.rollout.release(deployed, 2)
+    world.restart()
+    (event,) = await world.push(V2)
+    assert isinstance(event, ModelDeployed)
+    assert (event.version, event.previous) == (V2, V1)
+    assert world.servers.started == [V1, V2]
+    assert world.live == world.routed == V2
+    assert world.servers.running == {V1, V2}
+
+
+async def test_killed_after_the_record_the_watch_moves_the_route(world: World) -> None:
+    await world.push(V1)
+    old = world.gateway.routes["digits"]
+    world.gateway.away = [Killed()]
+    with contextlib.suppress(Killed):
+        await world.rollout.release(Deployed(image=image(V2), run="r", generation=2), 2)
+    world.gateway.routes["digits"] = old
+    world.restart()
+    await world.look()
+    assert world.routed == world.live == V2
+
+
+async def test_the_same_message_again_changes_nothing(world: World) -> None:
+    (first,) = await world.push(V1)
+    world.restart()
+    (again,) = await world.push(V1)
+    assert first == again
+    assert world.servers.started == [V1]
+
+
+async def test_a_rollback_delivered_again_does_not_go_back_twice(world: World) -> None:
+    await world.push(V1)
+    await world.push(V2)
+    (first,) = await world.back(10)
+    world.restart()
+    (again,) = await world.back(10)
+    assert first == again
+    assert world.routed == V1
+
+
+async def test_a_gateway_that_is_away_is_waited_for(world: World) -> None:
+    world.gateway.away = [NotSwitched("nothing")]
+    assert await world.push(V1) == []
+    (event,) = await world.push(V1)
+    assert isinstance(event, ModelDeployed)
+    assert world.servers.started == [V1]
+
+
+async def test_a_live_server_that_died_is_started_again_and_routed(world: World) -> None:
+    await world.push(V1)
+    world.servers.dead.add(1)
+    await world.look()
+    assert world.servers.started == [V1, V1]
+    assert world.gateway.routes["digits"] == "http://127.0.0.1:9002"
+    assert [server.pid for server in world.servers.records] == [2]
+
+
+async def test_a_restarted_deployer_adopts_what_runs(world: World) -> None:
+    await world.push(V1)
+    await world.push(V2)
+    world.restart()
+    await world.look()
+    assert world.servers.started == [V1, V2]
+    assert world.routed == V2
+
+
+async def test_after_a_cold_start_live_and_previous_come_back(world: World) -> None:
+    await world.push(V1)
+    await world.push(V2)
+    world.servers.records.clear()
+    world.restart()
+    await world.look()
+    assert world.servers.started[2:] == [V2, V1]
+    assert world.servers.running == {V1, V2}
+    assert world.routed == V2
+
+
+async def test_leftovers_of_a_dead_deployer_are_ended(world: World) -> None:
+    await world.push(V1)
+    await world.servers.start(Deployed(image=image(V3), run="r", generation=3))
+    world.restart()
+    await world.look()
+    assert world.servers.running == {V1}
+
+
+async def test_a_crash_loop_backs_off(world: World) -> None:
+    await world.push(V1)
+    for _ in range(5):
+        world.servers.dead.update(server.pid for server in world.servers.records)
+        await world.look()
+    assert len(world.servers.started) == 3
