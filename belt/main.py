@@ -18,6 +18,8 @@ class Lives(NamedTuple):
 RUN, LOOK, USE, WIRE = "Run the belt", "See what happens", "Use and decide", "Wire it up"
 
 COMMANDS = {
+    "up": Lives("belt.up:up", "Start bus, gateway and all workers here and keep them running.", RUN),
+    "doctor": Lives("belt.doctor:doctor", "Check this machine and the belt on it, and say what to do.", RUN),
     "push": Lives("belt.push:push", "Push a model project: train, judge, build and deploy a new version.", RUN),
     "runs": Lives("belt.runs:runs", "List the runs, newest first.", LOOK),
     "run": Lives("belt.runs:run", "Show one run: its stages, verdict and every event.", LOOK),
