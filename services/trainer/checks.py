@@ -1,5 +1,7 @@
 """Holds a table to what a model project needs and to the schema learned at its first training."""
 
+from __future__ import annotations  # pandas' Series takes no parameters at run time
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +11,7 @@ import pandas as pd
 
 from contracts.data import RECENT, Feature, FeatureType
 from contracts.project import ModelSpec
-from services.trainer.schema import Column, Schema
-from services.trainer.table import Rejected
+from services.trainer.schema import Column, Rejected, Schema
 
 MISSING_RISE = 0.3
 """How much the share of missing values may rise above that of the first training."""
@@ -44,7 +45,8 @@ def check(frame: pd.DataFrame, spec: ModelSpec, schema: Schema | None, min_rows:
     _needs(frame, spec, schema, min_rows)
     warnings: list[str] = []
     labelled = _labelled(frame, spec, schema, warnings)
-    columns, violations = [], []
+    columns: list[Column] = []
+    violations: list[str] = []
     features = _features(frame, spec, schema, warnings)
     for name in features:
         expected = next((c for c in schema.columns if c.name == name), None) if schema else None
@@ -56,8 +58,10 @@ def check(frame: pd.DataFrame, spec: ModelSpec, schema: Schema | None, min_rows:
     if violations or target is None or labels is None:
         raise Rejected(*violations)
     parts = {column.name: _cast(labelled[column.name], column) for column in columns} | {spec.target: labels}
-    for name in {spec.split.by, RECENT} & set(frame.columns):
-        parts[str(name)] = labelled[name].fillna(False).astype(bool) if name == RECENT else labelled[name]
+    if spec.split.by:
+        parts[spec.split.by] = labelled[spec.split.by]
+    if RECENT in frame:
+        parts[RECENT] = labelled[RECENT].eq(True)  # a gap is a base row
     conformed = pd.DataFrame(parts).reset_index(drop=True)
     warnings += _duplicates(conformed, [*features, spec.target])
     return Checked(conformed, schema or Schema(columns=tuple(columns), target=target), tuple(warnings))
@@ -83,9 +87,11 @@ def _needs(frame: pd.DataFrame, spec: ModelSpec, schema: Schema | None, min_rows
         violations.append(f"column {spec.target!r}: the target is missing; the columns are {listed}")
     if spec.split.by and spec.split.by not in found:
         violations.append(f"column {spec.split.by!r}: named by split.by but missing; the columns are {listed}")
-    for column in schema.columns if schema else ():
-        if column.name not in found:
-            violations.append(f"column {column.name!r}: expected {NAMES[column.type]}, but there is no such column")
+    violations += [
+        f"column {column.name!r}: expected {NAMES[column.type]}, but there is no such column"
+        for column in (schema.columns if schema else ())
+        if column.name not in found
+    ]
     if not set(found) - {spec.target, spec.split.by}:
         violations.append(f"there is no column beside {spec.target!r} to predict it from")
     if len(frame) < min_rows:
@@ -133,7 +139,7 @@ def _column(values: pd.Series[Any], expected: Column | None, warnings: list[str]
         )
     if expected and not _fits(values, kind, expected.type):
         raise Rejected(f"column {name!r}: {wanted}found {_misfit(values, kind, expected.type)}")
-    if kind in ("number", "integer") and (infinite := np.isinf(values.astype("float64"))).any():
+    if kind in ("number", "integer") and (infinite := _infinite(values)).any():
         raise Rejected(f"column {name!r}: found an infinite value in {_row(infinite)}")
     missing = values.isna()
     if expected and missing.mean() > expected.missing + MISSING_RISE:
@@ -175,6 +181,10 @@ def _fits(values: pd.Series[Any], kind: str, expected: FeatureType) -> bool:
 def _fractional(values: pd.Series[Any]) -> pd.Series[bool]:
     numbers = values.astype("float64")
     return numbers.notna() & (numbers % 1 != 0)
+
+
+def _infinite(values: pd.Series[Any]) -> pd.Series[bool]:
+    return values.astype("float64").abs() == np.inf
 
 
 def _misfit(values: pd.Series[Any], kind: str, expected: FeatureType) -> str:
@@ -229,7 +239,7 @@ def _target_problem(values: pd.Series[Any], kind: str, expected: FeatureType | N
     if spec.task == "regression":
         if kind != "number":
             return f"a regression predicts numbers, found {_misfit(values, kind, 'number')}"
-        infinite = np.isinf(values.astype("float64"))
+        infinite = _infinite(values)
         return f"found an infinite value in {_row(infinite)}" if infinite.any() else None
     if values.nunique() < 2:
         return f"all rows have the same label, {_example(values)}; a classifier needs at least two"

@@ -59,10 +59,14 @@ def default(task: str, features: Sequence[Feature]) -> Pipeline:
     return Pipeline([("columns", columns), ("boosting", boosting())])
 
 
-def seeded(estimator: Any, seed: int) -> Any:
-    """The estimator with every random state it left open set to `seed`; the process's own generators too."""
+def seed_process(seed: int) -> None:
+    """Seed what estimators without a random_state draw from."""
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  the one that estimators without a random_state draw from
+    np.random.seed(seed)
+
+
+def seeded(estimator: Any, seed: int) -> Any:
+    """The estimator with every random state it left open set to `seed`."""
     open_states = {
         name: seed
         for name, value in estimator.get_params(deep=True).items()

@@ -3,6 +3,8 @@
 Each function takes JSON and a callable for progress, and returns JSON; frames and models go through files.
 """
 
+from __future__ import annotations  # pandas' Series takes no parameters at run time
+
 import contextlib
 import io
 import os
@@ -17,15 +19,21 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
+import sklearn.ensemble
+import sklearn.linear_model
+import sklearn.pipeline  # noqa: F401  # what most projects use, paid once by the template
 
 from contracts.data import RECENT, Feature
 from contracts.project import ModelSpec
 from services.trainer import checks, estimators, profiles, scores, split
-from services.trainer.schema import Schema
-from services.trainer.table import Rejected, read
+from services.trainer.schema import Rejected, Schema
+from services.trainer.table import read
 
 Progress = Callable[[dict[str, Any]], None]
 STEPS = ("read", "check", "tests", "fit", "save")
+with contextlib.suppress(ImportError):  # not in an environment with extra requirements, see `tests`
+    pass
+
 BEAT_SECONDS = 1.0
 """Between signs of life of a long fit."""
 RECENT_ROWS = 30
@@ -88,9 +96,13 @@ def fit(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     started = time.monotonic()
     with _heartbeat(progress, started):
         project = _enter(argument, "fit")
-        made = estimators.build(spec.estimator, project, spec.task) if spec.estimator else None
-        model = estimators.seeded(made or estimators.default(spec.task, features), spec.seed)
-        model = model.fit(train[names], _labels(train[spec.target])) or model
+        estimators.seed_process(spec.seed)
+        if spec.estimator:
+            made = estimators.build(spec.estimator, project, spec.task)
+        else:
+            made = estimators.default(spec.task, features)
+        model = estimators.seeded(made, spec.seed)
+        model.fit(train[names], _labels(train[spec.target]))
     seconds = time.monotonic() - started
     _tell(progress, "save", seconds=round(seconds, 3))
     joblib.dump(model, scratch / "model.joblib")

@@ -1,5 +1,7 @@
 """Counts columns into the bins that drift is later measured on."""
 
+from __future__ import annotations  # pandas' Series takes no parameters at run time
+
 from typing import Any
 
 import numpy as np

@@ -28,3 +28,11 @@ class Schema(Frozen):
             Column(**feature.model_dump(), missing=1.0 if feature.nullable else 0.0) for feature in features
         )
         return cls(columns=columns, target=target)
+
+
+class Rejected(Exception):
+    """The data cannot be trained on. Each violation names the thing, what was expected and what was found."""
+
+    def __init__(self, *violations: str) -> None:
+        super().__init__("; ".join(violations))
+        self.violations = violations

@@ -1,5 +1,7 @@
 """Chooses the held-out rows, the same ones whenever the same rows come."""
 
+from __future__ import annotations  # pandas' Series takes no parameters at run time
+
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from contracts.data import RECENT
-from services.trainer.table import Rejected
+from services.trainer.schema import Rejected
 
 Mask = npt.NDArray[np.bool_]
 

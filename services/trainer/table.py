@@ -9,17 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from services.trainer.schema import Rejected
+
 MAGIC = b"PAR1"
 RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Between attempts to read a remote URI."""
-
-
-class Rejected(Exception):
-    """The data cannot be trained on. Each violation names the thing, what was expected and what was found."""
-
-    def __init__(self, *violations: str) -> None:
-        super().__init__("; ".join(violations))
-        self.violations = violations
 
 
 def read(

@@ -1,0 +1,94 @@
+"""data.pushed, drift.detected → trainer → model.trained, data.rejected, training.failed."""
+
+import asyncio
+
+from contracts.envelope import Envelope, version_of
+from contracts.events import DataPushed, DataRejected, DriftDetected, Event, TrainingFailed
+from services.artifacts import Artifacts, open_artifacts
+from services.environments import Environments
+from services.forks import Forks
+from services.registry import Project, Registry
+from services.trainer.domain import UNKNOWN_MODEL, named, newest, replaces
+from services.trainer.failures import BadProject
+from services.trainer.schema import Rejected, Schema
+from services.trainer.settings import Settings
+from services.trainer.training import JOBS, Opened, Order, Training
+from services.worker import Worker, log
+
+
+def create_app(worker: Worker, artifacts: Artifacts, registry: Registry, forks: Forks, settings: Settings) -> None:
+    """Subscribe the trainer's handlers."""
+    training = Training(artifacts, forks, settings)
+
+    @worker.on(DataPushed)
+    async def push(event: DataPushed, about: Envelope) -> list[Event]:
+        known = await registry.project(event.model)
+        project = newest(event, about.generation, known)
+        if project is None:
+            return [_rejected(event, named(event.dataset, None), UNKNOWN_MODEL.format(model=event.model))]
+        opened = await training.open(project.archive, event.model)
+        if replaces(project, known):
+            await registry.put_project(project)
+        schema = Schema.model_validate(project.data_schema) if project.data_schema else None
+        order = Order(event.model, _version(about), event.commit or project.commit, event.dataset, schema)
+        return await train(order, opened, event, learn=schema is None)
+
+    @worker.on(DriftDetected)
+    async def retrain(event: DriftDetected, about: Envelope) -> list[Event]:
+        if event.action != "retrain":
+            return []
+        live = await registry.live(event.model)
+        version = live.version if live else event.version
+        champion = await registry.candidate(event.model, version)
+        if champion is None:
+            raise BadProject(f"version {version} is not in the registry, so its project cannot be trained again")
+        was = champion.trained
+        opened = await training.open(was.project, event.model)
+        dataset = event.dataset or was.dataset
+        order = Order(event.model, _version(about), was.commit, dataset, Schema.of(was.features, was.target))
+        return await train(order, opened, event, learn=False)
+
+    async def train(order: Order, opened: Opened, event: Event, *, learn: bool) -> list[Event]:
+        try:
+            trained, schema = await training.run(order, opened)
+        except Rejected as problem:
+            log.warning("data rejected", violations=problem.violations)
+            return [_rejected(event, named(order.dataset, opened.spec), *problem.violations)]
+        if learn:
+            await _keep(registry, event.model, opened, schema)
+        return [trained]
+
+
+async def _keep(registry: Registry, model: str, opened: Opened, schema: Schema) -> None:
+    """Keep the learned schema, unless another project was pushed meanwhile."""
+    newest_now: Project | None = await registry.project(model)
+    if newest_now and newest_now.archive.sha256 == opened.archive.sha256:
+        await registry.put_project(newest_now.model_copy(update={"data_schema": schema.model_dump()}))
+
+
+def _rejected(event: Event, dataset: str, *violations: str) -> DataRejected:
+    return DataRejected(model=event.model, dataset=dataset, violations=violations)
+
+
+def _version(about: Envelope) -> str:
+    return version_of(about.generation, about.run)
+
+
+def main() -> None:
+    settings = Settings()
+    worker = Worker("trainer", settings, failed=TrainingFailed)
+    artifacts = open_artifacts(worker.bus, settings)
+    forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=(JOBS,))
+    create_app(worker, artifacts, Registry(worker.bus), forks, settings)
+
+    async def stay_warm() -> None:
+        await forks.warm()
+        await asyncio.Event().wait()
+
+    worker.background(stay_warm)
+    worker.on_close(forks.close)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""One training, from project and data to a fitted model, in children of the project's environment."""
+
+import asyncio
+import importlib.util
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.artifact import JOBLIB, PARQUET, ArtifactRef
+from contracts.data import ColumnProfile, Environment, Profile
+from contracts.events import ModelTrained
+from contracts.project import BadSpec, ModelSpec
+from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
+from services.forks import Forks
+from services.trainer.domain import NO_DATASET, dataset_of, named, read_spec
+from services.trainer.failures import BadProject, ProjectTestsFailed, explained
+from services.trainer.schema import Rejected, Schema
+from services.trainer.settings import Settings
+from services.worker import log
+
+JOBS = "services.trainer.job"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A project that can be read."""
+
+    archive: ArtifactRef
+    folder: Path
+    spec: ModelSpec
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train. Without a schema it is learned from the data."""
+
+    model: str
+    version: str
+    commit: str | None
+    dataset: str | ArtifactRef | None
+    schema: Schema | None
+
+
+class Training:
+    """Trains in forks; keeps what comes out in the artifact store."""
+
+    def __init__(self, artifacts: Artifacts, forks: Forks, settings: Settings) -> None:
+        self._artifacts, self._forks, self._settings = artifacts, forks, settings
+
+    async def open(self, archive: ArtifactRef, model: str) -> Opened:
+        """The project in an archive.
+
+        Raises:
+            BadProject: it has no usable model.yaml, or that of another model.
+            BadArchive: it cannot be unpacked, or would write outside its folder.
+        """
+        folder = await self._artifacts.fetch_folder(archive)
+        try:
+            return Opened(archive, folder, read_spec((folder / "model.yaml").read_text("utf-8"), model))
+        except FileNotFoundError:
+            raise BadProject("the project has no model.yaml at its top") from None
+        except UnicodeDecodeError as error:
+            raise BadProject(f"model.yaml is not UTF-8: byte {error.start}") from None
+        except BadSpec as error:
+            raise BadProject(str(error)) from None
+
+    async def run(self, order: Order, project: Opened) -> tuple[ModelTrained, Schema]:
+        """The trained version, and the schema that its data was held to.
+
+        Raises:
+            Rejected: the data cannot be trained on.
+            Permanent, TrainingKilled: see `failures`.
+        """
+        location = await self._locate(order, project)
+        environment = await self._forks.environments.resolve(project.spec.requirements)
+        scratches = self._settings.home.resolve() / "scratch"
+        scratches.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=scratches) as scratch:
+            steps = _Steps(self._forks, self._settings, environment, project, Path(scratch))
+            data = await steps.prepare_and_test(location, named(order.dataset, project.spec), order.schema)
+            fitted = await steps.fit(data["features"])
+            return await self._trained(order, project, environment, Path(scratch), data, fitted)
+
+    async def _locate(self, order: Order, project: Opened) -> str:
+        """Where a child finds the data: a path or a URI."""
+        if isinstance(order.dataset, ArtifactRef):
+            try:
+                return str(await self._artifacts.fetch(order.dataset))
+            except (ArtifactMissing, ArtifactCorrupt) as error:
+                raise Rejected(f"the dataset cannot be read: {error}") from None
+        try:
+            found = dataset_of(order.dataset, project.spec, project.folder)
+        except BadSpec as error:
+            raise BadProject(str(error)) from None
+        if found is None:
+            raise Rejected(NO_DATASET)
+        return found
+
+    async def _trained(
+        self,
+        order: Order,
+        project: Opened,
+        environment: Environment,
+        scratch: Path,
+        data: Mapping[str, Any],
+        fitted: Mapping[str, Any],
+    ) -> tuple[ModelTrained, Schema]:
+        profile = Profile(
+            rows=data["reference_rows"],
+            columns=tuple(ColumnProfile.model_validate(column) for column in data["columns"]),
+            prediction=ColumnProfile.model_validate(fitted["prediction"]),
+        )
+        artifact, dataset, test = await asyncio.gather(
+            self._artifacts.put(scratch / "model.joblib", JOBLIB),
+            self._artifacts.put(scratch / "data.parquet", PARQUET),
+            self._artifacts.put(scratch / "test.parquet", PARQUET),
+        )
+        trained = ModelTrained(
+            model=order.model,
+            version=order.version,
+            task=project.spec.task,
+            artifact=artifact,
+            dataset=dataset,
+            test=test,
+            project=project.archive,
+            features=data["features"],
+            target=data["target"],
+            classes=tuple(fitted["classes"]),
+            profile=profile,
+            commit=order.commit,
+            metrics=fitted["metrics"],
+            environment=environment,
+            seed=project.spec.seed,
+            seconds=fitted["seconds"],
+            warnings=tuple(data["warnings"]),
+        )
+        return trained, Schema.model_validate(data["schema"])
+
+
+class _Steps:
+    """The child jobs of one training."""
+
+    def __init__(
+        self, forks: Forks, settings: Settings, environment: Environment, project: Opened, scratch: Path
+    ) -> None:
+        self._forks, self._settings, self._environment = forks, settings, environment
+        self._project = project
+        # The gate is not the trainer's, and a condition reads its text, not its parts.
+        spec = project.spec.model_dump(mode="json", exclude={"gate"})
+        self._common = {"spec": spec, "project": str(project.folder), "scratch": str(scratch)}
+
+    async def prepare_and_test(self, location: str, name: str, schema: Schema | None) -> Mapping[str, Any]:
+        """Check the data while the project's tests run; unfit data is what is said first."""
+        testing = asyncio.create_task(self._test())
+        try:
+            data = await self._prepare(location, name, schema)
+            await testing
+            return data
+        finally:
+            testing.cancel()
+            await asyncio.gather(testing, return_exceptions=True)
+
+    async def fit(self, features: list[Any]) -> Mapping[str, Any]:
+        with explained("the training", "TRAINER_SECONDS", self._settings.memory):
+            return await self._run("fit", self._settings.seconds, features=features)
+
+    async def _prepare(self, location: str, name: str, schema: Schema | None) -> Mapping[str, Any]:
+        known = schema.model_dump() if schema else None
+        with explained("reading the data", "TRAINER_READ_SECONDS", self._settings.memory):
+            data = await self._run(
+                "prepare",
+                self._settings.read_seconds,
+                location=location,
+                name=name,
+                schema=known,
+                min_rows=self._settings.min_rows,
+            )
+        if "violations" in data:
+            raise Rejected(*data["violations"])
+        return data
+
+    async def _test(self) -> None:
+        if not (self._project.folder / "tests").is_dir():
+            return
+        with explained("the project's tests", "TRAINER_TEST_SECONDS", self._settings.memory):
+            told = await self._run("tests", self._settings.test_seconds, packages=_packages())
+        if not told["passed"]:
+            raise ProjectTestsFailed(f"the project's tests fail, so nothing was trained:\n{told['output']}")
+
+    async def _run(self, job: str, seconds: float, **more: Any) -> Mapping[str, Any]:
+        return await self._forks.run(
+            self._environment,
+            f"{JOBS}:{job}",
+            {**self._common, **more},
+            seconds=seconds,
+            memory=self._settings.memory,
+            progress=lambda step: log.info("progress", **step),
+        )
+
+
+def _packages() -> str:
+    """The folder that this worker's pytest is in."""
+    found = importlib.util.find_spec("pytest")
+    assert found is not None
+    assert found.origin is not None
+    return str(Path(found.origin).parents[1])
