@@ -18,6 +18,7 @@ class Lives(NamedTuple):
 RUN, LOOK, USE, WIRE = "Run the belt", "See what happens", "Use and decide", "Wire it up"
 
 COMMANDS = {
+    "demo": Lives("belt.demo:demo", "Show the whole loop on real data, in about a minute.", RUN),
     "up": Lives("belt.up:up", "Start bus, gateway and all workers here and keep them running.", RUN),
     "doctor": Lives("belt.doctor:doctor", "Check this machine and the belt on it, and say what to do.", RUN),
     "push": Lives("belt.push:push", "Push a model project: train, judge, build and deploy a new version.", RUN),
