@@ -95,9 +95,11 @@ class ConditionResult(Frozen):
 
     condition: str = Field(description="as written in model.yaml, e.g. accuracy - champion > -0.05")
     group: Literal["all", "base", "recent"] = Field(default="all", description="which held-out rows it was judged on")
-    estimate: float | None = Field(description="of the condition's left side; null when there is no live champion")
-    low: float | None = Field(description="lower end of the interval")
-    high: float | None = Field(description="upper end of the interval")
+    estimate: float | None = Field(
+        default=None, description="of the condition's left side; null when there is no live champion"
+    )
+    low: float | None = Field(default=None, description="lower end of the interval")
+    high: float | None = Field(default=None, description="upper end of the interval")
     rows: int = Field(ge=0, description="held-out rows behind the estimate")
     outcome: Literal["pass", "fail", "unknown"]
     why: str = Field(default="", description="one sentence for a person")

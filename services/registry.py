@@ -30,6 +30,10 @@ class Candidate(Frozen):
     generation: int
     started_by: str | None = None
     """Id of the event that started the run."""
+    trained_at: float = 0.0
+    """Unix seconds of `model.trained`."""
+    order: int = 0
+    """Generation of what decided last: the run's, or the sequence of a person's review."""
     trained: ModelTrained
     verdict: Verdict | None = None
     status: Literal["approved", "waiting", "rejected"]
@@ -169,5 +173,5 @@ class Registry:
             if not entry:  # that was all there is now
                 break
             entries[entry.key] = entry.value or b""
-        await watcher.stop()
+        await watcher.stop()  # type: ignore[no-untyped-call]
         return entries
