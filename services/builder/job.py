@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Most of these are imported by bentoml.build when it comes to them; paid once in the template instead.
+import _bentoml_sdk.service.openapi  # noqa: F401
 import bentoml
-
-# Imported by bentoml.build when it comes to it; paid once in the template instead.
 import bentoml._internal.service
+import bentoml.bentos
+import bentoml.models
+import fsspec.implementations.local  # noqa: F401
 import pip_requirements_parser  # type: ignore[import-untyped]  # noqa: F401
 from _bentoml_impl import docker as _docker  # type: ignore[import-untyped]  # noqa: F401
 
-import serving
+import serving.front
 from contracts.manifest import Manifest
 from services import modelstore
 from services.builder.domain import pins
@@ -89,9 +92,8 @@ def _build(argument: dict[str, Any], context: Path) -> Any:
 
 def _pack(folder: Path, to: Path, created: str) -> None:
     """The same model and code give the same bytes: no times, no owners, sorted."""
-    for file in (*folder.rglob("bento.yaml"), *folder.rglob("model.yaml")):
-        if file.parent.name != "project":
-            file.write_bytes(CREATED.sub(rb"\1 '" + created.encode() + rb"'", file.read_bytes()))
+    for file in (folder / "bento.yaml", *folder.glob("models/*/*/model.yaml")):
+        file.write_bytes(CREATED.sub(rb"\1 '" + created.encode() + rb"'", file.read_bytes()))
     with tarfile.open(to, "w") as tar:
         for path in sorted(folder.rglob("*")):
             tar.add(path, str(path.relative_to(folder)), recursive=False, filter=_anonymous)
