@@ -39,9 +39,14 @@ async def events(bus: Bus) -> list[tuple[Event, Envelope]]:
     return [found async for message in _stored(bus.js, "EVENTS", ">") if (found := _event(message))]
 
 
-async def logs(bus: Bus) -> list[Mapping[str, Any]]:
-    """All log lines that are kept, oldest first."""
-    return [found async for message in _stored(bus.js, "LOGS", "logs.>") if (found := _log(message))]
+async def logs(bus: Bus) -> tuple[list[Mapping[str, Any]], int]:
+    """All log lines that are kept, oldest first, and the sequence in their stream to go on from."""
+    lines, upcoming = [], 1
+    async for message in _stored(bus.js, "LOGS", "logs.>"):
+        upcoming = message.metadata.sequence.stream + 1
+        if found := _log(message):
+            lines.append(found)
+    return lines, upcoming
 
 
 async def follow_events(bus: Bus, start: int | None = None) -> AsyncIterator[tuple[Event, Envelope]]:

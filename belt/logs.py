@@ -33,8 +33,8 @@ def logs(
 
 async def _logs(home: Path, wanted: Mapping[str, str | None], limit: int, follow: bool, as_json: bool) -> None:
     async with reach.bus(home, patient=follow) as bus:
-        start = await history.next_sequence(bus, "LOGS")
-        lines = [line for line in await history.logs(bus) if matches(line, wanted)]
+        kept, start = await history.logs(bus)
+        lines = [line for line in kept if matches(line, wanted)]
         for line in lines[len(lines) - min(limit, len(lines)) :]:
             _print(line, as_json)
         if not lines and not follow:

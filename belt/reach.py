@@ -2,9 +2,10 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import nats.errors
@@ -12,7 +13,9 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from belt import say
 from belt.say import Failed
+from services.artifacts import Artifacts, open_artifacts
 from services.bus import Bus, connect
+from services.settings import BusSettings
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8080"
 Answer = TypeVar("Answer")
@@ -80,6 +83,13 @@ async def bus(home: Path, *, patient: bool = False) -> AsyncIterator[Bus]:
         raise Failed(f"the bus at {shown(url)} did not answer: {type(error).__name__} {error}".rstrip()) from error
     finally:
         await connection.close()
+
+
+@contextmanager
+def artifacts(bus: Bus) -> Iterator[Artifacts]:
+    """The artifact store; what is fetched from it is gone afterwards."""
+    with TemporaryDirectory(prefix="belt-") as scratch:
+        yield open_artifacts(bus, BusSettings().model_copy(update={"home": Path(scratch)}))
 
 
 def shown(url: str) -> str:

@@ -35,7 +35,7 @@ def watch(
 async def _watch(home: Path, id: str | None, as_json: bool) -> None:
     async with reach.bus(home, patient=True) as bus:
         told = story.stories(past := await history.events(bus))
-        start = past[-1][1].sequence + 1 if past else None
+        start = past[-1][1].sequence + 1 if past else 1
         if id is None:
             await follow(bus, {run.id: run for run in told}, start, as_json)
             return
@@ -49,7 +49,7 @@ async def _watch(home: Path, id: str | None, as_json: bool) -> None:
             await follow(bus, {run.id: run}, start, as_json, only=run.id)
 
 
-async def follow(bus: Bus, told: dict[str, Run], start: int | None, as_json: bool, *, only: str | None = None) -> None:
+async def follow(bus: Bus, told: dict[str, Run], start: int, as_json: bool, *, only: str | None = None) -> None:
     """Show events from sequence `start` on, and log lines; with `only` one run, until it is over."""
     with Screen(say.stderr() if as_json else say.stdout()) as screen:
         async with history.happenings(bus, start) as queue:

@@ -1,0 +1,71 @@
+"""`belt rollback`: the previous version (or a named one) gets the traffic again."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+
+from belt import git, history, reach, say, wording
+from belt.publish import publish
+from belt.say import HOME, Failed, Home, Json
+from contracts.events import DeploymentFailed, ModelDeployed, ModelSuperseded, RollbackRequested
+from services.registry import Registry
+
+Ended = ModelDeployed | ModelSuperseded | DeploymentFailed
+
+
+def rollback(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    to: Annotated[str | None, typer.Option(help="A version that was live once. Default: the previous one.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it stays in the history.")] = "belt rollback",
+    by: Annotated[str | None, typer.Option(help="Who wants it. Default: git's user.name, else the login name.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for it.")] = 120.0,
+    home: Home = HOME,
+    json: Json = False,
+) -> None:
+    """Move the traffic back to the previous version (or a named one) and wait until it has it.
+
+    Example:  belt rollback digits --reason "wrong sevens"
+    """
+    event = RollbackRequested(model=model, to=to, by=by or git.person(Path.cwd()), reason=reason)
+    ended = reach.run(_rollback(event, timeout, home))
+    if not isinstance(ended, ModelDeployed):
+        say.fail(f"{model} was not rolled back: {wording.says(ended)}")
+    say.answer(
+        json, ended.model_dump(mode="json", exclude={"profile"}), f"{model} {ended.version} is live at {ended.url}"
+    )
+
+
+async def _rollback(event: RollbackRequested, timeout: float, home: Path) -> Ended:
+    async with reach.bus(home, patient=True) as bus:
+        await _check(Registry(bus), event)
+        id = str(uuid4())
+        async with history.happenings(bus) as queue:
+            await publish(bus, event, id=id)
+            try:
+                return await asyncio.wait_for(_ended(queue, id), timeout)
+            except TimeoutError:
+                raise Failed(
+                    f"requested, but nothing was heard of it in {timeout:g} s; `belt deployments` shows what is live"
+                ) from None
+
+
+async def _check(registry: Registry, event: RollbackRequested) -> None:
+    """Refuse what the deployer would refuse, with what would be possible."""
+    lives = [live for live in await registry.lives() if live.model == event.model]
+    if not lives:
+        raise Failed(f"{event.model} is not deployed anywhere; `belt deployments` lists what is")
+    if event.to is None and not any(live.previous for live in lives):
+        raise Failed(f"{event.model} has no previous version: {lives[0].version} is the first that went live")
+    if event.to and not any([await registry.image(event.model, event.to, live.target) for live in lives]):
+        known = ", ".join(sorted({deployed.image.version for deployed in await registry.images(event.model)}))
+        raise Failed(f"{event.model} {event.to} was never deployed; there are {known}")
+
+
+async def _ended(queue: "asyncio.Queue[history.Happened]", id: str) -> Ended:
+    while True:
+        found = (await queue.get()).event
+        if found and found[1].causation == id and isinstance(found[0], Ended):
+            return found[0]
