@@ -118,7 +118,7 @@ async def _report(model: str, version: str, home: Path) -> bytes:
             raise Failed(f"there is no report about {model} {version}")
         try:
             with reach.artifacts(bus) as artifacts:
-                return (await artifacts.fetch(candidate.report)).read_bytes()  # noqa: ASYNC240  # one page
+                return (await artifacts.fetch(candidate.report)).read_bytes()
         except (ArtifactMissing, ArtifactCorrupt) as error:
             raise Failed(str(error)) from None
 
