@@ -1,7 +1,5 @@
 """What a Bento of an approved version says of itself: pure."""
 
-from collections.abc import Iterator
-
 from contracts.artifact import ArtifactRef
 from contracts.data import Frozen
 from contracts.events import ImagePushed, ModelApproved
@@ -42,15 +40,10 @@ def labels(event: ModelApproved, run: str) -> dict[str, str]:
     return found | ({"commit": event.commit[:40]} if event.commit else {})
 
 
-def pins(lock: str) -> str:
-    """The requirements of a hash-locked file without the hashes, one `name==version [; marker]` a line."""
-    return "".join(f"{line}\n" for line in _pins(lock))
-
-
-def _pins(lock: str) -> Iterator[str]:
-    for line in lock.splitlines():
-        if line and not line[0].isspace() and not line.startswith(("#", "-")):
-            yield line.removesuffix("\\").strip()
+def pins(lock: str) -> list[str]:
+    """The requirements of a hash-locked file without the hashes, each `name==version [; marker]`."""
+    lines = [line for line in lock.splitlines() if line and not line[0].isspace()]
+    return [line.removesuffix("\\").strip() for line in lines if not line.startswith(("#", "-"))]
 
 
 def pushed(event: ModelApproved, image: Image) -> ImagePushed:

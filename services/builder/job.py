@@ -42,7 +42,7 @@ def build(argument: dict[str, Any], _progress: Callable[[dict[str, Any]], None])
         _forget(Path(argument["store"]), argument["tag"])
         _save_model(argument)
         seconds.note("model")
-        bento = _build(argument, _context(scratch / "context", Path(argument["lock"])))
+        bento = _build(argument, _context(scratch / "context"))
         seconds.note("bento")
         exported = Path(bento.export(str(scratch / "exported"), "folder"))
         _prune(Path(argument["store"]), argument["tag"].split(":")[0], int(argument["keep"]))
@@ -64,11 +64,10 @@ def _save_model(argument: dict[str, Any]) -> None:
     )
 
 
-def _context(folder: Path, lock: Path) -> Path:
-    """A folder with just what goes into the Bento's `src`, and the requirements."""
+def _context(folder: Path) -> Path:
+    """A folder with just what goes into the Bento's `src`."""
     for package in serving.SOURCES:
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "schemas"))
-    (folder / "requirements.txt").write_text(pins(lock.read_text()))
     return folder
 
 
@@ -82,9 +81,9 @@ def _build(argument: dict[str, Any], context: Path) -> Any:
         description=f"# {argument['tag']}\n\nBuilt by Bentobelt.\n",
         include=["*.py"],
         build_ctx=str(context),
-        # Locked already: resolving again would need the index and could end elsewhere. Pins here and hashes in the file
-        # that the image is installed from, because BentoML parses and dumps this text several times.
-        python={"lock_packages": False, "requirements_txt": "requirements.txt"},
+        # Locked already: resolving again would need the index and could end elsewhere. Pins here, and the hashes in the
+        # file that an image is installed from, because BentoML parses and dumps this text several times.
+        python={"lock_packages": False, "packages": pins(Path(argument["lock"]).read_text())},
         docker={"python_version": ".".join(argument["python"].split(".")[:2])},
         args={"model_tag": argument["tag"]},
     )

@@ -15,4 +15,4 @@ colorama==0.4.6 ; sys_platform == 'win32' \\
 
 
 def test_pins_are_the_lock_without_hashes_and_comments() -> None:
-    assert pins(LOCK) == "bentoml==1.4.39\ncolorama==0.4.6 ; sys_platform == 'win32'\n"
+    assert pins(LOCK) == ["bentoml==1.4.39", "colorama==0.4.6 ; sys_platform == 'win32'"]
