@@ -142,8 +142,8 @@ class _Template:
     async def start(cls, python: Path, preload: Sequence[str]) -> "_Template":
         folder = tempfile.TemporaryDirectory(prefix="belt-")
         process = await asyncio.create_subprocess_exec(
-            str(python), "-m", "services.template", _socket(folder), *preload,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=_environ(), cwd=ROOT,
+            str(python), "-m", "services.template", _socket(folder),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=_environ(preload), cwd=ROOT,
         )  # fmt: skip
         template = cls(process, folder)
         try:
@@ -207,9 +207,10 @@ def _conclude(said: dict[str, Any], end: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _environ() -> dict[str, str]:
+def _environ(preload: Sequence[str]) -> dict[str, str]:
     # Our code comes from this installation, packages from the environment's own.
-    return {**os.environ, "PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "True"}
+    ours = {"PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "True", "BELT_PRELOAD": " ".join(preload)}
+    return {**os.environ, **ours}
 
 
 def _socket(folder: tempfile.TemporaryDirectory[str]) -> str:

@@ -1,4 +1,4 @@
-"""The warm process that jobs are forked from: `python -m services.template SOCKET MODULE…`.
+"""The warm process that jobs are forked from: `python -m services.template SOCKET`, modules in BELT_PRELOAD.
 
 It imports the modules once and then does nothing but fork. Each connection to its socket is one job: a line with
 `{"job": "module:function", "argument": {…}, "memory": bytes|null}` comes in, lines with `progress`, then `result` or
@@ -114,4 +114,5 @@ def _tail(output: int) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    # Not arguments: a command line that names services.<room> is a worker's.
+    main(sys.argv[1], os.environ["BELT_PRELOAD"].split())
