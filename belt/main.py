@@ -67,7 +67,9 @@ def load(lives: Lives) -> Any:
     return typer.main.get_command(alone)
 
 
-app = typer.Typer(cls=Lazy, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False)
+app = typer.Typer(
+    name="belt", cls=Lazy, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False
+)
 
 
 @app.callback()
