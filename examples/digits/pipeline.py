@@ -4,4 +4,4 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 
 def build() -> ExtraTreesClassifier:
-    return ExtraTreesClassifier(n_estimators=200)
+    return ExtraTreesClassifier(n_estimators=100)

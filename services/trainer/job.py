@@ -34,11 +34,15 @@ STEPS = ("read", "check", "tests", "fit", "save")
 with contextlib.suppress(ImportError):  # not in an environment with extra requirements, see `tests`
     pass
 
+COMPRESSION = 1
+"""zlib: trees shrink to a sixth, and every room after this one moves the file."""
 BEAT_SECONDS = 1.0
 """Between signs of life of a long fit."""
 RECENT_ROWS = 30
 """Recent rows from which on they alone are what the new version is expected to see."""
 OUTPUT_TAIL = 4000
+PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--no-header", "--color=no")
+"""Nothing is left in the folder, and no full garbage collections: they take longer than most tests."""
 
 
 def prepare(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -77,9 +81,8 @@ def tests(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     import pytest
 
     said = io.StringIO()
-    options = ["-q", "-p", "no:cacheprovider", "--no-header", "--color=no", f"--rootdir={project}", "tests"]
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = pytest.main(options)
+        code = pytest.main([*PYTEST, f"--rootdir={project}", "-c", str(_pytest_config(project)), "tests"])
     passed = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
     return {"passed": passed, "output": said.getvalue().strip()[-OUTPUT_TAIL:]}
 
@@ -105,7 +108,7 @@ def fit(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
         model.fit(train[names], _labels(train[spec.target]))
     seconds = time.monotonic() - started
     _tell(progress, "save", seconds=round(seconds, 3))
-    joblib.dump(model, scratch / "model.joblib")
+    joblib.dump(model, scratch / "model.joblib", compress=COMPRESSION)
     return {**_judged(model, test, names, spec), "seconds": seconds}
 
 
@@ -123,6 +126,15 @@ def _judged(model: Any, test: pd.DataFrame, names: list[str], spec: ModelSpec) -
         "classes": [_plain(label) for label in classes],
         "prediction": profiles.profile("prediction", pd.Series(predicted[chosen]), target.type).model_dump(),
     }
+
+
+def _pytest_config(project: Path) -> Path:
+    """The project's own, so that pytest does not look for one in the folders above."""
+    for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
+        if (project / name).exists():
+            return project / name
+    (project / "pytest.ini").write_text("[pytest]\n")
+    return project / "pytest.ini"
 
 
 def _write(checked: checks.Checked, held_out: split.Mask, scratch: Path) -> dict[str, Any]:

@@ -79,5 +79,6 @@ def _dates(values: pd.Series[Any]) -> pd.Series[Any]:
 
 def _newest(times: pd.Series[Any], test: float) -> Mask:
     ordered = times.sort_values()
-    cut = ordered.iloc[max(round(len(ordered) * (1 - test)), 1) - 1]
-    return np.asarray(times > cut)  # rows of one moment stay together
+    first = ordered.iloc[min(round(len(ordered) * (1 - test)), len(ordered) - 1)]
+    # Rows of one moment stay together: held out, unless nothing older would be left.
+    return np.asarray(times >= first if first > ordered.iloc[0] else times > first)

@@ -1,0 +1,101 @@
+"""What the trainer reads, and how it says that it cannot."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from services.trainer.schema import Rejected
+from services.trainer.table import read
+
+FRAME = pd.DataFrame({"size": [1.5, 2.5, None], "colour": ["red", None, "blue"], "label": [0, 1, 0]})
+
+
+def load(path: Path, name: str | None = None) -> pd.DataFrame:
+    return read(str(path), name or path.name, path.parent)
+
+
+def refusal(path: Path, name: str | None = None) -> str:
+    with pytest.raises(Rejected) as refused:
+        load(path, name)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("uri", [False, True])
+def test_parquet_is_known_by_its_content(tmp_path: Path, uri: bool) -> None:
+    path = tmp_path / "an-artifact"
+    FRAME.to_parquet(path)
+    pd.testing.assert_frame_equal(read(f"file://{path}" if uri else str(path), "data", tmp_path), FRAME)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_csv_with_any_usual_separator(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "data.csv"
+    FRAME.to_csv(path, sep=separator, encoding="utf-8-sig")  # with pandas' unnamed index column and Excel's mark
+    pd.testing.assert_frame_equal(load(path), FRAME)
+
+
+def test_a_saved_index_is_no_column(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    FRAME[FRAME["label"] == 0].to_parquet(path)
+    assert list(load(path).columns) == ["size", "colour", "label"]
+
+
+def test_any_fsspec_uri(tmp_path: Path) -> None:
+    import fsspec
+
+    with fsspec.open("memory://data.csv", "w") as file:
+        FRAME.to_csv(file, index=False)
+    assert len(read("memory://data.csv", "memory://data.csv", tmp_path)) == 3
+
+
+def test_missing_remote_is_tried_again_first(tmp_path: Path) -> None:
+    reasons: list[str] = []
+    with pytest.raises(Rejected, match=r"memory://none.csv could not be read in 3 attempts: FileNotFoundError"):
+        read("memory://none.csv", "memory://none.csv", tmp_path, retrying=reasons.append, delays=(0, 0))
+    assert len(reasons) == 2
+
+
+def test_unknown_protocol_says_so(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="Protocol not known: ftpx"):
+        read("ftpx://host/x.csv", "ftpx://host/x.csv", tmp_path)
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.csv") == "dataset none.csv does not exist"
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "data") == "dataset data cannot be read: Is a directory"
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").touch()
+    assert refusal(tmp_path / "data.csv") == "dataset data.csv is empty: 0 bytes"
+
+
+def test_header_only(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("a,b\n")
+    assert refusal(tmp_path / "data.csv") == "dataset data.csv has no rows"
+
+
+def test_truncated_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    FRAME.to_parquet(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert "data.parquet is a damaged Parquet file, perhaps cut short" in refusal(path)
+
+
+def test_parquet_in_name_only(tmp_path: Path) -> None:
+    (tmp_path / "data.parquet").write_text("a,b\n1,2\n")
+    assert "is not a Parquet file: it begins with b'a,b\\n'" in refusal(tmp_path / "data.parquet")
+
+
+def test_csv_with_a_ragged_row(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n1,2,3,4\n")
+    assert "Expected 2 fields in line 3, saw 4" in refusal(tmp_path / "data.csv")
+
+
+def test_binary_rubbish(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_bytes(b"a,b\n\xff\xfe\x00")
+    assert "neither Parquet nor UTF-8 text: byte 4" in refusal(tmp_path / "data.csv")
