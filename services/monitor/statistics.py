@@ -5,6 +5,7 @@ once in at least A windows (or labels), whatever the dependence between columns 
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +36,11 @@ def noncentral_chi2_sf(statistic: float, df: int, nc: float) -> float:
     if nc <= 0:
         return float(min(1.0, tails[0]))
     weights = np.exp(counts * math.log(nc / 2) - nc / 2 - _log_gamma_after(counts.astype(float)))
-    return float(min(1.0, weights @ tails))
+    return float(min(1.0, (weights @ tails).item()))
 
 
-def _log_gamma_after(shape: Floats) -> Floats:
-    """log Γ(a+1) for the arithmetic sequence `shape` with step 1."""
+def _log_gamma_after(shape: NDArray[Any]) -> Floats:
+    """Log Γ(a+1) for the arithmetic sequence `shape` with step 1."""
     first = math.lgamma(float(shape[0]) + 1)
     return np.asarray(first + np.concatenate(([0.0], np.cumsum(np.log(shape[1:])))), dtype=np.float64)
 
