@@ -1,7 +1,7 @@
 """The way of a request: plain ASGI before BentoML's own app, which gets whatever is not ours.
 
-Most of a small model's request is framework. A route that goes through BentoML's five middlewares and its router
-costs more than the prediction; see `python -m benchmarks.serving`.
+Most of a small model's request is framework: where a logistic regression took 0.8 ms, an `@bentoml.api` that does
+nothing took 2 ms. (A forest's request is mostly the forest; there `batching` is what helps.)
 """
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
