@@ -58,18 +58,18 @@ def interval(candidate: Measured, champion: Measured | None, tail: float) -> tup
 def _distinct(candidate: Measured, champion: Measured | None) -> tuple[Floats, Codes]:
     """The different rows as both models see them, side by side, and how often each is there."""
     if champion is None:
-        return candidate.kinds, np.bincount(candidate.of, minlength=len(candidate.kinds)).astype(np.int64)
+        return candidate.kinds, np.asarray(np.bincount(candidate.of, minlength=len(candidate.kinds)), dtype=np.int64)
     pairs, counts = np.unique(candidate.of * len(champion.kinds) + champion.of, return_counts=True)
     own, other = np.divmod(pairs, len(champion.kinds))
-    return np.hstack([candidate.kinds[own], champion.kinds[other]]), counts
+    return np.hstack([candidate.kinds[own], champion.kinds[other]]), counts.astype(np.int64)
 
 
 def _blocks(distinct: Floats, counts: Codes, rng: np.random.Generator) -> tuple[Floats, Codes]:
     """Sums over `BLOCKS` random blocks of rows."""
     rows = rng.permutation(np.repeat(np.arange(len(distinct)), counts))
     block = np.arange(len(rows)) % BLOCKS
-    sums = np.stack([np.bincount(block, column[rows], minlength=BLOCKS) for column in distinct.T], axis=1)
-    return sums, np.ones(BLOCKS, dtype=np.int64)
+    sums = [np.bincount(block, column[rows], minlength=BLOCKS) for column in distinct.T]
+    return np.stack(sums, axis=1, dtype=np.float64), np.ones(BLOCKS, dtype=np.int64)
 
 
 def _resamples(distinct: Floats, counts: Codes, tail: float, rng: np.random.Generator) -> list[Floats]:

@@ -124,8 +124,8 @@ def _interval(
         return _accuracy(labels, candidate, champion, tail)
     other = champion.predictions if champion else ()
     classes = list(dict.fromkeys((*labels, *candidate.predictions, *other)))
-    rival = champion and measured(task, metric, labels, champion, classes)
-    return bootstrap.interval(measured(task, metric, labels, candidate, classes), rival, tail)
+    compared = measured(task, metric, labels, champion, classes) if champion else None
+    return bootstrap.interval(measured(task, metric, labels, candidate, classes), compared, tail)
 
 
 def _accuracy(

@@ -1,0 +1,97 @@
+"""The page on a model that was not approved: the verdict, and Evidently's pictures of the held-out rows.
+
+Runs in a child of its own. Evidently is imported inside, not at the top: it costs 280 MB, which no warm process should
+hold for the few models that are not approved.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from contracts.data import RECENT, Feature, Verdict
+from contracts.events import ModelTrained
+from services.evaluator.domain import Asked, Rival
+from services.evaluator.job import PREDICTION
+from services.evaluator.page import page
+
+MOST_ROWS = 10_000
+MOST_COLUMNS = 30
+"""Each column is another set of pictures: with more the page is too heavy to open."""
+TARGET, SAID = "(label)", "(prediction)"
+"""Names that no feature has."""
+
+
+def write(argument: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Write the page.
+
+    Args:
+        argument: `candidate`, an `Asked` with its answers; `rival`, a `Rival` or null; `verdict`; `to`, a path.
+        progress: told what is being done.
+    """
+    progress({"step": "report"})
+    asked = Asked.model_validate(argument["candidate"])
+    rival = Rival.model_validate(argument["rival"]) if argument["rival"] else None
+    details = pictures(asked, rival)
+    Path(argument["to"]).write_text(page(asked.trained, Verdict.model_validate(argument["verdict"]), details))
+    return {}
+
+
+def pictures(asked: Asked, rival: Rival | None) -> str:
+    """Evidently's HTML: the candidate on recent against base rows if there are both, else against the champion."""
+    from evidently import Report
+    from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionPreset
+
+    trained = asked.trained
+    frame = pd.read_parquet(asked.test)
+    frame = frame[frame[trained.target.name].notna()].reset_index(drop=True)
+    current = _answered(frame, trained, asked.answers)
+    reference = _answered(frame, trained, rival.answers) if rival and rival.answers else None
+    presets: list[Any] = [ClassificationPreset() if trained.task == "classification" else RegressionPreset()]
+    if RECENT in frame and 0 < frame[RECENT].sum() < len(frame):
+        recent = frame[RECENT].astype(bool)
+        current, reference = current[recent], current[~recent]
+        presets.append(DataDriftPreset())
+    names = [f for f in trained.features[:MOST_COLUMNS] if _has_values(f.name, current, reference)]
+    compared = None if reference is None else _dataset(reference, names, trained)
+    snapshot = Report(presets).run(_dataset(current, names, trained), compared)
+    with tempfile.TemporaryDirectory() as folder:
+        file = f"{folder}/evidently.html"
+        snapshot.save_html(file)  # a str: with a Path it silently writes nothing
+        return Path(file).read_text()
+
+
+def _answered(frame: pd.DataFrame, trained: ModelTrained, answers: Path) -> pd.DataFrame:
+    """Features, truth and answers in types that Evidently knows."""
+    columns = {f.name: _known(frame[f.name], f) for f in trained.features[:MOST_COLUMNS]}
+    said = pd.read_parquet(answers)[PREDICTION]
+    kind: Any = "str" if trained.task == "classification" else "float64"
+    return pd.DataFrame(columns | {TARGET: frame[trained.target.name].astype(kind), SAID: said.astype(kind)})
+
+
+def _has_values(name: str, *tables: pd.DataFrame | None) -> bool:
+    return all(table is None or bool(table[name].notna().any()) for table in tables)
+
+
+def _known(values: "pd.Series[Any]", feature: Feature) -> "pd.Series[Any]":
+    return values.astype("float64" if feature.type in ("number", "integer") else "str")
+
+
+def _dataset(table: pd.DataFrame, features: list[Feature], trained: ModelTrained) -> Any:
+    """With every column's role said: left to guess, Evidently takes some for text and some for nothing."""
+    from evidently import DataDefinition, Dataset, MulticlassClassification, Regression
+
+    numbers = [f.name for f in features if f.type in ("number", "integer")]
+    others = [f.name for f in features if f.type not in ("number", "integer")]
+    roles: dict[str, Any]
+    if trained.task == "classification":
+        roles = {"classification": [MulticlassClassification(target=TARGET, prediction_labels=SAID)]}
+        others += [TARGET, SAID]
+    else:
+        roles = {"regression": [Regression(target=TARGET, prediction=SAID)]}
+        numbers += [TARGET, SAID]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=others, **roles)
+    sampled = table.sample(min(len(table), MOST_ROWS), random_state=0)
+    return Dataset.from_pandas(sampled[numbers + others], data_definition=definition)
