@@ -54,9 +54,9 @@ class ModelWatch:
         self.model, self.rules = model, rules
         self.position = 0
         """Stream sequence up to which all traffic is in this state: what is redelivered is not counted twice."""
-        self.heard = 0
-        """The same for news."""
         self.live: dict[str, str] = {}
+        self.decided: dict[str, int] = {}
+        """Per target the sequence of the newest `model.deployed`: older news change nothing."""
         self.versions: dict[str, VersionWatch] = {}
         self.early = Early(rules.pending)
         self.invalid = 0
@@ -252,8 +252,13 @@ class ModelWatch:
 
     # -- news ------------------------------------------------------------------------------------------------
 
-    def deployed(self, version: str, target: str, profile: Profile, promise: Promise, now: float) -> None:
+    def deployed(
+        self, version: str, target: str, profile: Profile, promise: Promise, now: float, sequence: int = 0
+    ) -> None:
         """A version went live: what was open about another one is settled."""
+        if sequence < self.decided.get(target, 0):
+            return
+        self.decided[target] = sequence
         self.introduce(version, profile, promise)
         changed = self.live.get(target) != version
         self.live[target] = version
@@ -281,7 +286,7 @@ class ModelWatch:
     def dump(self) -> dict[str, Any]:
         return {
             "position": self.position,
-            "heard": self.heard,
+            "decided": self.decided,
             "live": self.live,
             "invalid": self.invalid,
             "closed": self.closed,
@@ -294,7 +299,7 @@ class ModelWatch:
     @classmethod
     def load(cls, model: str, state: dict[str, Any], rules: Rules) -> "ModelWatch":
         watch = cls(model, rules)
-        for name in ("position", "heard", "live", "invalid", "closed", "retrains"):
+        for name in ("position", "decided", "live", "invalid", "closed", "retrains"):
             setattr(watch, name, state[name])
         watch.incident = Incident.model_validate(state["incident"]) if state["incident"] else None
         watch.early.load(state["early"])

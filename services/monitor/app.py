@@ -1,0 +1,105 @@
+"""Wiring of the monitor: news are left for whoever follows the model; followers read the traffic."""
+
+from pydantic import BaseModel, ValidationError
+
+from contracts.envelope import Envelope
+from contracts.events import (
+    BuildFailed,
+    DataRejected,
+    DeploymentFailed,
+    DriftDetected,
+    EvaluationFailed,
+    Event,
+    ModelDeployed,
+    ModelRejected,
+    TrainingFailed,
+)
+from services.artifacts import open_artifacts
+from services.environments import Environments
+from services.forks import Forks
+from services.leases import Leases
+from services.monitor.bursts import Bursts
+from services.monitor.follow import Follower, Followers
+from services.monitor.settings import Settings
+from services.monitor.store import KvStore, Store
+from services.monitor.stream import TrafficStream
+from services.monitor.telling import Telling
+from services.registry import Registry
+from services.worker import Permanent, Raw, Worker
+
+ENDINGS: tuple[type[Event], ...] = (
+    ModelRejected, DataRejected, TrainingFailed, EvaluationFailed, BuildFailed, DeploymentFailed,
+)  # fmt: skip
+"""What ends a run without a new version."""
+
+
+class Line(BaseModel):
+    """What the monitor reads of a line of `logs.serving.<model>`."""
+
+    level: str
+    version: str | None = None
+    time: float | None = None
+    count: int = 1
+
+
+def create_app(worker: Worker, store: Store, followers: Followers, registry: Registry, bursts: Bursts) -> None:
+    """Subscribe the monitor's handlers."""
+
+    @worker.on(ModelDeployed)
+    async def watch(event: ModelDeployed, about: Envelope) -> list[Event]:
+        news = {"deployed": event.model_dump(mode="json"), "sequence": about.sequence}
+        await store.tell(event.model, f"e{about.sequence:015}", news)
+        followers.follow(event.model)
+        return []
+
+    async def close(event: Event, about: Envelope) -> list[Event]:
+        if event.model in {live.model for live in await registry.lives()}:  # no other has an incident
+            await store.tell(event.model, f"e{about.sequence:015}", {"ended": about.run})
+        return []
+
+    for ending in ENDINGS:
+        worker.on(ending)(close)
+
+    @worker.on_raw("logs.serving.*")
+    async def count(raw: Raw, about: Envelope) -> list[Event]:
+        model, line = raw.subject.split(".", 2)[2], _line(raw.body)
+        if line.level == "error" and line.version:
+            burst = bursts.add(model, line.version, line.time or raw.time.timestamp(), line.count)
+            if burst:
+                await store.tell(model, f"l{about.sequence:015}", burst._asdict())
+        return []
+
+
+def _line(body: bytes) -> Line:
+    try:
+        return Line.model_validate_json(body)
+    except ValidationError as error:
+        raise Permanent(f"not a line of the serving log: {error.errors()[0]['msg']}") from None
+
+
+def main() -> None:
+    settings = Settings()
+    worker = Worker("monitor", settings)
+    registry, artifacts = Registry(worker.bus), open_artifacts(worker.bus, settings)
+    forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=())
+    scratch = settings.home / "monitor"
+    telling = Telling(registry, artifacts, forks, scratch, settings.dataset_seconds, settings.report_seconds)
+    store = KvStore(worker.bus)
+
+    async def emit(event: DriftDetected, id: str) -> None:
+        await worker.emit_root(event, id=id)
+
+    def follower(model: str) -> Follower:
+        stream = TrafficStream(worker.bus, model)
+        rules, poll, save = settings.rules, settings.poll_seconds, settings.save_seconds
+        return Follower(model, stream, store, registry, telling, emit, rules, poll, save)
+
+    followers = Followers(follower, Leases(worker.bus), registry, settings.scan_seconds)
+    create_app(worker, store, followers, registry, Bursts(settings.error_burst))
+    worker.background(followers.run)
+    worker.on_close(forks.close)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Errors of serving, counted until they are many at once. Pure: times are those of the log lines."""
+
+from collections import deque
+from typing import NamedTuple
+
+SECONDS = 60.0
+LINES = 1000
+
+
+class Burst(NamedTuple):
+    """So many errors of a version between two moments."""
+
+    version: str
+    errors: int
+    start: float
+    end: float
+
+
+class Bursts:
+    """The last minute of errors per model and version."""
+
+    def __init__(self, threshold: int) -> None:
+        self._threshold = threshold
+        self._lines: dict[tuple[str, str], deque[tuple[float, int]]] = {}
+
+    def add(self, model: str, version: str, time: float, count: int = 1) -> Burst | None:
+        """Count errors; the burst when that makes it one. It is told once, then counting begins anew."""
+        lines = self._lines.setdefault((model, version), deque(maxlen=LINES))
+        lines.append((time, count))
+        while lines and lines[0][0] < time - SECONDS:
+            lines.popleft()
+        total = sum(count for _, count in lines)
+        if total < self._threshold:
+            return None
+        burst = Burst(version, total, min(at for at, _ in lines), max(at for at, _ in lines))
+        del self._lines[model, version]
+        return burst

@@ -1,0 +1,240 @@
+"""One reader per model: traffic and news into the state, the state into the store, incidents onto the bus."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import nats.errors
+import nats.js.errors
+
+from contracts.events import DriftDetected, ModelDeployed
+from contracts.topology import RETRY_DELAYS
+from services.artifacts import ArtifactCorrupt, ArtifactMissing
+from services.forks import JobKilled
+from services.leases import LeaseLost, Leases, LeaseTaken
+from services.monitor import metrics
+from services.monitor.codec import Unknown, pack, unpack
+from services.monitor.domain import Incident, ModelWatch, Traffic
+from services.monitor.store import Fenced, Store
+from services.monitor.stream import Gap, Recent
+from services.monitor.telling import Teller
+from services.monitor.watch import Rules
+from services.registry import Registry
+from services.worker import log
+
+BYTES_PER_SECOND = 1e6
+"""A large state is saved less often: what is not saved is read again from the bus after a kill."""
+Trouble = (nats.errors.Error, nats.js.errors.Error, ArtifactMissing, ArtifactCorrupt, JobKilled, OSError)
+Raise = Callable[[DriftDetected, str], Awaitable[None]]
+
+
+class Stream(Recent, Protocol):
+    """A model's traffic in order."""
+
+    async def open(self, position: int) -> int: ...
+    async def fetch(self, seconds: float) -> list[Traffic]: ...
+    async def ack(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Follower:
+    """Follows one model for as long as this replica holds its lease.
+
+    Args:
+        model: its name.
+        stream: its traffic.
+        store: where its state is kept.
+        registry: where promises of versions are looked up.
+        teller: makes the event of an incident.
+        emit: publishes the event under the incident's id.
+        rules: when evidence is enough.
+        poll: seconds to wait for traffic; save: least seconds between two saves.
+        clock: unix seconds.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        stream: Stream,
+        store: Store,
+        registry: Registry,
+        teller: Teller,
+        emit: Raise,
+        rules: Rules,
+        poll: float = 0.5,
+        save: float = 1.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.model, self.state = model, ModelWatch(model, rules)
+        self._stream, self._store, self._registry, self._teller = stream, store, registry, teller
+        self._emit, self._rules, self._poll, self._pause, self._clock = emit, rules, poll, save, clock
+        self._saved, self._wait, self._dirty = 0.0, save, False
+        self._known: str | None = None
+        self._news: list[str] = []
+        self._telling: asyncio.Task[None] | None = None
+
+    async def run(self, leases: Leases, pause: float = 1.0) -> None:
+        """Follow for ever; wait while another replica does."""
+        while True:
+            try:
+                async with leases.hold(f"monitor.{self.model}"):
+                    await self.session()
+            except LeaseTaken:
+                pass
+            except (LeaseLost, Fenced, Gap, nats.errors.Error, nats.js.errors.Error) as error:
+                log.warning("starts over", model=self.model, error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(pause)
+
+    async def session(self) -> None:
+        """Read on from the saved state until something goes wrong."""
+        await self.begin()
+        try:
+            while True:
+                await self.step()
+        finally:
+            if self._telling:
+                self._telling.cancel()
+            await self._stream.close()
+
+    async def begin(self) -> None:
+        """Take up the saved state, or start from the first message that the bus has."""
+        saved = await self._store.load(self.model)
+        self.state = self._restored(saved)
+        self.state.position = await self._stream.open(self.state.position)
+        self._known, self._news, self._telling, self._dirty = self._open_incident(), [], None, False
+        if not self.state.live:
+            for live in await self._registry.lives():
+                if live.model == self.model:
+                    await self._went_live(live.version, live.target)
+        log.info("follows", model=self.model, position=self.state.position)
+
+    def _restored(self, saved: bytes | None) -> ModelWatch:
+        if saved is not None:
+            try:
+                return ModelWatch.load(self.model, unpack(saved), self._rules)
+            except Unknown as error:
+                log.error("the state starts anew", model=self.model, error=str(error))
+        return ModelWatch(self.model, self._rules)
+
+    async def step(self) -> None:
+        """One round: what came, what is due, save, acknowledge, tell."""
+        traffic = await self._stream.fetch(self._poll)
+        for version in self.state.unknown(traffic):
+            await self._introduce(version)
+        now = self._clock()
+        self.state.apply(traffic, now)
+        await self._hear(now)
+        self.state.tick(now)
+        self._dirty = self._dirty or bool(traffic)
+        if self._news or self._open_incident() != self._known or (self._dirty and now - self._saved >= self._wait):
+            await self._save(now)
+        if self.state.incident and not self.state.incident.told and self._telling is None:
+            self._telling = asyncio.create_task(self._tell(self.state.incident))
+        if self._telling and self._telling.done():
+            self._telling = self._telling.result()
+
+    async def _save(self, now: float) -> None:
+        state = await asyncio.to_thread(pack, self.state.dump())
+        await self._store.save(self.model, state)
+        await self._stream.ack()
+        await self._store.forget(self.model, self._news)
+        self._saved, self._wait = now, max(self._pause, len(state) / BYTES_PER_SECOND)
+        self._known, self._news, self._dirty = self._open_incident(), [], False
+        metrics.show(self.state)
+
+    def _open_incident(self) -> str | None:
+        incident = self.state.incident
+        return f"{incident.id}{incident.told}" if incident else None
+
+    # -- versions and news -----------------------------------------------------------------------------------
+
+    async def _introduce(self, version: str) -> None:
+        candidate = await self._registry.candidate(self.model, version)
+        if candidate and candidate.approved:
+            self.state.introduce(version, candidate.approved.profile, candidate.approved.promise)
+        else:
+            self.state.introduce(version, None, None)
+
+    async def _went_live(self, version: str, target: str) -> None:
+        candidate = await self._registry.candidate(self.model, version)
+        if candidate and candidate.approved:
+            approved = candidate.approved
+            self.state.deployed(version, target, approved.profile, approved.promise, self._clock())
+
+    async def _hear(self, now: float) -> None:
+        news = await self._store.news(self.model)
+        for name, item in news.items():
+            if name not in self._news:
+                self._apply(item, now)
+        self._news = list(news)
+
+    def _apply(self, item: dict[str, Any], now: float) -> None:
+        if "deployed" in item:
+            event = ModelDeployed.model_validate(item["deployed"])
+            self.state.deployed(event.version, event.target, event.profile, event.promise, now, item["sequence"])
+        elif "ended" in item:
+            self.state.run_ended(item["ended"], now)
+        elif "errors" in item:
+            self.state.serving_errors(item["version"], item["errors"], item["start"], item["end"])
+
+    # -- incidents -------------------------------------------------------------------------------------------
+
+    async def _tell(self, incident: Incident) -> None:
+        """Publish the incident; traffic is read on meanwhile."""
+        profile = self.state.versions[incident.version].profile
+        rows = self.state.rows_of(incident)
+        for delay in (*RETRY_DELAYS, None):
+            try:
+                event = await self._teller.event(incident, rows, profile, self._stream)
+                break
+            except Trouble as error:
+                if delay is None:
+                    incident = incident.model_copy(update={"action": "alert"})
+                    event = _bare(incident)
+                    log.error("nothing to retrain on", model=self.model, incident=incident.id, error=str(error))
+                    break
+                log.warning("will be tried again", model=self.model, incident=incident.id, error=str(error))
+                await asyncio.sleep(delay)
+        await self._emit(event, incident.id)
+        if event.action != incident.action or event.action == "alert":
+            self.state.only_alert(incident.id)
+        self.state.told(incident.id, self._clock())
+        log.info("drift", model=self.model, version=event.version, kind=event.kind, action=event.action)
+
+
+def _bare(incident: Incident) -> DriftDetected:
+    fields = ("model", "version", "kind", "action", "window", "evidence", "columns")
+    return DriftDetected(**{name: getattr(incident, name) for name in fields})
+
+
+class Followers:
+    """A follower for every model that is live anywhere."""
+
+    def __init__(self, make: Callable[[str], Follower], leases: Leases, registry: Registry, scan: float = 5.0) -> None:
+        self._make, self._leases, self._registry, self._scan = make, leases, registry, scan
+        self._wanted: asyncio.Queue[str] = asyncio.Queue()
+
+    def follow(self, model: str) -> None:
+        """Follow this model too, from now on."""
+        self._wanted.put_nowait(model)
+
+    async def run(self) -> None:
+        """Run all followers; look for models that another replica has heard of."""
+        known: set[str] = set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look())
+            while True:
+                model = await self._wanted.get()
+                if model not in known:
+                    known.add(model)
+                    group.create_task(self._make(model).run(self._leases))
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                for model in {live.model for live in await self._registry.lives()}:
+                    self.follow(model)
+            except (nats.errors.Error, nats.js.errors.Error) as error:
+                log.warning("the registry does not answer", error=str(error))
+            await asyncio.sleep(self._scan)
