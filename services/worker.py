@@ -12,59 +12,42 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
 import nats.errors
 import structlog
-from faststream import AckPolicy
 from faststream.exceptions import NackMessage, RejectMessage
 from faststream.message import StreamMessage
-from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats import NatsBroker
 from faststream.nats.message import NatsMessage
-from nats.js.errors import NotFoundError
-from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from contracts import envelope, topology
 from contracts.envelope import Envelope, Unreadable
-from contracts.events import Event, StageFailed, subject_of
+from contracts.events import Event, StageFailed
 from services import health, logs
-from services.bus import PUBLISH_SECONDS, RECONNECT_SECONDS, Bus, ensure_consumer
-from services.inbox import Entry, Inbox, KvInbox, Output, done, failed_once_more
+from services.bus import RECONNECT_SECONDS, Bus
+from services.consumers import WATCH_SECONDS, Consumers
+from services.inbox import Entry, Inbox, KvInbox, done, failed_once_more
+from services.outbox import Emit, Outbox, trace_context
+from services.position import Position, position
 from services.settings import BusSettings
+
+__all__ = ["Emit", "Permanent", "Raw", "Worker", "log"]
 
 E = TypeVar("E", bound=Event)
 log = structlog.get_logger()
-_trace = TraceContextTextMapPropagator()
 
-EPOCH = datetime.fromtimestamp(0, UTC)
-WATCH_SECONDS = 5.0
-"""Between two looks at the consumers: a deleted one would otherwise go unnoticed."""
 LOG_SECONDS = 0.1
-PULL = PullSub(batch_size=1, timeout=5.0)
 
 
 class Permanent(Exception):
     """What can never succeed, however often it is tried; the text is for a person."""
 
     permanent = True
-
-
-@dataclass(frozen=True)
-class Emit:
-    """An event to publish, when more must be said than the event itself."""
-
-    event: Event
-    run: str | None = None
-    """Default: the run of the message being handled."""
-    generation: int | None = None
-    """Default: the generation of the message being handled."""
-    key: str = ""
-    """Tells apart several events on one subject with one cause."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +64,18 @@ class Raw:
 Outcome = Iterable[Event | Emit]
 Handler = Callable[[E, Envelope], Awaitable[Outcome]]
 RawHandler = Callable[[Raw, Envelope], Awaitable[Outcome]]
-_Call = Callable[[], Awaitable[Outcome]]
 
 
 @dataclass(frozen=True)
-class _Position:
-    """Where a message stands in its stream; outside a stream (in-memory tests) the first of it."""
+class _Delivery:
+    """One delivery of a message, read, and what is to be done about it."""
 
-    sequence: int = 1
-    delivered: int = 1
-    time: datetime = EPOCH
+    message: NatsMessage
+    at: Position
+    about: Envelope
+    event: Event | None
+    consumer: str
+    call: Callable[[], Awaitable[Outcome]]
 
 
 class Worker:
@@ -113,8 +98,7 @@ class Worker:
         consumer: str | None = None,
         inbox: Inbox | None = None,
     ) -> None:
-        self.service, self.settings = service, settings
-        self.bus = Bus()
+        self.service, self.settings, self.bus = service, settings, Bus()
         self.broker = NatsBroker(
             settings.nats_url,
             name=consumer or service,
@@ -126,16 +110,15 @@ class Worker:
             logger=None,
             graceful_timeout=5.0,
             closed_cb=self._closed,
-            error_cb=self._on_error,
+            error_cb=_on_error,
         )
         self._consumer, self._failed = consumer or service, failed
         self._inbox = inbox or KvInbox(self.bus)
-        self._subjects: list[str] = []
+        self._outbox = Outbox(self.broker, self._consumer)
+        self._consumers = Consumers(self.broker, self.bus, self._consumer)
         self._background: list[Callable[[], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
         self._running: set[asyncio.Task[Outcome]] = set()
-        self._seen: dict[str, float] = {}
-        self._heartbeat = topology.HEARTBEAT
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._tracer = TracerProvider().get_tracer("bentobelt")
@@ -147,7 +130,7 @@ class Worker:
 
         def subscribe(handler: Handler[E]) -> Handler[E]:
             for event in events:
-                self._subscribe(event.subject, self._reader(handler))
+                self._consumers.add(event.subject, self._reader(handler))
             return handler
 
         return subscribe
@@ -156,7 +139,7 @@ class Worker:
         """Subscribe a handler to messages that are no events: `dlq.>`, `logs.serving.*`."""
 
         def subscribe(handler: RawHandler) -> RawHandler:
-            self._subscribe(subject, self._raw_reader(handler))
+            self._consumers.add(subject, self._raw_reader(handler))
             return handler
 
         return subscribe
@@ -169,16 +152,13 @@ class Worker:
         """Call `close` when the worker stops."""
         self._closers.append(close)
 
-    async def emit(self, emit: Emit, about: Envelope) -> None:
+    async def emit(self, emit: Event | Emit, about: Envelope) -> None:
         """Publish what follows from the message `about`; returns when the stream has it."""
-        await self._publish(self._output(emit, about))
+        await self._outbox.publish([self._outbox.output(emit, about)])
 
     async def emit_root(self, event: Event, *, id: str) -> None:
         """Publish an event that no message caused; `id` must be the same for the same occurrence."""
-        source = f"bentobelt/{self._consumer}"
-        run = envelope.run_of(source, id, event.model)
-        written = envelope.headers(event, id=id, source=source, run=run, generation=0, time=datetime.now(UTC))
-        await self._publish(Output(subject_of(event), written, envelope.body(event).decode()))
+        await self._outbox.publish([self._outbox.root(event, id)])
 
     def run(self) -> NoReturn:
         """Live until SIGTERM or SIGINT; exits 0 then, 1 when something it needs is gone for good."""
@@ -186,6 +166,17 @@ class Worker:
         logs.configure(self.service, self.settings.log_level, shipper)
         asyncio.run(self._live(shipper))
         sys.exit(self._exit_code)
+
+    def health(self) -> dict[str, Any]:
+        """Whether every consumer exists and is polled; what `/health` answers."""
+        connected = self.broker._connection is not None and self.broker._connection.is_connected
+        return {
+            "healthy": connected and self._consumers.healthy() and not self._stop.is_set(),
+            "service": self.service,
+            "connected": connected,
+            "consumers": self._consumers.report(),
+            "busy": len(self._running),
+        }
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -209,13 +200,12 @@ class Worker:
         await serving
 
     async def _work(self) -> None:
-        await self.connect()
-        for subject in self._subjects:
-            await self._await_consumer(subject)
+        await self._connect()
+        await self._consumers.ready()
         await self.broker.start()
-        log.info("started", pid=os.getpid(), consumers=self._subjects)
+        log.info("started", pid=os.getpid(), consumers=self._consumers.subjects)
         async with asyncio.TaskGroup() as group:
-            group.create_task(_every(WATCH_SECONDS, self._watch))
+            group.create_task(_every(WATCH_SECONDS, self._consumers.watch))
             for task in self._background:
                 group.create_task(_forever(task))
 
@@ -226,6 +216,7 @@ class Worker:
             log.error("worker failed", exc_info=failed)
             self._exit_code = 1
         self._stop.set()
+        self._consumers.stop()  # or what is given back would come straight back here
         for task in list(self._running):
             task.cancel()
         working.cancel()
@@ -233,62 +224,16 @@ class Worker:
         for close in self._closers:
             await close()
 
-    async def connect(self) -> None:
+    async def _connect(self) -> None:
         """Connect, however long the bus takes to appear."""
         while True:
             try:
                 self.bus.connected(await self.broker.connect())
                 return
             except (nats.errors.NoServersError, OSError, TimeoutError) as error:
-                log.warning(
-                    "the bus does not answer yet", url=_without_secret(self.settings.nats_url), error=str(error)
-                )
+                url = self.settings.nats_url.rsplit("@", 1)[-1]  # without credentials
+                log.warning("the bus does not answer yet", url=url, error=str(error))
                 await asyncio.sleep(RECONNECT_SECONDS)
-
-    async def _await_consumer(self, subject: str) -> None:
-        for attempt in range(10**9):
-            try:
-                ack_wait = await ensure_consumer(self.bus.js, self._consumer, subject)
-                self._heartbeat = min(self._heartbeat, ack_wait / 3)
-                self._seen[subject] = time.monotonic()
-                return
-            except (NotFoundError, nats.errors.Error) as error:
-                if attempt % 20 == 0:
-                    stream = topology.stream_of(subject)
-                    log.warning(f"waiting for stream {stream}; `python -m services.bus` makes it", error=str(error))
-                await asyncio.sleep(RECONNECT_SECONDS / 2)
-
-    async def _watch(self) -> None:
-        """See that every consumer still exists; a deleted one would be polled in vain for ever."""
-        for subject in self._subjects:
-            try:
-                await self.bus.js.consumer_info(
-                    topology.stream_of(subject), topology.consumer_of(self._consumer, subject)
-                )
-                self._seen[subject] = time.monotonic()
-            except NotFoundError:
-                raise RuntimeError(f"the consumer for {subject} was deleted; starting anew makes it again") from None
-            except nats.errors.Error:
-                return  # the bus is away: /health says so by the age of the last look
-
-    def health(self) -> dict[str, Any]:
-        """Whether every consumer exists and is polled; what `/health` answers."""
-        now = time.monotonic()
-        ages = {subject: round(now - self._seen[subject], 1) for subject in self._seen}
-        polled = {s.subject.template: not any(task.done() for task in s.tasks) for s in self._pulls() if s.running}
-        fresh = len(ages) == len(self._subjects) and all(age < 3 * WATCH_SECONDS for age in ages.values())
-        connected = self.broker._connection is not None and self.broker._connection.is_connected
-        healthy = connected and fresh and len(polled) == len(self._subjects) and all(polled.values())
-        return {
-            "healthy": healthy and not self._stop.is_set(),
-            "service": self.service,
-            "connected": connected,
-            "consumers": {s: {"seen_seconds_ago": ages.get(s), "polled": polled.get(s, False)} for s in self._subjects},
-            "busy": len(self._running),
-        }
-
-    def _pulls(self) -> list[Any]:
-        return [subscriber for subscriber in self.broker.subscribers if hasattr(subscriber, "tasks")]
 
     async def _closed(self) -> None:
         if not self._stop.is_set():
@@ -296,25 +241,11 @@ class Worker:
             self._exit_code = 1
             self._stop.set()
 
-    async def _on_error(self, error: Exception) -> None:
-        log.debug("bus", error=str(error))
-
     # -- one message -----------------------------------------------------------------------------------------
-
-    def _subscribe(self, subject: str, consume: Callable[[NatsMessage], Awaitable[None]]) -> None:
-        self._subjects.append(subject)
-        self.broker.subscriber(
-            subject,
-            stream=JStream(topology.stream_of(subject), declare=False),
-            durable=topology.consumer_of(self._consumer, subject),
-            pull_sub=PULL,
-            ack_policy=AckPolicy.NACK_ON_ERROR,
-            no_reply=True,
-        )(consume)
 
     def _reader(self, handler: Handler[E]) -> Callable[[NatsMessage], Awaitable[None]]:
         async def consume(message: NatsMessage) -> None:
-            at, raw = _position(message), message.raw_message
+            at, raw = position(message), message.raw_message
             try:
                 event, about = envelope.read(raw.subject, raw.headers, raw.data, at.sequence, at.time)
             except Unreadable as error:
@@ -323,75 +254,66 @@ class Worker:
                 # A repeated identity is the same run and keeps the generation it had first.
                 first = await self._inbox.first_generation(about.run, about.generation)
                 about = about.model_copy(update={"generation": first})
-            await self._deliver(message, at, about, event, lambda: handler(event, about))  # type: ignore[arg-type]
+            consumer = topology.consumer_of(self._consumer, about.subject)
+            call: Callable[[], Awaitable[Outcome]] = lambda: handler(event, about)  # type: ignore[arg-type]  # noqa: E731
+            await self._deliver(_Delivery(message, at, about, event, consumer, call))
 
         return consume
 
     def _raw_reader(self, handler: RawHandler) -> Callable[[NatsMessage], Awaitable[None]]:
         async def consume(message: NatsMessage) -> None:
-            at, raw = _position(message), message.raw_message
+            at, raw = position(message), message.raw_message
             headers = {name.lower(): value for name, value in (raw.headers or {}).items()}
             letter = Raw(raw.subject, headers, raw.data, at.sequence, at.time)
-            about = Envelope(
-                id=f"{topology.stream_of(raw.subject)}:{at.sequence}",
-                source="nats",
-                subject=raw.subject,
-                time=at.time,
-                model=headers.get("ce-subject") or "unknown",
-                run=headers.get("ce-correlationid", ""),
-                generation=at.sequence,
-                sequence=at.sequence,
-            )
-            await self._deliver(message, at, about, None, lambda: handler(letter, about))
+            about = _about(letter)
+            consumer = topology.consumer_of(self._consumer, about.subject)
+            await self._deliver(_Delivery(message, at, about, None, consumer, lambda: handler(letter, about)))
 
         return consume
 
-    async def _deliver(
-        self, message: NatsMessage, at: _Position, about: Envelope, event: Event | None, call: _Call
-    ) -> None:
-        started, outcome = time.monotonic(), "done"
-        consumer = topology.consumer_of(self._consumer, about.subject)
-        with self._context(about, event):
-            entry = await self._inbox.entry(consumer, about.identity)
+    async def _deliver(self, delivery: _Delivery) -> None:
+        """Deal with a message, or raise what makes FastStream give it back."""
+        about, at, outcome, started = delivery.about, delivery.at, "retried", time.monotonic()
+        with self._context(about, delivery.event):
+            entry = await self._inbox.entry(delivery.consumer, about.identity)
             try:
                 if entry.outputs is not None:
+                    await self._outbox.publish(entry.outputs)
                     outcome = "repeated"
-                    await self._publish_all(entry.outputs)
                 elif at.delivered - 1 - entry.errors >= topology.MAX_LOST:
+                    await self._give_up(delivery, _lost(at), at.delivered)
                     outcome = "lost"
-                    await self._give_up(message, at, about, event, _lost(at), at.delivered)
                 else:
-                    outcome = await self._attempt(message, at, about, event, call, entry)
+                    outcome = await self._attempt(delivery, entry)
             finally:
                 health.EVENTS.labels(self.service, about.subject, outcome).inc()
                 health.SECONDS.labels(self.service, about.subject).observe(time.monotonic() - started)
 
-    async def _attempt(
-        self, message: NatsMessage, at: _Position, about: Envelope, event: Event | None, call: _Call, entry: Entry
-    ) -> str:
-        consumer = topology.consumer_of(self._consumer, about.subject)
+    async def _attempt(self, delivery: _Delivery, entry: Entry) -> str:
+        identity = delivery.about.identity
         try:
-            outputs = [self._output(emit, about) for emit in await self._handle(message, call)]
-            await self._publish_all(outputs)
-            await self._inbox.record(consumer, about.identity, done(outputs))
+            emits = await self._handle(delivery)
+            outputs = [self._outbox.output(emit, delivery.about) for emit in emits]
+            await self._outbox.publish(outputs)
+            await self._inbox.record(delivery.consumer, identity, done(outputs))
             return "done"
         except asyncio.CancelledError:
             log.info("handed over")
             raise NackMessage() from None
         except Exception as error:
             errors = entry.errors + 1
-            if not getattr(error, "permanent", False) and errors < getattr(error, "attempts", topology.MAX_ERRORS):
-                await self._inbox.record(consumer, about.identity, failed_once_more(entry))
+            if not _is_permanent(error) and errors < getattr(error, "attempts", topology.MAX_ERRORS):
+                await self._inbox.record(delivery.consumer, identity, failed_once_more(entry))
                 delay = topology.RETRY_DELAYS[min(errors, len(topology.RETRY_DELAYS)) - 1]
                 log.warning("will be tried again", error=_text(error), attempt=errors, seconds=delay, exc_info=True)
                 raise NackMessage(delay=delay) from error
-            await self._give_up(message, at, about, event, error, errors)
+            await self._give_up(delivery, error, errors)
             return "failed"
 
-    async def _handle(self, message: NatsMessage, call: _Call) -> Outcome:
+    async def _handle(self, delivery: _Delivery) -> Outcome:
         """Run the handler beside a heartbeat that keeps the message ours."""
-        task = asyncio.create_task(_started(call))
-        heartbeat = asyncio.create_task(_every(self._heartbeat, message.in_progress))
+        task = asyncio.create_task(_started(delivery.call))
+        heartbeat = asyncio.create_task(_every(self._consumers.heartbeat, delivery.message.in_progress))
         self._running.add(task)
         try:
             return await task
@@ -400,24 +322,23 @@ class Worker:
             heartbeat.cancel()
             task.cancel()
 
-    async def _give_up(
-        self, message: NatsMessage, at: _Position, about: Envelope, event: Event | None, error: Exception, attempts: int
-    ) -> None:
+    async def _give_up(self, delivery: _Delivery, error: Exception, attempts: int) -> None:
         """Say that the stage failed, once; keep what could have succeeded as a dead letter."""
         log.error("given up", error=_text(error), attempts=attempts, exc_info=error)
-        consumer = topology.consumer_of(self._consumer, about.subject)
         outputs = []
-        if self._failed and event is not None:
-            outputs.append(self._output(Emit(self._failure(about, event, error, attempts)), about))
-        await self._publish_all(outputs)
-        if not getattr(error, "permanent", False) or not outputs:
-            await self._dead_letter(message, at, f"{type(error).__name__}: {error}")
-        await self._inbox.record(consumer, about.identity, done(outputs))
+        if self._failed and delivery.event is not None:
+            failure = self._failure(self._failed, delivery.about, delivery.event, error, attempts)
+            outputs.append(self._outbox.output(failure, delivery.about))
+        await self._outbox.publish(outputs)
+        if not _is_permanent(error) or not outputs:
+            await self._outbox.dead_letter(delivery.message, delivery.at, _text(error))
+        await self._inbox.record(delivery.consumer, delivery.about.identity, done(outputs))
 
-    def _failure(self, about: Envelope, event: Event, error: Exception, attempts: int) -> StageFailed:
-        assert self._failed is not None
+    def _failure(
+        self, failed: type[StageFailed], about: Envelope, event: Event, error: Exception, attempts: int
+    ) -> StageFailed:
         extra = {"target": self.settings.target} if hasattr(self.settings, "target") else {}
-        return self._failed(
+        return failed(
             model=event.model,
             version=_version(about, event),
             error=getattr(error, "error", type(error).__name__),
@@ -426,66 +347,18 @@ class Worker:
             **extra,
         )
 
-    async def _reject(self, message: NatsMessage, at: _Position, reason: str) -> NoReturn:
+    async def _reject(self, message: NatsMessage, at: Position, reason: str) -> NoReturn:
         """What can never be read is kept for a person, and the queue goes on."""
         subject = message.raw_message.subject
         log.error("unreadable", subject=subject, sequence=at.sequence, reason=reason)
-        await self._dead_letter(message, at, reason)
+        await self._outbox.dead_letter(message, at, reason)
         health.EVENTS.labels(self.service, subject, "unreadable").inc()
         raise RejectMessage()
 
-    async def _dead_letter(self, message: NatsMessage, at: _Position, reason: str) -> None:
-        raw = message.raw_message
-        consumer = topology.consumer_of(self._consumer, raw.subject)
-        kept = {name: value for name, value in (raw.headers or {}).items() if name.lower() != "nats-msg-id"}
-        letter = {
-            "Dead-Reason": " ".join(reason.split())[:2000],
-            "Dead-Subject": raw.subject,
-            "Dead-Consumer": consumer,
-            "Dead-Sequence": str(at.sequence),
-            "Dead-Delivered": str(at.delivered),
-            "Nats-Msg-Id": f"dlq:{consumer}:{raw.subject}:{at.sequence}:{at.delivered}",
-        }
-        await self.broker.publish(
-            raw.data, f"dlq.{consumer}.{raw.subject}", headers=kept | letter, stream="DLQ", timeout=PUBLISH_SECONDS
-        )
-
-    # -- output ----------------------------------------------------------------------------------------------
-
-    def _output(self, emit: Event | Emit, about: Envelope) -> Output:
-        emit = emit if isinstance(emit, Emit) else Emit(emit)
-        subject = subject_of(emit.event)
-        carrier: dict[str, str] = {}
-        _trace.inject(carrier)
-        written = envelope.headers(
-            emit.event,
-            id=envelope.derived_id(self._consumer, about.identity, subject, emit.key),
-            source=f"bentobelt/{self._consumer}",
-            run=about.run if emit.run is None else emit.run,
-            generation=about.generation if emit.generation is None else emit.generation,
-            time=datetime.now(UTC),
-            causation=about.id,
-            traceparent=carrier.get("traceparent"),
-        )
-        return Output(subject, written, envelope.body(emit.event).decode())
-
-    async def _publish_all(self, outputs: Iterable[Output]) -> None:
-        for output in outputs:
-            await self._publish(output)
-
-    async def _publish(self, output: Output) -> None:
-        await self.broker.publish(
-            output.body.encode(),
-            output.subject,
-            headers=output.headers,
-            stream=topology.stream_of(output.subject),
-            timeout=PUBLISH_SECONDS,
-        )
-
     @contextlib.contextmanager
-    def _context(self, about: Envelope, event: Event | None) -> Any:
+    def _context(self, about: Envelope, event: Event | None) -> Iterator[None]:
         """Bind run, model and version to every log line, and continue the trace."""
-        parent = _trace.extract({"traceparent": about.traceparent}) if about.traceparent else None
+        parent = trace_context.extract({"traceparent": about.traceparent}) if about.traceparent else None
         with (
             structlog.contextvars.bound_contextvars(
                 run=about.run, model=about.model, version=event and _version(about, event), event_id=about.id
@@ -496,11 +369,11 @@ class Worker:
 
 
 async def _whole(message: StreamMessage[Any]) -> StreamMessage[Any]:
-    """FastStream's decoder: none. Handlers of the worker read the message themselves, so bad payloads are ours."""
+    """FastStream's decoder: none. The worker reads messages itself, so that a bad payload is its own affair."""
     return message
 
 
-async def _started(call: _Call) -> Outcome:
+async def _started(call: Callable[[], Awaitable[Outcome]]) -> Outcome:
     return await call()
 
 
@@ -515,12 +388,22 @@ async def _forever(task: Callable[[], Awaitable[None]]) -> None:
     raise RuntimeError("a background task ended")
 
 
-def _position(message: NatsMessage) -> _Position:
-    try:
-        metadata = message.raw_message.metadata
-    except nats.errors.Error:
-        return _Position()
-    return _Position(metadata.sequence.stream, metadata.num_delivered, metadata.timestamp)
+async def _on_error(error: Exception) -> None:
+    log.debug("bus", error=str(error))
+
+
+def _about(raw: Raw) -> Envelope:
+    """An envelope for what has none."""
+    return Envelope(
+        id=f"{topology.stream_of(raw.subject)}:{raw.sequence}",
+        source="nats",
+        subject=raw.subject,
+        time=raw.time,
+        model=raw.headers.get("ce-subject") or "unknown",
+        run=raw.headers.get("ce-correlationid", ""),
+        generation=raw.sequence,
+        sequence=raw.sequence,
+    )
 
 
 def _version(about: Envelope, event: Event) -> str | None:
@@ -530,16 +413,13 @@ def _version(about: Envelope, event: Event) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def _lost(at: _Position) -> Exception:
+def _is_permanent(error: Exception) -> bool:
+    return getattr(error, "permanent", False)
+
+
+def _lost(at: Position) -> Exception:
     return RuntimeError(f"the worker died {at.delivered - 1} times while it handled this; it will not be tried again")
 
 
 def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _without_secret(url: str) -> str:
-    return url.rsplit("@", 1)[-1]
-
-
-__all__ = ["Emit", "Permanent", "Raw", "Worker", "log", "trace"]
