@@ -1,5 +1,6 @@
 """`belt push`: a model project and its data onto the belt."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -9,7 +10,7 @@ import typer
 from belt import git, history, project, reach, runs, say, story, watch
 from belt.project import MEDIA_TYPES, Source
 from belt.publish import SOURCE, publish
-from belt.say import HOME, Home, Json
+from belt.say import HOME, Failed, Home, Json
 from belt.screen import Screen
 from belt.story import Run
 from contracts.artifact import TAR_GZ, ArtifactRef
@@ -17,6 +18,21 @@ from contracts.envelope import run_of
 from contracts.events import DataPushed
 from services.artifacts import Artifacts, pack_folder
 from services.bus import Bus
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is pushed; its run is known before anything is published."""
+
+    folder: Path
+    model: str
+    source: Source
+    reason: str | None
+    id: str
+
+    @property
+    def run(self) -> str:
+        return run_of(SOURCE, self.id, self.model)
 
 
 def push(
@@ -31,52 +47,51 @@ def push(
 
     Example:  belt push examples/digits --data rows.parquet --wait
     """
-    id = str(uuid4())
     try:
-        reach.run(_push(folder, data, wait, reason, home, json, id))
+        spec = project.spec_of(folder)
+        wanted = Push(folder, spec.name, project.source_of(folder, spec, data), reason, str(uuid4()))
+    except Failed as error:
+        say.fail(str(error))
+    try:
+        reach.run(_push_and_follow(wanted, home, json) if wait else _push(wanted, home, json))
     except KeyboardInterrupt:
-        say.note("interrupted; what was pushed goes on: `belt runs` lists it, `belt watch RUN` follows it again")
+        say.note(f"interrupted; once pushed, the run goes on: `belt watch {wanted.run}` follows it again")
         raise typer.Exit(1) from None
 
 
-async def _push(
-    folder: Path, data: str | None, wait: bool, reason: str | None, home: Path, as_json: bool, id: str
-) -> None:
-    spec = project.spec_of(folder)
-    source = project.source_of(folder, spec, data)
-    run = run_of(SOURCE, id, spec.name)
-    async with reach.bus(home, patient=wait) as bus:
-        event = await _upload(bus, folder, spec.name, source, reason)
-        if wait:
-            ended = await _follow(bus, event, id, run, as_json)
-            _finish(ended, as_json)
-        else:
-            sequence = await publish(bus, event, id=id)
-            pushed = {"run": run, "model": spec.name, "event": id, "sequence": sequence, "commit": event.commit}
-            say.answer(as_json, pushed, run)
-            say.note(f"pushed {spec.name}; follow it with `belt watch {run}`")
+async def _push(wanted: Push, home: Path, as_json: bool) -> None:
+    async with reach.bus(home) as bus:
+        event = await _upload(bus, wanted)
+        sequence = await publish(bus, event, id=wanted.id)
+    document = {"run": wanted.run, "model": wanted.model, "event": wanted.id, "sequence": sequence}
+    say.answer(as_json, document | {"commit": event.commit}, wanted.run)
+    say.note(f"pushed {wanted.model}; follow it with `belt watch {wanted.run}`")
 
 
-async def _upload(bus: Bus, folder: Path, model: str, source: Source, reason: str | None) -> DataPushed:
+async def _push_and_follow(wanted: Push, home: Path, as_json: bool) -> None:
+    async with reach.bus(home, patient=True) as bus:
+        event = await _upload(bus, wanted)
+        async with history.happenings(bus) as queue:
+            await publish(bus, event, id=wanted.id)
+            if not as_json:
+                print(wanted.run, flush=True)
+            with Screen(say.stderr()) as screen:
+                ended = await watch.until_over(queue, wanted.run, screen)
+    _finish(ended, as_json)
+
+
+async def _upload(bus: Bus, wanted: Push) -> DataPushed:
     with reach.artifacts(bus) as artifacts:
-        archive = await artifacts.put(pack_folder(folder, project.left_out(source)), TAR_GZ)
-        dataset = await _dataset(artifacts, source)
-    return DataPushed(model=model, dataset=dataset, project=archive, commit=git.commit(folder), reason=reason)
+        archive = await artifacts.put(pack_folder(wanted.folder, project.left_out(wanted.source)), TAR_GZ)
+        dataset = await _dataset(artifacts, wanted.source)
+    commit = git.commit(wanted.folder)
+    return DataPushed(model=wanted.model, dataset=dataset, project=archive, commit=commit, reason=wanted.reason)
 
 
 async def _dataset(artifacts: Artifacts, source: Source) -> ArtifactRef | str | None:
     if source.file is None:
         return source.uri
     return await artifacts.put(source.file, MEDIA_TYPES[source.file.suffix.lower()])
-
-
-async def _follow(bus: Bus, event: DataPushed, id: str, run: str, as_json: bool) -> Run:
-    async with history.happenings(bus) as queue:
-        await publish(bus, event, id=id)
-        if not as_json:
-            print(run, flush=True)
-        with Screen(say.stderr()) as screen:
-            return await watch.until_over(bus, queue, run, screen)
 
 
 def _finish(run: Run, as_json: bool) -> None:

@@ -75,7 +75,7 @@ def as_document(event: Event, about: Envelope) -> dict[str, Any]:
     }
 
 
-async def until_over(bus: Bus, queue: "asyncio.Queue[history.Happened]", id: str, screen: Screen) -> Run:
+async def until_over(queue: "asyncio.Queue[history.Happened]", id: str, screen: Screen) -> Run:
     """The run `id` once it is over; shows it meanwhile."""
     told: dict[str, Run] = {}
     while not (id in told and told[id].over):
