@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import sklearn.ensemble
@@ -34,8 +33,6 @@ STEPS = ("read", "check", "tests", "fit", "save")
 with contextlib.suppress(ImportError):  # not in an environment with extra requirements, see `tests`
     pass
 
-COMPRESSION = 1
-"""zlib: trees shrink to a sixth, and every room after this one moves the file."""
 BEAT_SECONDS = 1.0
 """Between signs of life of a long fit."""
 RECENT_ROWS = 30
@@ -108,7 +105,7 @@ def fit(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
         model.fit(train[names], _labels(train[spec.target]))
     seconds = time.monotonic() - started
     _tell(progress, "save", seconds=round(seconds, 3))
-    joblib.dump(model, scratch / "model.joblib", compress=COMPRESSION)
+    estimators.save(model, scratch / "model.joblib")
     return {**_judged(model, test, names, spec), "seconds": seconds}
 
 
