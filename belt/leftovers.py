@@ -6,12 +6,14 @@ record of it in which a kill -9 would lose one. psutil checks the start time bef
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 import psutil
 
 MARK = "BENTOBELT_UP"
 """Environment variable of everything a `belt up` has started: its home."""
+POLL = 0.02
 
 
 def find(home: Path) -> list[psutil.Process]:
@@ -21,20 +23,26 @@ def find(home: Path) -> list[psutil.Process]:
 
 def _belongs(process: psutil.Process, home: str) -> bool:
     try:
-        if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return bool(process.environ().get(MARK) == home)
+        mine = bool(process.environ().get(MARK) == home)
     except (psutil.Error, OSError):  # ended meanwhile, or another user's
         return False
+    return mine and process.pid != os.getpid() and _alive(process)
 
 
-def end(home: Path, grace: float) -> int:
-    """End all of them: SIGTERM, after `grace` seconds SIGKILL. Returns how many there were."""
+def end(home: Path, grace: float, *, last: str) -> int:
+    """End all of them: SIGTERM, after `grace` seconds SIGKILL. Returns how many there were.
+
+    Args:
+        home: an absolute path.
+        grace: seconds.
+        last: name of the program to end after the others, which need it to end well.
+    """
     found = find(home)
-    for process in found:
+    first = [process for process in found if process.name() != last]
+    for process in first:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    psutil.wait_procs(found, timeout=grace)
+    _wait(first, grace)
     kill(home)
     return len(found)
 
@@ -45,4 +53,18 @@ def kill(home: Path) -> None:
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(found, timeout=5)
+        _wait(found, 5)
+
+
+def _wait(processes: list[psutil.Process], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while any(_alive(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(POLL)
+
+
+def _alive(process: psutil.Process) -> bool:
+    # psutil's own waiting counts a zombie as alive, and in a container nobody may be there to reap it.
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

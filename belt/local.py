@@ -93,7 +93,7 @@ class Local:
         await asyncio.to_thread(self._end_servers)
         await self._end(GATEWAY)
         await self._end(BUS)
-        await asyncio.to_thread(leftovers.end, self.home.root, 2.0)
+        await asyncio.to_thread(leftovers.kill, self.home.root)
         self.home.forget()
 
     # -- what runs -------------------------------------------------------------------------------------------

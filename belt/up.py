@@ -33,7 +33,7 @@ def up(home: Folder = say.HOME, port: Port = 8080) -> None:
     claimed = Home(home)
     try:
         claimed.claim()
-        if ended := leftovers.end(claimed.root, GRACE_SECONDS):
+        if ended := leftovers.end(claimed.root, GRACE_SECONDS, last="nats-server"):
             say.note(f"ended {ended} processes left from a `belt up` on {claimed.root} that was killed")
         claimed.forget()
         _refuse_port_in_use(port)
