@@ -65,7 +65,7 @@ def words_of(feature: Feature) -> str:
 
 def body_of(many: str, fields: Mapping[str, Any]) -> TypeAdapter[dict[str, Any]]:
     """Validates `{many: [{field: value, …}, …]}`: at least one object, exactly these fields, no other keys."""
-    item = _closed("Item", fields)
+    item = _closed(many.removesuffix("s").title(), fields)  # its name in the OpenAPI document
     # One bad object is enough: naming each of 10 000 would cost more than answering them.
     listed = Annotated[list[item], Field(min_length=1, fail_fast=True)]  # type: ignore[valid-type]
     return TypeAdapter(_closed("Body", {many: listed}))
