@@ -34,8 +34,8 @@ CRASHES = 3
 POLL = 0.03
 LOOK_SECONDS = 5.0
 """Between two looks at the sizes of the logs."""
-TAIL = 2000
-"""Characters of a log that are shown when its part does not start."""
+LAST_LINES = 15
+"""Of a log that are shown when its part does not start."""
 
 
 class NotStarted(Exception):
@@ -191,7 +191,8 @@ class Local:
 
     def _last_words(self, name: str) -> str:
         log = self.home.log(name)
-        return f"The end of {log}:\n{log.read_text(errors='replace')[-TAIL:].strip()}"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return "\n".join([f"The end of {log}:", *lines[-LAST_LINES:]])
 
     @property
     def _elapsed(self) -> float:
