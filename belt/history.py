@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,9 @@ class Happened:
 
     event: tuple[Event, Envelope] | None = None
     log: Mapping[str, Any] | None = None
+
+
+Next = Callable[[], Awaitable[Happened]]
 
 
 async def events(bus: Bus) -> list[tuple[Event, Envelope]]:
@@ -64,8 +67,11 @@ async def follow_logs(bus: Bus, start: int | None = None) -> AsyncIterator[Mappi
 
 
 @asynccontextmanager
-async def happenings(bus: Bus, start: int | None = None) -> AsyncIterator["asyncio.Queue[Happened]"]:
-    """Events (from sequence `start` on) and new log lines in one queue, as they come."""
+async def happenings(bus: Bus, start: int | None = None) -> AsyncIterator[Next]:
+    """Events (from sequence `start` on) and new log lines, one by one as they come.
+
+    Yields a function to await for the next one; it raises what ended a reader, a connection closed for good.
+    """
     queue: asyncio.Queue[Happened] = asyncio.Queue()
     # Where new ones begin is settled before the caller goes on: nothing it causes is missed.
     starts = start or await next_sequence(bus, "EVENTS"), await next_sequence(bus, "LOGS")
@@ -80,11 +86,23 @@ async def happenings(bus: Bus, start: int | None = None) -> AsyncIterator["async
 
     readers = [asyncio.create_task(read_events()), asyncio.create_task(read_logs())]
     try:
-        yield queue
+        yield lambda: _first(queue, readers)
     finally:
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
+
+
+async def _first(queue: "asyncio.Queue[Happened]", readers: "list[asyncio.Task[None]]") -> Happened:
+    getting = asyncio.create_task(queue.get())
+    try:
+        await asyncio.wait({getting, *readers}, return_when=asyncio.FIRST_COMPLETED)
+        for reader in readers:
+            if reader.done():
+                reader.result()
+        return await getting
+    finally:
+        getting.cancel()
 
 
 async def next_sequence(bus: Bus, stream: str) -> int:

@@ -71,12 +71,12 @@ async def _push(wanted: Push, home: Path, as_json: bool) -> None:
 async def _push_and_follow(wanted: Push, home: Path, as_json: bool) -> None:
     async with reach.bus(home, patient=True) as bus:
         event = await _upload(bus, wanted)
-        async with history.happenings(bus) as queue:
+        async with history.happenings(bus) as upcoming:
             await publish(bus, event, id=wanted.id)
             if not as_json:
                 print(wanted.run, flush=True)
             with Screen(say.stderr()) as screen:
-                ended = await watch.until_over(queue, wanted.run, screen)
+                ended = await watch.until_over(upcoming, wanted.run, screen)
     _finish(ended, as_json)
 
 

@@ -42,10 +42,10 @@ async def _rollback(event: RollbackRequested, timeout: float, home: Path) -> End
     async with reach.bus(home, patient=True) as bus:
         await _check(Registry(bus), event)
         id = str(uuid4())
-        async with history.happenings(bus) as queue:
+        async with history.happenings(bus) as upcoming:
             await publish(bus, event, id=id)
             try:
-                return await asyncio.wait_for(_ended(queue, id), timeout)
+                return await asyncio.wait_for(_ended(upcoming, id), timeout)
             except TimeoutError:
                 raise Failed(
                     f"requested, but nothing was heard of it in {timeout:g} s; `belt deployments` shows what is live"
@@ -64,8 +64,8 @@ async def _check(registry: Registry, event: RollbackRequested) -> None:
         raise Failed(f"{event.model} {event.to} was never deployed; there are {known}")
 
 
-async def _ended(queue: "asyncio.Queue[history.Happened]", id: str) -> Ended:
+async def _ended(upcoming: history.Next, id: str) -> Ended:
     while True:
-        found = (await queue.get()).event
+        found = (await upcoming()).event
         if found and found[1].causation == id and isinstance(found[0], Ended):
             return found[0]

@@ -4,6 +4,7 @@ elsewhere plain lines.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -129,7 +130,7 @@ def log_line(line: Mapping[str, Any]) -> Text:
     known = ("timestamp", "level", "service", "run", "model", "event", "subject", "exception", "event_id")
     level = str(line.get("level", "info"))
     colour = {"error": "red", "critical": "red", "warning": "yellow"}.get(level, "dim")
-    text = Text(f"{str(line.get('timestamp', ''))[11:19]}  ", "dim").append(f"{level:<8}", colour)
+    text = Text(f"{_clock(line.get('timestamp'))}  ", "dim").append(f"{level:<8}", colour)
     text.append(f"{line.get('service', '')} ", "cyan")
     text.append(" ".join(str(line[name]) for name in ("model", "run") if line.get(name)) + "  ", "dim")
     text.append(str(line.get("event", "")))
@@ -139,3 +140,11 @@ def log_line(line: Mapping[str, Any]) -> Text:
     if line.get("exception"):
         text.append(f"\n{line['exception']}", "dim")
     return text
+
+
+def _clock(timestamp: object) -> str:
+    """The local time of day of an ISO timestamp; what is none stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(str(timestamp)).astimezone():%H:%M:%S}"
+    except ValueError:
+        return str(timestamp or "")

@@ -1,6 +1,5 @@
 """`belt watch`: what happens, while it happens."""
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -52,9 +51,9 @@ async def _watch(home: Path, id: str | None, as_json: bool) -> None:
 async def follow(bus: Bus, told: dict[str, Run], start: int, as_json: bool, *, only: str | None = None) -> None:
     """Show events from sequence `start` on, and log lines; with `only` one run, until it is over."""
     with Screen(say.stderr() if as_json else say.stdout()) as screen:
-        async with history.happenings(bus, start) as queue:
+        async with history.happenings(bus, start) as upcoming:
             while not (only and only in told and told[only].over):
-                happened = await queue.get()
+                happened = await upcoming()
                 if happened.event and only in (None, happened.event[1].run):
                     _show(screen, told, happened.event, as_json)
                 elif happened.log and only in (None, happened.log.get("run")):
@@ -75,11 +74,11 @@ def as_document(event: Event, about: Envelope) -> dict[str, Any]:
     }
 
 
-async def until_over(queue: "asyncio.Queue[history.Happened]", id: str, screen: Screen) -> Run:
+async def until_over(upcoming: history.Next, id: str, screen: Screen) -> Run:
     """The run `id` once it is over; shows it meanwhile."""
     told: dict[str, Run] = {}
     while not (id in told and told[id].over):
-        happened = await queue.get()
+        happened = await upcoming()
         if happened.event and happened.event[1].run == id:
             _show(screen, told, happened.event, as_json=False)
         elif happened.log and happened.log.get("run") == id:

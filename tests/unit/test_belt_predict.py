@@ -1,0 +1,119 @@
+"""`belt predict` and `belt feedback` against a gateway of the test's own."""
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from belt.main import app
+
+INFO = {"features": [{"name": "x", "type": "number"}]}
+runner = CliRunner()
+
+
+class Gateway(ThreadingHTTPServer):
+    """Answers predictions for rows of one feature, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[Any] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Gateway
+
+    def do_GET(self) -> None:
+        self.answer(200, INFO)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.asked.append(body)
+        if self.path == "/digits/feedback":
+            self.answer(200, {"accepted": len(body["labels"])})
+        elif self.path == "/digits/predict" and all(row.keys() == {"x"} for row in body["rows"]):
+            told = [
+                {"id": f"digits.7-aaaaaaaa.{n}", "prediction": 3, "probabilities": [0.25, 0.75]}
+                for n, _ in enumerate(body["rows"])
+            ]
+            self.answer(200, {"model": "digits", "version": "7-aaaaaaaa", "predictions": told})
+        else:
+            self.answer(422, {"error": "rows.0: unknown feature 'colour'"})
+
+    def answer(self, status: int, document: object) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    server = Gateway()
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def belt(gateway: Gateway, *arguments: str, stdin: str | None = None) -> Any:
+    return runner.invoke(app, list(arguments), env={"BELT_GATEWAY": gateway.url + "/"}, input=stdin)
+
+
+def test_inline_rows_are_predicted(gateway: Gateway) -> None:
+    done = belt(gateway, "predict", "digits", '[{"x": 1}]', "--json")
+    assert json.loads(done.stdout)["predictions"][0]["prediction"] == 3
+    assert gateway.asked == [{"rows": [{"x": 1}]}]
+
+
+def test_predictions_are_a_table_with_their_ids(gateway: Gateway) -> None:
+    done = belt(gateway, "predict", "digits", "-", stdin='{"x": 1}')
+    assert "digits.7-aaaaaaaa.0" in done.stdout
+    assert "0.250, 0.750" in done.stdout
+    assert "7-aaaaaaaa" in done.stderr
+
+
+def test_columns_of_a_file_that_are_no_features_are_left_out(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("x,y\n0.5,1\n")
+    done = belt(gateway, "predict", "digits", str(tmp_path / "rows.csv"), "--json")
+    assert done.exit_code == 0
+    assert gateway.asked == [{"rows": [{"x": 0.5}]}]
+    assert "not features, left out: y" in done.stderr
+
+
+def test_what_the_server_refuses_is_shown_as_it_says_it(gateway: Gateway) -> None:
+    done = belt(gateway, "predict", "digits", '[{"colour": 1}]', "--json")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert 'answered 422: {"error": "rows.0: unknown feature \'colour\'"}' in done.stderr
+
+
+@pytest.mark.parametrize(("given", "label"), [("digits.7-aaaaaaaa.0=3", 3), ("digits.7-aaaaaaaa.0=three", "three")])
+def test_one_label_is_given_as_id_and_value(gateway: Gateway, given: str, label: object) -> None:
+    assert belt(gateway, "feedback", "digits", given).stdout == "1 labels accepted\n"
+    assert gateway.asked == [{"labels": [{"id": "digits.7-aaaaaaaa.0", "label": label}]}]
+
+
+def test_labels_come_from_a_file_with_the_type_of_the_column(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,label,note\na,3,\nb,4,late\n")
+    assert json.loads(belt(gateway, "feedback", "digits", str(tmp_path / "labels.csv"), "--json").stdout) == {
+        "accepted": 2
+    }
+    assert gateway.asked == [{"labels": [{"id": "a", "label": 3}, {"id": "b", "label": 4}]}]
+
+
+def test_a_label_without_an_id_is_named_by_its_row(gateway: Gateway) -> None:
+    done = belt(gateway, "feedback", "digits", '[{"id": "a", "label": 1}, {"label": 2}]')
+    assert done.exit_code == 1
+    assert "row 2 of the labels has no id" in done.stderr
+    assert gateway.asked == []

@@ -1,0 +1,72 @@
+from collections.abc import Mapping, Sequence
+from io import StringIO
+
+from rich.console import Console
+
+from belt import runs, story
+from belt.screen import Screen, log_line
+from tests.unit import telling
+
+
+def shown(events: int, logs: Sequence[Mapping[str, object]], *, terminal: bool) -> str:
+    """What a screen writes about the first events of a run and some log lines."""
+    console = Console(file=StringIO(), force_terminal=terminal, width=160, color_system=None, _environ={})
+    run = None
+    with Screen(console) as screen:
+        for event, about in telling.whole_run()[:events]:
+            run = story.after(run, event, about)
+            screen.happened(event, about, run)
+        for line in logs:
+            screen.logged(line)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def made(done: int, step: str = "fit") -> dict[str, object]:
+    return {
+        "event": "progress", "level": "info", "service": "trainer", "run": telling.RUN,
+        "step": step, "done": done, "total": 3,
+    }  # fmt: skip
+
+
+def test_every_event_is_a_line() -> None:
+    lines = shown(5, [], terminal=False).splitlines()
+    assert [line.split()[3] for line in lines] == [
+        "data.pushed", "model.trained", "model.approved", "image.pushed", "model.deployed",
+    ]  # fmt: skip
+    assert lines[1].endswith("accuracy 0.972, 1.5 s")
+
+
+def test_without_a_terminal_progress_is_told_once_per_step_and_at_its_end() -> None:
+    written = shown(1, [made(1), made(2), made(3), made(1, "score")], terminal=False)
+    told = [line.strip() for line in written.splitlines()[1:]]
+    assert told == ["trainer: fit 1/3", "trainer: fit 3/3", "trainer: score 1/3"]
+
+
+def test_on_a_terminal_the_stages_under_way_stand_at_the_bottom() -> None:
+    written = shown(1, [made(2)], terminal=True)
+    assert "trainer" in written
+    assert "fit 2/3" in written
+    assert "━" in written
+
+
+def test_warnings_are_shown_and_ordinary_lines_are_not() -> None:
+    quiet = {"event": "started", "level": "info", "service": "trainer"}
+    loud = {"event": "will be tried again", "level": "warning", "service": "trainer", "seconds": 2.0}
+    written = shown(0, [quiet, loud], terminal=False)
+    assert "started" not in written
+    assert "will be tried again seconds=2.0" in written
+
+
+def test_a_log_line_keeps_what_it_does_not_know() -> None:
+    line = {"event": "x", "level": "error", "service": "s", "timestamp": "not a time", "exception": "Traceback", "k": 1}
+    assert log_line(line).plain == "not a time  error   s   x k=1\nTraceback"
+
+
+def test_a_run_can_be_drawn_at_every_step() -> None:
+    for count in range(1, 6):
+        (run,) = story.stories(telling.whole_run()[:count])
+        console = Console(file=StringIO(), width=200)
+        console.print(runs.picture(run))
+        assert isinstance(console.file, StringIO)
+        assert run.id in console.file.getvalue()
