@@ -8,7 +8,7 @@ from services.worker import Permanent
 
 OWN = frozenset({"NoEstimator"})
 """Errors of ours that say all there is to know."""
-TAIL_LINES = 25
+TAIL_LINES = 40
 
 
 class BadProject(Permanent):

@@ -37,7 +37,7 @@ def test_an_older_push_never_replaces_a_newer_one() -> None:
 
 
 def test_the_project_of_another_model() -> None:
-    with pytest.raises(BadSpec, match="model.yaml says name: digits, but the event is about model 'numbers'"):
+    with pytest.raises(BadSpec, match=r"model\.yaml says name: digits, but the event is about model 'numbers'"):
         read_spec("name: digits\ntarget: y\n", "numbers")
 
 

@@ -26,7 +26,7 @@ def test_bins_follow_the_contract_with_ties() -> None:
 
 def test_text_keeps_the_fifty_most_frequent() -> None:
     values = [str(i) for i in range(60)] + ["often"] * 9
-    found = profile("x", pd.Series(values + [None]), "string")
+    found = profile("x", pd.Series([*values, None]), "string")
     assert found.categories is not None
     assert (found.categories[0], found.counts[0], len(found.categories)) == ("often", 9, 50)
     assert (found.other, found.missing) == (11, 1)
