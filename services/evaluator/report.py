@@ -81,13 +81,17 @@ def _known(values: "pd.Series[Any]", feature: Feature) -> "pd.Series[Any]":
 
 def _dataset(table: pd.DataFrame, features: list[Feature], trained: ModelTrained) -> Any:
     """With every column's role said: left to guess, Evidently takes some for text and some for nothing."""
-    from evidently import DataDefinition, Dataset, MulticlassClassification, Regression
+    from evidently import BinaryClassification, DataDefinition, Dataset, MulticlassClassification, Regression
 
     numbers = [f.name for f in features if f.type in ("number", "integer")]
     others = [f.name for f in features if f.type not in ("number", "integer")]
     roles: dict[str, Any]
     if trained.task == "classification":
-        roles = {"classification": [MulticlassClassification(target=TARGET, prediction_labels=SAID)]}
+        role: Any = MulticlassClassification(target=TARGET, prediction_labels=SAID)
+        if len(trained.classes) == 2:
+            positive = str(trained.classes[1])
+            role = BinaryClassification(target=TARGET, prediction_labels=SAID, pos_label=positive)
+        roles = {"classification": [role]}
         others += [TARGET, SAID]
     else:
         roles = {"regression": [Regression(target=TARGET, prediction=SAID)]}
