@@ -12,6 +12,7 @@ STAMP := .venv/.setup-done
 OURS := contracts services serving belt
 ROOMS := trainer evaluator builder deployer monitor notifier serving belt
 WORKERS ?= 2
+export UV_HTTP_TIMEOUT ?= 180
 
 # The first Python that is new enough and can make a virtual environment with pip.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3 python; do \
@@ -30,8 +31,12 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/uv.txt
 
 $(STAMP): requirements/dev.txt requirements/uv.txt pyproject.toml | $(BIN)/uv
+	@echo "installing what requirements/dev.txt locks"
+	@# uv does not read pip's configuration: a mirror that is set for pip is meant for us too.
+	@index=$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null)}}}; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
 	$(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes --compile-bytecode requirements/dev.txt
-	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup
