@@ -56,13 +56,13 @@ def condition(text: object) -> Condition:
             f"{text!r} is not a condition; write e.g. 'accuracy > 0.90 +/- 0.03' or 'accuracy - champion > -0.05'"
         )
     tolerance = found["tolerance"]
-    return Condition(
-        text=str(text).strip(),
-        metric=found["metric"],
-        champion=bool(found["champion"]),
-        operator=found["operator"],
-        number=float(found["number"]),
-        tolerance=float(tolerance) if tolerance else None,
+    return Condition.model_validate(
+        {
+            **found.groupdict(),
+            "text": str(text).strip(),
+            "champion": bool(found["champion"]),
+            "tolerance": float(tolerance) if tolerance else None,
+        }
     )
 
 
