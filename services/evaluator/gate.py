@@ -69,7 +69,7 @@ def judge(
 
 def groups(rows: int, recent: Sequence[bool] | None) -> dict[Group, list[int]]:
     """Which rows are judged together; groups without rows are left out."""
-    if recent is None:
+    if not recent:
         return {"all": list(range(rows))}
     parts: dict[Group, list[int]] = {
         "base": [row for row in range(rows) if not recent[row]],
