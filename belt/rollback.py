@@ -58,7 +58,9 @@ async def _check(registry: Registry, event: RollbackRequested) -> None:
     if not lives:
         raise Failed(f"{event.model} is not deployed anywhere; `belt deployments` lists what is")
     if event.to is None and not any(live.previous for live in lives):
-        raise Failed(f"{event.model} has no previous version: {lives[0].version} is the first that went live")
+        kept = ", ".join(sorted({d.image.version for d in await registry.images(event.model)} - {lives[0].version}))
+        other = f"; `--to` takes one of {kept}" if kept else ""
+        raise Failed(f"{event.model} has no previous version to go back to from {lives[0].version}{other}")
     if event.to and not any([await registry.image(event.model, event.to, live.target) for live in lives]):
         known = ", ".join(sorted({deployed.image.version for deployed in await registry.images(event.model)}))
         raise Failed(f"{event.model} {event.to} was never deployed; there are {known}")

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,13 +45,16 @@ class Belt:
 
     folder: Path
     nats_url: str
+    started: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         environment = os.environ | {"NATS_URL": self.nats_url, "PYTHONPATH": str(Path.cwd())}
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "belt.main", *arguments,
             cwd=self.folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
+        self.started.append(process)
+        return process
 
     async def __call__(self, *arguments: str) -> Done:
         return await ended(await self.start(*arguments))
@@ -63,8 +66,13 @@ async def ended(process: asyncio.subprocess.Process) -> Done:
 
 
 @pytest.fixture
-def belt(nats_url: str, home: Path) -> Belt:
-    return Belt(home, nats_url)
+async def belt(nats_url: str, home: Path) -> AsyncIterator[Belt]:
+    made = Belt(home, nats_url)
+    yield made
+    for process in made.started:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.fixture
@@ -395,7 +403,7 @@ async def test_a_rollback_to_nowhere_is_refused_by_name(bus: Bus, belt: Belt) ->
     await live(await registered(bus), None)
     done = await belt("rollback", "digits")
     assert (done.code, done.out) == (1, "")
-    assert f"digits has no previous version: {telling.VERSION} is" in done.err
+    assert f"digits has no previous version to go back to from {telling.VERSION}" in done.err
     never = await belt("rollback", "digits", "--to", "9-00000000")
     assert f"digits 9-00000000 was never deployed; there are {telling.VERSION}" in never.err
     assert (await bus.js.stream_info("EVENTS")).state.messages == 0
