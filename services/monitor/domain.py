@@ -272,14 +272,14 @@ class ModelWatch:
         if self.incident and self.incident.run == run and self.incident.action == "retrain":
             self._end("retrain", now)
 
-    def serving_errors(self, version: str, count: int, start: float, end: float) -> None:
+    def serving_errors(self, version: str, count: int, start: float, end: float, now: float) -> None:
         """Serving reported a burst of errors."""
         watch = self.versions.get(version)
-        if watch is None or not self._is_live(watch) or self.incident or not self._rested(watch, "alert", end):
+        if watch is None or not self._is_live(watch) or self.incident or not self._rested(watch, "alert", now):
             return
         # Its own window: counted by the minute, so that one minute is told once.
         window = Window(start=start, end=end, rows=watch.rows, labels=0, index=int(end // 60))
-        self._open(watch, "quality", "alert", Finding("quality", False, window, {"serving_errors": float(count)}), end)
+        self._open(watch, "quality", "alert", Finding("quality", False, window, {"serving_errors": float(count)}), now)
 
     # -- memory ----------------------------------------------------------------------------------------------
 

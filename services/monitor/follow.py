@@ -82,7 +82,7 @@ class Follower:
                     await self.session()
             except LeaseTaken:
                 pass
-            except (LeaseLost, Fenced, Gap, nats.errors.Error, nats.js.errors.Error) as error:
+            except (LeaseLost, Fenced, Gap, TimeoutError, nats.errors.Error, nats.js.errors.Error) as error:
                 log.warning("starts over", model=self.model, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(pause)
 
@@ -176,7 +176,7 @@ class Follower:
         elif "ended" in item:
             self.state.run_ended(item["ended"], now)
         elif "errors" in item:
-            self.state.serving_errors(item["version"], item["errors"], item["start"], item["end"])
+            self.state.serving_errors(item["version"], item["errors"], item["start"], item["end"], now)
 
     # -- incidents -------------------------------------------------------------------------------------------
 
@@ -235,6 +235,6 @@ class Followers:
             try:
                 for model in {live.model for live in await self._registry.lives()}:
                     self.follow(model)
-            except (nats.errors.Error, nats.js.errors.Error) as error:
+            except (TimeoutError, nats.errors.Error, nats.js.errors.Error) as error:
                 log.warning("the registry does not answer", error=str(error))
             await asyncio.sleep(self._scan)

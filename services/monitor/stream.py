@@ -76,7 +76,7 @@ class TrafficStream:
         assert self._subscription is not None
         try:
             messages = await self._subscription.fetch(AT_ONCE, timeout=seconds)
-        except nats.errors.TimeoutError:
+        except TimeoutError:
             return []
         return [await self._read(message) for message in messages]
 

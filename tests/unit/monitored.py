@@ -1,11 +1,15 @@
 """Traffic for the tests of the monitor: a profile, a promise, predictions and labels, all from a seed."""
 
 import numpy as np
+import pyarrow as pa
 
-from contracts.data import ColumnProfile, Profile, Promise
+from contracts.artifact import ArtifactRef
+from contracts.data import RECENT, ColumnProfile, Environment, Feature, Probe, Profile, Promise, Verdict
+from contracts.events import Feedback, Label, ModelApproved, ModelDeployed, ModelTrained, Predictions
 from services.monitor.batches import Answered, Truth
 from services.monitor.domain import ModelWatch, Traffic
 from services.monitor.watch import Rules
+from services.registry import Candidate, Live
 
 VERSION = "1-0123abcd"
 CLASSES = 10
@@ -65,3 +69,60 @@ class Stream:
     def _next(self) -> int:
         self.sequence += 1
         return self.sequence
+
+
+def messages(stream: Stream, rows: int, accuracy: float, shift: float = 0.0) -> tuple[Predictions, Feedback]:
+    """The same traffic as events."""
+    answers, truths = stream.answers(rows, accuracy, shift)
+    assert isinstance(answers.content, Answered)
+    assert isinstance(truths.content, list)
+    predictions = Predictions(
+        model="digits",
+        version=answers.content.version,
+        time=answers.content.time,
+        id=tuple(answers.content.ids),
+        columns={name: tuple(values) for name, values in answers.content.columns.items()},
+        prediction=tuple(answers.content.predictions),
+        latency_ms=(1.0,) * rows,
+    )
+    labels = tuple(Label(id=truth.id, label=truth.label, time=truth.time) for truth in truths.content)
+    return predictions, Feedback(model="digits", labels=labels)
+
+
+def candidate(dataset: ArtifactRef, window: int = 500) -> Candidate:
+    """The registry's record of version 1, trained on `dataset`."""
+    features = tuple(Feature(name=f"x{i}", type="number") for i in range(3))
+    common = {
+        "model": "digits", "version": VERSION, "task": "classification", "artifact": dataset, "project": dataset,
+        "dataset": dataset, "features": features, "target": Feature(name="digit", type="integer"),
+        "environment": Environment(python="3.11.7", lock="0" * 64), "profile": profile(),
+    }  # fmt: skip
+    trained = ModelTrained(**common, test=dataset, metrics={}, seed=0, seconds=1.0)
+    verdict = Verdict(outcome="pass", confidence=0.95, conditions=())
+    approved = ModelApproved(
+        **common, tag=f"digits:{VERSION}", probe=Probe(rows=(), predictions=()), promise=promise(window=window),
+        verdict=verdict, approved_by="gate", trained=0.0,
+    )  # fmt: skip
+    return Candidate(
+        model="digits", version=VERSION, run="r", generation=1, trained=trained, status="approved", approved=approved
+    )
+
+
+def live() -> Live:
+    """Version 1 gets the traffic."""
+    return Live(model="digits", version=VERSION, image="i", url="u", target="local", order=1, run="r", since=0.0)
+
+
+def deployed(version: str = VERSION, window: int = 500) -> ModelDeployed:
+    return ModelDeployed(
+        model="digits", version=version, image="i", target="local", url="u", profile=profile(),
+        promise=promise(window=window), reason="release",
+    )  # fmt: skip
+
+
+def base_rows(rows: int = 300) -> pa.Table:
+    """What version 1 was trained on; the label is 8 bits wide, one row has been recent before."""
+    rng = np.random.default_rng(7)
+    columns = {f"x{i}": rng.normal(size=rows) for i in range(3)}
+    label = pa.array(rng.integers(0, CLASSES, rows), type=pa.int8())
+    return pa.table({**columns, "digit": label, RECENT: pa.array([True] + [False] * (rows - 1))})

@@ -1,0 +1,89 @@
+"""Wiring of the notifier: an event that a person should know of becomes an alert, sent and published."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+
+from contracts.envelope import Envelope
+from contracts.events import (
+    AlertRaised,
+    BuildFailed,
+    DataRejected,
+    DeploymentFailed,
+    DriftDetected,
+    EvaluationFailed,
+    Event,
+    ModelRejected,
+    TrainingFailed,
+)
+from contracts.topology import RETRY_DELAYS
+from services.notifier.channels import Apprise, BadChannel, ChannelFailed, Channels
+from services.notifier.domain import UNKNOWN, DeadLetter, alert, dead_letter
+from services.notifier.settings import Settings
+from services.worker import Raw, Worker, log
+
+LISTENS: tuple[type[Event], ...] = (
+    ModelRejected, DataRejected, DriftDetected, TrainingFailed, EvaluationFailed, BuildFailed, DeploymentFailed,
+)  # fmt: skip
+NAME = re.compile(r"^[a-z0-9-]{1,40}$")
+
+
+def create_app(worker: Worker, channels: Channels, delays: Sequence[float] = RETRY_DELAYS) -> None:
+    """Subscribe the notifier's handlers; `delays` lie between the attempts to reach a channel."""
+
+    async def tell(event: Event, about: Envelope) -> list[Event]:
+        raised = alert(event, about)
+        return [await say(raised)] if raised else []
+
+    for kind in LISTENS:
+        worker.on(kind)(tell)
+
+    @worker.on_raw("dlq.>")
+    async def bury(raw: Raw, about: Envelope) -> list[Event]:
+        letter = read(raw)
+        # Its own troubles would otherwise go round for ever.
+        return [] if letter.consumer.startswith("notifier") else [await say(dead_letter(letter, about.id))]
+
+    async def say(raised: AlertRaised) -> AlertRaised:
+        log.info("alert", severity=raised.severity, title=raised.title, command=raised.command)
+        await persist(channels, raised, delays)
+        return raised
+
+
+async def persist(channels: Channels, raised: AlertRaised, delays: Sequence[float]) -> None:
+    """Send until every channel has it, or give up: the alert is on the bus and in the log in any case."""
+    for delay in (*delays, None):
+        try:
+            await channels.send(raised)
+        except BadChannel as error:
+            log.error("alert not sent", error=str(error))
+        except ChannelFailed as error:
+            if delay is not None:
+                log.warning("will be tried again", error=str(error), seconds=delay)
+                await asyncio.sleep(delay)
+                continue
+            log.error("alert not sent", error=str(error))
+        return
+
+
+def read(raw: Raw) -> DeadLetter:
+    """A dead letter by its headers; one that another program wrote there may lack them."""
+    model = raw.headers.get("ce-subject", "")
+    return DeadLetter(
+        number=raw.sequence,
+        subject=raw.headers.get("dead-subject") or raw.subject.removeprefix("dlq."),
+        consumer=raw.headers.get("dead-consumer") or "someone",
+        reason=raw.headers.get("dead-reason") or "no reason is given",
+        model=model if NAME.match(model) else UNKNOWN,
+    )
+
+
+def main() -> None:
+    settings = Settings()
+    worker = Worker("notifier", settings)
+    create_app(worker, Apprise(settings.urls, settings.send_seconds))
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()

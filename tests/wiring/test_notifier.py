@@ -1,0 +1,165 @@
+"""Events in, alerts out, through a real webhook."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from contracts.artifact import ArtifactRef
+from contracts.data import ConditionResult, Verdict, Window
+from contracts.envelope import run_of
+from contracts.events import AlertRaised, DataRejected, DriftDetected, Event, ModelRejected, TrainingFailed
+from services.notifier.app import create_app
+from services.notifier.channels import Apprise, BadChannel
+from services.notifier.settings import Settings
+from services.worker import Worker
+from tests.fakes import MemoryInbox, deliver
+
+ARTIFACT = ArtifactRef(uri="memory://a", sha256="0" * 64, size=1, media_type="text/plain")
+REJECTED = ModelRejected(
+    model="digits",
+    version="7-0123abcd",
+    artifact=ARTIFACT,
+    verdict=Verdict(
+        outcome="unknown",
+        confidence=0.95,
+        conditions=(
+            ConditionResult(
+                condition="accuracy > 0.9", estimate=0.91, low=0.88, high=0.93, rows=360, outcome="unknown"
+            ),
+        ),
+    ),
+)
+WINDOW = Window(start=0, end=1, rows=500, labels=500, index=0)
+
+
+class Webhook:
+    """A local HTTP server that answers with the given statuses, then with 200, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.received: list[dict[str, str]] = []
+        self.statuses: list[int] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status = outer.statuses.pop(0) if outer.statuses else 200
+                if status == 200:
+                    outer.received.append(json.loads(body))
+                self.send_response(status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"json://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
+
+
+def notifier(*urls: str, inbox: MemoryInbox | None = None) -> Worker:
+    worker = Worker("notifier", Settings(), inbox=inbox or MemoryInbox())
+    create_app(worker, Apprise(urls), delays=(0.0, 0.0))
+    return worker
+
+
+async def only(worker: Worker, event: Event | bytes, **more: str) -> AlertRaised:
+    [raised] = await deliver(worker, event, **more)
+    assert isinstance(raised, AlertRaised)
+    return raised
+
+
+async def test_a_rejected_model_opens_a_review_and_reaches_the_webhook(webhook: Webhook) -> None:
+    raised = await only(notifier(webhook.url), REJECTED, ce_id="e1", ce_correlationid="0123456789abcdef")
+    assert raised.command == "belt review approve digits 7-0123abcd --reason '…'"
+    assert raised.about == "e1"
+    assert "accuracy > 0.9: 0.910 [0.880, 0.930]" in raised.body
+    [sent] = webhook.received
+    assert sent["title"] == raised.title
+    assert sent["type"] == "warning"
+    assert raised.command in sent["message"]
+
+
+async def test_without_a_channel_the_alert_is_still_on_the_bus() -> None:
+    raised = await only(notifier(), REJECTED)
+    assert raised.severity == "warning"
+
+
+async def test_a_failing_channel_is_tried_again_and_the_other_hears_it_once(webhook: Webhook) -> None:
+    other = Webhook()
+    webhook.statuses = [500, 503]
+    await only(notifier(webhook.url, other.url), REJECTED)
+    assert (len(webhook.received), len(other.received)) == (1, 1)
+    other.server.shutdown()
+    other.server.server_close()
+
+
+async def test_a_channel_that_stays_away_does_not_lose_the_alert(webhook: Webhook) -> None:
+    webhook.statuses = [500] * 10
+    await only(notifier(webhook.url), REJECTED)
+    assert webhook.received == []
+    assert len(webhook.statuses) == 7
+
+
+async def test_a_repeated_event_is_told_once(webhook: Webhook) -> None:
+    inbox = MemoryInbox()
+    for _ in range(2):
+        raised = await only(notifier(webhook.url, inbox=inbox), REJECTED, ce_id="same")
+        assert raised.about == "same"
+    assert len(webhook.received) == 1
+
+
+async def test_a_url_that_makes_no_sense_is_named_without_its_secret() -> None:
+    with pytest.raises(BadChannel, match="a nonsense URL") as error:
+        await Apprise(["nonsense://secret@host"]).send(
+            AlertRaised(model="m", severity="info", title="t", body="b", about="a")
+        )
+    assert "secret" not in str(error.value)
+    await only(notifier("nonsense://secret@host"), REJECTED)
+
+
+async def test_every_kind_of_trouble_has_its_command() -> None:
+    worker = notifier()
+    run = "0123456789abcdef"
+    bad = DataRejected(model="digits", dataset="d.csv", violations=("the target 'digit' is missing",))
+    raised = await only(worker, bad, ce_correlationid=run)
+    assert raised.command == f"belt run {run}"
+    assert "the target 'digit' is missing" in raised.body
+    failed = TrainingFailed(model="digits", error="ProjectTestsFailed", message="x" * 9000, attempts=1)
+    raised = await only(worker, failed, ce_correlationid=run)
+    assert raised.command == f"belt logs {run}"
+    assert len(raised.body) < 5000
+    drift = DriftDetected(
+        model="digits", version="7-0123abcd", kind="performance", action="retrain", window=WINDOW,
+        evidence={"accuracy": 0.7}, columns=("x0",),
+    )  # fmt: skip
+    raised = await only(worker, drift, ce_id="d", ce_source="bentobelt/monitor")
+    assert raised.command == f"belt run {run_of('bentobelt/monitor', 'd', 'digits')}"
+    raised = await only(worker, drift.model_copy(update={"action": "alert", "kind": "data"}), ce_id="a")
+    assert (raised.severity, raised.command) == ("warning", "belt trace digits:7-0123abcd")
+
+
+async def test_a_dead_letter_is_shown_and_its_own_are_not() -> None:
+    worker = notifier()
+    letter = {"Dead-Reason": "not JSON", "Dead-Subject": "data.pushed", "Dead-Consumer": "trainer-data-pushed"}
+    raised = await deliver(worker, b"{", "dlq.trainer-data-pushed.data.pushed", **letter)
+    assert isinstance(raised[0], AlertRaised)
+    assert raised[0].command == "belt dlq show 1"
+    assert (raised[0].model, "not JSON" in raised[0].body) == ("unknown", True)
+    own = letter | {"Dead-Consumer": "notifier-drift-detected"}
+    assert await deliver(notifier(), b"{", "dlq.notifier-drift-detected.drift.detected", **own) == []
+
+
+def test_urls_are_separated_by_spaces() -> None:
+    assert Settings(urls="json://a  slack://b").urls == ("json://a", "slack://b")
