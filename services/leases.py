@@ -21,7 +21,6 @@ from services.bus import Bus
 
 TTL = 10.0
 """Seconds after the last renewal from which another may take the lease."""
-RENEW = TTL / 3
 POLL = 0.05
 
 
@@ -41,8 +40,8 @@ class _Holder(BaseModel):
 class Leases:
     """Leases by name, e.g. `deployer.local.digits`."""
 
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
+    def __init__(self, bus: Bus, ttl: float = TTL) -> None:
+        self._bus, self._ttl = bus, ttl
 
     @contextlib.asynccontextmanager
     async def hold(self, name: str, wait: float = 0.0) -> AsyncIterator[None]:
@@ -58,18 +57,19 @@ class Leases:
         """
         bucket = await self._bus.bucket(topology.LEASES)
         holder, deadline = f"{os.getpid()}-{uuid4().hex[:12]}", time.monotonic() + wait
-        while (revision := await _take(bucket, name, holder)) is None:
+        while (revision := await _take(bucket, name, holder, self._ttl)) is None:
             if time.monotonic() >= deadline:
                 raise LeaseTaken(f"another one holds {name}")
             await asyncio.sleep(POLL)
-        held = _Held(bucket, name, holder, revision)
+        held = _Held(bucket, name, holder, revision, self._ttl)
         async with held.renewed():
             yield
 
 
 class _Held:
-    def __init__(self, bucket: KeyValue, name: str, holder: str, revision: int) -> None:
+    def __init__(self, bucket: KeyValue, name: str, holder: str, revision: int, ttl: float) -> None:
         self._bucket, self._name, self._holder, self._revision = bucket, name, holder, revision
+        self._ttl = ttl
         self._lost = False
 
     @contextlib.asynccontextmanager
@@ -90,12 +90,13 @@ class _Held:
                 await self._bucket.delete(self._name, last=self._revision)
 
     async def _renew(self, body: "asyncio.Task[object]") -> None:
-        deadline = time.monotonic() + TTL
+        deadline = time.monotonic() + self._ttl
         while time.monotonic() < deadline:
-            await asyncio.sleep(RENEW)
+            await asyncio.sleep(self._ttl / 3)
             try:
-                self._revision = await self._bucket.update(self._name, _value(self._holder), last=self._revision)
-                deadline = time.monotonic() + TTL
+                value = _value(self._holder, self._ttl)
+                self._revision = await self._bucket.update(self._name, value, last=self._revision)
+                deadline = time.monotonic() + self._ttl
             except KeyWrongLastSequenceError:
                 break
             except NatsError:
@@ -104,20 +105,20 @@ class _Held:
         body.cancel()
 
 
-async def _take(bucket: KeyValue, name: str, holder: str) -> int | None:
+async def _take(bucket: KeyValue, name: str, holder: str, ttl: float) -> int | None:
     """The revision under which `holder` has it now, or None while another one does."""
     try:
         entry = await bucket.get(name)
         if _Holder.model_validate_json(entry.value or b"").until > time.time():
             return None
-        return await bucket.update(name, _value(holder), last=entry.revision)
+        return await bucket.update(name, _value(holder, ttl), last=entry.revision)
     except KeyNotFoundError:
         with contextlib.suppress(KeyWrongLastSequenceError):
-            return await bucket.create(name, _value(holder))
+            return await bucket.create(name, _value(holder, ttl))
     except KeyWrongLastSequenceError:
         pass
     return None
 
 
-def _value(holder: str) -> bytes:
-    return _Holder(id=holder, until=time.time() + TTL).model_dump_json().encode()
+def _value(holder: str, ttl: float) -> bytes:
+    return _Holder(id=holder, until=time.time() + ttl).model_dump_json().encode()

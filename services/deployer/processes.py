@@ -1,7 +1,8 @@
 """Serving processes on this machine: started from a Bento, recorded on disk, found again, ended.
 
-A server is BentoML's own HTTP worker, what `bentoml serve` starts behind its supervisor, on a socket bound here, so that
-no port is ever guessed. The supervisor is left out: the deployer is one, and it would import the service again.
+A server is BentoML's own HTTP worker, what `bentoml serve` starts behind its supervisor, on a socket that is bound
+here, so that no port is ever guessed. The supervisor is left out: the deployer is one, and it would import the service
+a second time before it starts the worker.
 
 Each server has a folder `servers/<model>/<version>-<unique>` with the Bento, its own BENTOML_HOME (each server wipes
 its metrics folder at start), the log and `server.json`. Servers are sessions of their own and outlive the deployer.
@@ -25,7 +26,7 @@ from services.artifacts import Artifacts
 from services.deployer import pids
 from services.registry import Deployed
 
-RECORD, LOG, BENTO = "server.json", "server.log", "bento"
+RECORD, CHECKED, LOG, BENTO = "server.json", "checked", "server.log", "bento"
 COMMAND = "_bentoml_impl.worker.service"
 TAIL = 3000
 """Characters of a dead server's log that are worth showing."""
@@ -74,6 +75,12 @@ class Servers(Protocol):
         """Let it finish its requests, end it, forget it."""
         ...
 
+    def note_checked(self, server: Server) -> None:
+        """Record that it has passed its checks: only then may it be adopted."""
+        ...
+
+    def was_checked(self, server: Server) -> bool: ...
+
     def last_words(self, server: Server) -> str:
         """How it ended, when it did, and the end of its log."""
         ...
@@ -112,6 +119,12 @@ class Processes:
 
     async def stop(self, server: Server) -> None:
         await asyncio.to_thread(self._end, [server])
+
+    def note_checked(self, server: Server) -> None:
+        (server.folder / CHECKED).touch()
+
+    def was_checked(self, server: Server) -> bool:
+        return (server.folder / CHECKED).exists()
 
     def last_words(self, server: Server) -> str:
         child = self._children.get(server.pid)

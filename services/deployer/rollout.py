@@ -53,6 +53,10 @@ class Rollout:
         self._starting: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self.busy: set[tuple[str, str]] = set()
         """Model and version of what is being started: not live yet, and nobody's leftover either."""
+        self._ending: set[int] = set()
+        """Pids of servers on their way out: they may still answer, but nothing is to be built on them."""
+        self._ours: set[tuple[int, str]] = set()
+        """Servers that this process has checked or adopted."""
 
     async def live(self, model: str) -> Live | None:
         return await self._registry.live(model, self._target)
@@ -85,9 +89,7 @@ class Rollout:
         async with self._being_started(image):
             server = await self.checked(deployed)
             await self._registry.put_image(deployed, self._target)
-            live = await self._switch(deployed, order, server, record)
-        await self.retire(live)
-        return live
+            return await self._switch(deployed, order, server, record)
 
     async def checked(self, deployed: Deployed) -> Server:
         """A server of the version that is ready and predicts what it should: the one that runs, or a new one.
@@ -100,9 +102,9 @@ class Rollout:
         async with self._starting[image.model, image.version]:
             running = self.running(image.model, image.version)
             if running is not None:
-                if await self._checks.answers(running):
+                if self._servers.was_checked(running) and await self._checks.answers(running):
                     return running
-                await self._servers.stop(running)  # hung, or left half started by a deployer that died
+                await self._end(running)  # hung, or left half started by a deployer that died
             try:
                 return await self._started(deployed)
             except Lost as error:
@@ -111,13 +113,18 @@ class Rollout:
 
     def running(self, model: str, version: str) -> Server | None:
         """The living server of a version; of several the one that gets the traffic, or the newest."""
-        found = [s for s in self._servers.all() if (s.model, s.version) == (model, version) and self._servers.alive(s)]
+        mine = [server for server in self._servers.all() if (server.model, server.version) == (model, version)]
+        found = [server for server in mine if self._servers.alive(server) and server.pid not in self._ending]
         routed = self._gateway.address(model)
         return max(found, key=lambda server: (server.url == routed, server.since), default=None)
 
-    async def adoptable(self, server: Server) -> bool:
-        """Whether a server found running answers as what its record says."""
-        return await self._checks.answers(server)
+    async def adopt(self, server: Server) -> bool:
+        """Whether a living server can be relied on: checked by whoever started it, and, asked once, it answers."""
+        key = (server.pid, server.started)
+        if key not in self._ours and self._servers.was_checked(server) and await self._checks.answers(server):
+            log.info("adopted", model=server.model, version=server.version, pid=server.pid)
+            self._ours.add(key)
+        return key in self._ours
 
     async def point(self, live: Live, server: Server) -> None:
         """Send the model's requests to `server` and wait until they arrive there."""
@@ -126,17 +133,25 @@ class Rollout:
         await self._gateway.wait_for(live.model, live.version)
 
     async def retire(self, live: Live) -> None:
-        """End what is neither live, nor kept warm, nor being started."""
-        await asyncio.gather(*(self._servers.stop(server) for server in self.leftovers(live)))
+        """End what is neither live, nor kept warm, nor being started. Takes as long as their last requests."""
+        await asyncio.gather(*(self._end(server) for server in self.leftovers(live)))
 
     def leftovers(self, live: Live) -> list[Server]:
         """Servers of the model that nobody needs: other versions, second copies, dead ones."""
         kept = [self.running(live.model, version) for version in wanted(live)]
-        return [
-            server
-            for server in self._servers.all()
-            if server.model == live.model and server not in kept and (server.model, server.version) not in self.busy
-        ]
+        found = [server for server in self._servers.all() if server.model == live.model and server not in kept]
+        return [server for server in found if not self._in_use(server) and server.pid not in self._ending]
+
+    def _in_use(self, server: Server) -> bool:
+        routed = self._gateway.address(server.model) == server.url and self._servers.alive(server)
+        return routed or (server.model, server.version) in self.busy
+
+    async def _end(self, server: Server) -> None:
+        self._ending.add(server.pid)
+        try:
+            await self._servers.stop(server)
+        finally:
+            self._ending.discard(server.pid)
 
     @contextlib.asynccontextmanager
     async def switching(self, model: str) -> AsyncIterator[None]:
@@ -185,8 +200,10 @@ class Rollout:
             ready = time.monotonic()
             await self._checks.predictions(server, deployed.image.probe)
         except BaseException:  # whatever it was, cancelled too: an unchecked server is not left behind
-            await self._servers.stop(server)
+            await self._end(server)
             raise
+        self._servers.note_checked(server)
+        self._ours.add((server.pid, server.started))
         log.info("checked", pid=server.pid, port=server.port, ready=ready - began, predictions=time.monotonic() - ready)
         return server
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 import structlog
 from nats.errors import Error as NatsError
 
-from services.deployer.domain import pause, wanted
-from services.deployer.gateway import Gateway, NotSwitched
-from services.deployer.processes import Server, Servers
+from services.deployer.domain import pause
+from services.deployer.gateway import Gateway
+from services.deployer.processes import Servers
 from services.deployer.rollout import Lives, Rollout
-from services.leases import LeaseLost, LeaseTaken
 from services.registry import Live
 
 log = structlog.get_logger()
@@ -46,7 +45,6 @@ class Watch:
         self._models: set[str] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[tuple[str, str], _Starts] = defaultdict(_Starts)
-        self._adopted: set[tuple[int, str]] = set()
 
     async def run(self) -> None:
         """Look again and again; a look that fails (bus away, version broken) is made up for by a later one."""
@@ -61,12 +59,15 @@ class Watch:
     async def look(self) -> None:
         """Begin to put right every model where something is not as it should be; models do not wait for each other."""
         for model in await self._known():
-            if model not in self._tasks or self._tasks[model].done():
+            before = self._tasks.get(model)
+            if before is None or before.done():
+                if before is not None and (error := before.exception()) is not None:
+                    log.error("could not be put right", model=model, error=f"{type(error).__name__}: {error}")
                 self._tasks[model] = asyncio.create_task(self._tend(model))
 
     async def settle(self) -> None:
         """Wait until what the last look began is done."""
-        await asyncio.gather(*self._tasks.values())
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     async def _known(self) -> set[str]:
         if self._models is None:  # after a start nothing may run yet: what should is in the registry
@@ -79,20 +80,17 @@ class Watch:
         return self._models
 
     async def _tend(self, model: str) -> None:
-        try:
-            live = await self._rollout.live(model)
-            if live is not None:
-                await self._revive(live, live.version)
-                await self._route(live)
-                if live.previous is not None:
-                    await self._revive(live, live.previous)
-                await self._clear(live)
-        except (NatsError, TimeoutError, OSError, NotSwitched, LeaseTaken, LeaseLost) as error:
-            log.warning("could not be put right yet", model=model, error=repr(error))
+        live = await self._rollout.live(model)
+        if live is not None:
+            await self._revive(live, live.version)
+            await self._route(live)
+            if live.previous is not None:
+                await self._revive(live, live.previous)
+            await self._clear(live)
 
     async def _revive(self, live: Live, version: str) -> None:
         server = self._rollout.running(live.model, version)
-        if server is not None and await self._adopt(server):
+        if server is not None and await self._rollout.adopt(server):
             return
         starts, now = self._starts[live.model, version], time.monotonic()
         deployed = await self._registry.image(live.model, version, self._target)
@@ -100,19 +98,7 @@ class Watch:
             return
         starts.note(now)
         self._tell(live.model, version, starts.crashes)
-        try:
-            started = await self._rollout.checked(deployed)
-            self._adopted.add((started.pid, started.started))
-        except Exception as error:  # noqa: BLE001  # whatever keeps a version down must not end the watch of the others
-            log.error("does not come up", model=live.model, version=version, error=str(error))  # noqa: TRY400
-
-    async def _adopt(self, server: Server) -> bool:
-        """Whether a living server is the one it was: asked once, when first met."""
-        key = (server.pid, server.started)
-        if key not in self._adopted and await self._rollout.adoptable(server):
-            log.info("adopted", model=server.model, version=server.version, pid=server.pid)
-            self._adopted.add(key)
-        return key in self._adopted
+        await self._rollout.checked(deployed)
 
     async def _route(self, live: Live) -> None:
         server = self._rollout.running(live.model, live.version)
@@ -124,10 +110,9 @@ class Watch:
                 await self._rollout.point(now, server)
 
     async def _clear(self, live: Live) -> None:
-        if self._rollout.leftovers(live):
-            async with self._rollout.switching(live.model):
-                if (now := await self._rollout.live(live.model)) is not None and wanted(now) == wanted(live):
-                    await self._rollout.retire(now)
+        # Read again, and nothing awaited before the choice: no version can become live in between.
+        if self._rollout.leftovers(live) and (now := await self._rollout.live(live.model)) is not None:
+            await self._rollout.retire(now)
 
     def _tell(self, model: str, version: str, crashes: int) -> None:
         dead = [s for s in self._servers.all() if (s.model, s.version) == (model, version)]

@@ -1,5 +1,6 @@
 """The deployer's handlers with servers, gateway and registry in memory: order, rollback, kills between two effects."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,12 +30,16 @@ class Killed(BaseException):
 
 
 class FakeServers:
-    """Servers that are records only. `killed_after` ends the process after so many starts."""
+    """Servers that are records only."""
 
     def __init__(self) -> None:
         self.records: list[Server] = []
         self.dead: set[int] = set()
+        self.checked: set[int] = set()
         self.started: list[str] = []
+        self.ending = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
 
     def all(self) -> list[Server]:
         return list(self.records)
@@ -53,7 +58,15 @@ class FakeServers:
         return server
 
     async def stop(self, server: Server) -> None:
+        self.ending.set()
+        await self.may_end.wait()
         self.records.remove(server)
+
+    def note_checked(self, server: Server) -> None:
+        self.checked.add(server.pid)
+
+    def was_checked(self, server: Server) -> bool:
+        return server.pid in self.checked
 
     def last_words(self, server: Server) -> str:
         return "its last words"
@@ -183,6 +196,7 @@ async def test_the_version_before_stays_warm_and_the_one_before_that_ends(world:
         (event,) = await world.push(version)
     assert isinstance(event, ModelDeployed)
     assert event.previous == V2
+    await world.look()
     assert world.servers.running == {V2, V3}
     assert world.routed == V3
 
@@ -206,6 +220,7 @@ async def test_a_version_superseded_while_it_started_is_ended_again(world: World
     world.rollout.checked = overtaken  # type: ignore[method-assign]
     (event,) = await world.push(V1)
     assert event == ModelSuperseded(model="digits", version=V1, by=V2)
+    await world.look()
     assert world.servers.running == {V2}
     assert world.routed == V2
 
@@ -219,16 +234,33 @@ async def test_a_rollback_takes_the_warm_version(world: World) -> None:
     assert (event.version, event.reason, event.previous) == (V1, "rollback", None)
     assert (answer.headers[0]["ce-correlationid"], answer.headers[0]["ce-generation"]) == (f"run{V1}", "10")
     assert world.servers.started == [V1, V2]
+    await world.look()
     assert world.servers.running == {V1}
 
 
 async def test_a_rollback_to_an_ended_version_starts_it_again(world: World) -> None:
     for version in (V1, V2, V3):
         await world.push(version)
+    await world.look()
     (event,) = await world.back(10, to=V1)
     assert isinstance(event, ModelDeployed)
     assert world.servers.started == [V1, V2, V3, V1]
+    await world.look()
     assert world.servers.running == {V1}
+
+
+async def test_a_rollback_to_a_version_that_is_just_being_ended_starts_it_again(world: World) -> None:
+    for version in (V1, V2, V3):
+        await world.push(version)
+    world.servers.may_end.clear()
+    await world.watch.look()
+    await world.servers.ending.wait()
+    (event,) = await world.back(10, to=V1)
+    world.servers.may_end.set()
+    await world.watch.settle()
+    assert isinstance(event, ModelDeployed)
+    assert world.servers.started == [V1, V2, V3, V1]
+    assert world.routed == V1
 
 
 async def test_a_rollback_beats_what_was_under_way(world: World) -> None:
@@ -373,3 +405,21 @@ async def test_a_crash_loop_backs_off(world: World) -> None:
         world.servers.dead.update(server.pid for server in world.servers.records)
         await world.look()
     assert len(world.servers.started) == 3
+
+
+async def test_a_version_that_does_not_come_up_again_does_not_end_the_watch(world: World) -> None:
+    await world.push(V1)
+    world.servers.dead.add(1)
+    world.checks.broken[V1] = [DidNotStart("boom")]
+    await world.look()
+    assert world.servers.running == set()
+    await world.look()
+    assert world.servers.running == {V1}
+    assert world.routed == V1
+
+
+async def test_a_server_nobody_checked_gets_no_traffic(world: World) -> None:
+    await world.servers.start(Deployed(image=image(V1), run="r", generation=1))
+    (event,) = await world.push(V1)
+    assert isinstance(event, ModelDeployed)
+    assert [server.pid for server in world.servers.records] == [2]
