@@ -1,6 +1,5 @@
 """Counting rows into the bins of a version's training profile: the only thing done with every single value."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,11 +72,7 @@ class _Column:
         return cells
 
     def _categories(self, values: list[Any]) -> NDArray[np.intp]:
-        try:
-            return np.array([self._cell(value) for value in values], dtype=np.intp)
-        except TypeError:  # an unhashable value: a list or an object
-            cells = [ODD if isinstance(value, list | dict) else self._cell(value) for value in values]
-            return np.array(cells, dtype=np.intp)
+        return np.array([self._cell(value) for value in values], dtype=np.intp)
 
     def _cell(self, value: Any) -> int:
         if value is None:
@@ -85,6 +80,8 @@ class _Column:
         text = value if type(value) is str else str(value)
         place = self._index.get(text)
         if place is None:
+            if isinstance(value, list | dict):
+                return ODD
             place = self._index.get(_plain(text), self._known)
         return place + 2
 
@@ -102,15 +99,3 @@ def _number(value: Any) -> float:
 
 def _only_missing(rows: int) -> Counts:
     return np.array([rows, 0], dtype=np.int64)
-
-
-def join(parts: Sequence[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """Columns of several batches one after the other; absent values become None."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    lengths = [len(next(iter(part.values()), [])) for part in parts]
-    return {
-        name: [
-            value for part, rows in zip(parts, lengths, strict=True) for value in part.get(name, None) or [None] * rows
-        ]
-        for name in names
-    }
