@@ -8,7 +8,7 @@ from contracts.events import EvaluationFailed, ModelApproved, ModelRejected, Mod
 from services.artifacts import open_artifacts
 from services.environments import Environments
 from services.evaluator import domain
-from services.evaluator.children import JOB, Bench, Children
+from services.evaluator.children import PRELOAD, Bench, Children
 from services.evaluator.domain import Rival
 from services.evaluator.settings import Settings
 from services.forks import Forks
@@ -80,7 +80,7 @@ def main() -> None:
     worker = Worker("evaluator", settings, failed=EvaluationFailed)
     artifacts = open_artifacts(worker.bus, settings)
     environments = Environments(settings.envs or settings.home / "envs", artifacts)
-    forks = Forks(environments, preload=[JOB])
+    forks = Forks(environments, preload=PRELOAD)
     create_app(worker, Registry(worker.bus), Children(forks, artifacts, settings), settings.champion_target)
 
     async def stay_warm() -> None:

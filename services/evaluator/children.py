@@ -18,6 +18,13 @@ from services.forks import Forks, JobFailed, JobKilled, JobTimedOut
 from services.worker import log
 
 JOB, REPORT = "services.evaluator.job", "services.evaluator.report"
+PRELOAD = (
+    JOB,
+    *("sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline", "sklearn.preprocessing"),
+    *("sklearn.impute", "sklearn.compose", "sklearn.svm", "sklearn.neighbors", "sklearn.tree"),
+    *("pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat", "narwhals._pandas_like.dataframe"),
+)
+"""Modules the template pays for: most models' own, and what pandas and scikit-learn import at first use."""
 UNASKABLE = (JobFailed, JobKilled, JobTimedOut, ArtifactMissing, ArtifactCorrupt, BadArchive, BadRequirements)
 """What keeps a champion from answering without being the candidate's fault."""
 MEBIBYTE = 1024 * 1024
@@ -115,6 +122,7 @@ class Children:
             model=(await self._artifacts.fetch(model.artifact)).resolve(),
             project=(await self._artifacts.fetch_folder(model.project)).resolve(),
             test=(await self._artifacts.fetch(candidate.test)).resolve(),
+            judged_by=(await self._artifacts.fetch_folder(candidate.project)).resolve(),
             answers=answers,
         )
 

@@ -28,6 +28,8 @@ class Asked(Frozen):
     model: Path
     project: Path
     test: Path
+    judged_by: Path
+    """Folder of the project whose gate is applied: the candidate's."""
     answers: Path
     """Where its answers are written."""
 

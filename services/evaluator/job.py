@@ -8,9 +8,6 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-import sklearn.ensemble
-import sklearn.linear_model
-import sklearn.pipeline  # noqa: F401  # what most models are made of: paid once in the template
 
 from contracts.data import RECENT
 from contracts.events import ModelApproved, ModelTrained
@@ -40,7 +37,7 @@ def answer(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     Returns: `classes`, the labels in the order of the probabilities.
     """
     asked = Asked.model_validate(argument)
-    answers = _ask(asked, _labelled(asked), progress)
+    answers = _ask(asked, _labelled(asked), _spec(asked.judged_by), progress)
     _write(answers, asked.answers)
     return {"classes": list(answers.classes)}
 
@@ -56,9 +53,9 @@ def judge(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """
     asked = Asked.model_validate(argument["candidate"])
     rival = Rival.model_validate(argument["rival"]) if argument["rival"] else None
-    trained, spec = asked.trained, _spec(asked.project)
+    trained, spec = asked.trained, _spec(asked.judged_by)
     frame = _labelled(asked)
-    answers = _ask(asked, frame, progress)
+    answers = _ask(asked, frame, spec, progress)
     progress({"step": "judge", "rows": len(frame), "conditions": len(spec.gate.conditions)})
     labels = frame[trained.target.name].tolist()
     recent = frame[RECENT].fillna(False).astype(bool).tolist() if RECENT in frame else None
@@ -109,7 +106,7 @@ def _labelled(asked: Asked) -> pd.DataFrame:
     return frame[frame[asked.trained.target.name].notna()].reset_index(drop=True)
 
 
-def _ask(asked: Asked, frame: pd.DataFrame, progress: Progress) -> Answers:
+def _ask(asked: Asked, frame: pd.DataFrame, spec: ModelSpec, progress: Progress) -> Answers:
     """The model's answers on the rows of `frame`, in the project's own code."""
     trained = asked.trained
     progress({"step": "predict", "rows": len(frame), "asked": trained.version})
@@ -119,7 +116,9 @@ def _ask(asked: Asked, frame: pd.DataFrame, progress: Progress) -> Answers:
     said = _flat(model.predict(rows), len(rows))
     if trained.task == "regression":
         return Answers(said.astype(np.float64).tolist())
-    return Answers(said.tolist(), _classes(model, trained), _probabilities(model, rows))
+    wanted = any(condition.metric == "log_loss" for condition in spec.gate.conditions)
+    probabilities = _probabilities(model, rows) if wanted else None
+    return Answers(said.tolist(), _classes(model, trained), probabilities)
 
 
 def _flat(said: Any, rows: int) -> Any:

@@ -16,7 +16,7 @@ from contracts.events import ModelTrained
 from contracts.manifest import Manifest
 from services.environments import Environments
 from services.evaluator import domain
-from services.evaluator.children import JOB, Children
+from services.evaluator.children import PRELOAD, Children
 from services.evaluator.domain import Judged, Rival
 from services.evaluator.settings import Settings
 from services.forks import Forks, JobFailed
@@ -45,7 +45,7 @@ def artifacts() -> MemoryArtifacts:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def forks(tmp_path_factory: pytest.TempPathFactory, artifacts: MemoryArtifacts) -> AsyncIterator[Forks]:
     """One warm template for all tests."""
-    forks = Forks(Environments(tmp_path_factory.mktemp("envs"), artifacts), preload=[JOB])
+    forks = Forks(Environments(tmp_path_factory.mktemp("envs"), artifacts), preload=PRELOAD)
     yield forks
     await forks.close()
 
