@@ -57,6 +57,8 @@ class Rollout:
         """Pids of servers on their way out: they may still answer, but nothing is to be built on them."""
         self._ours: set[tuple[int, str]] = set()
         """Servers that this process has checked or adopted."""
+        self._arrived: dict[str, str] = {}
+        """Model → the address that its requests were last seen to reach through the gateway."""
 
     async def live(self, model: str) -> Live | None:
         return await self._registry.live(model, self._target)
@@ -131,6 +133,11 @@ class Rollout:
         if self._gateway.address(live.model) != server.url:
             self._gateway.route(live.model, server.url)
         await self._gateway.wait_for(live.model, live.version)
+        self._arrived[live.model] = server.url
+
+    def settled(self, model: str) -> bool:
+        """Whether the gateway is seen to have followed its last change: until then the old server gets requests."""
+        return model in self._arrived and self._arrived[model] == self._gateway.address(model)
 
     async def retire(self, live: Live) -> None:
         """End what is neither live, nor kept warm, nor being started. Takes as long as their last requests."""
@@ -138,6 +145,8 @@ class Rollout:
 
     def leftovers(self, live: Live) -> list[Server]:
         """Servers of the model that nobody needs: other versions, second copies, dead ones."""
+        if not self.settled(live.model):
+            return []
         kept = [self.running(live.model, version) for version in wanted(live)]
         found = [server for server in self._servers.all() if server.model == live.model and server not in kept]
         return [server for server in found if not self._in_use(server) and server.pid not in self._ending]

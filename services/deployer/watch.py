@@ -102,7 +102,7 @@ class Watch:
 
     async def _route(self, live: Live) -> None:
         server = self._rollout.running(live.model, live.version)
-        if server is None or self._gateway.address(live.model) == server.url:
+        if server is None or (self._gateway.address(live.model) == server.url and self._rollout.settled(live.model)):
             return
         async with self._rollout.switching(live.model):
             # Read again: between the look and the lease another version may have become live.

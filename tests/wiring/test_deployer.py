@@ -423,3 +423,15 @@ async def test_a_server_nobody_checked_gets_no_traffic(world: World) -> None:
     (event,) = await world.push(V1)
     assert isinstance(event, ModelDeployed)
     assert [server.pid for server in world.servers.records] == [2]
+
+
+async def test_nothing_is_ended_before_the_gateway_has_followed(world: World) -> None:
+    await world.push(V1)
+    await world.push(V2)
+    world.gateway.away = [NotSwitched("slow"), NotSwitched("slow")]
+    assert await world.back(10) == []
+    await world.look()
+    assert world.servers.running == {V1, V2}
+    await world.look()
+    assert world.servers.running == {V1}
+    assert world.routed == V1
