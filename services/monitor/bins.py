@@ -23,7 +23,7 @@ class Bins:
         self._columns = [_Column(column) for column in (*profile.columns, profile.prediction)]
         self.names = tuple(column.name for column in profile.columns)
         self.width = max(column.width for column in self._columns)
-        self.reference = np.stack([self._padded(column.reference) for column in self._columns])
+        self.reference = self._table([column.reference for column in self._columns])
 
     def zeros(self) -> Counts:
         """No rows yet: (columns + 1, cells)."""
@@ -37,10 +37,13 @@ class Bins:
             column.count(values) if values is not None else _only_missing(rows)
             for column, values in zip(self._columns, lists, strict=True)
         ]
-        return np.stack([self._padded(cells) for cells in counted])
+        return self._table(counted)
 
-    def _padded(self, cells: Counts) -> Counts:
-        return np.pad(cells, (0, self.width - len(cells)))
+    def _table(self, rows: list[Counts]) -> Counts:
+        table = np.zeros((len(rows), self.width), dtype=np.int64)
+        for place, cells in enumerate(rows):
+            table[place, : len(cells)] = cells
+        return table
 
 
 class _Column:

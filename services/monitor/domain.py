@@ -7,6 +7,7 @@ calm window.
 
 import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -120,9 +121,9 @@ class ModelWatch:
             return  # more versions at once than are watched: the oldest are let go
         lengths = [len(part.ids) for _, part in parts]
         watch.predict(
-            [id for _, part in parts for id in part.ids],
-            {name: [value for _, part in parts for value in part.columns[name]] for name in first.columns},
-            [value for _, part in parts for value in part.predictions],
+            list(chain(*(part.ids for _, part in parts))),
+            {name: list(chain(*(part.columns[name] for _, part in parts))) for name in first.columns},
+            list(chain(*(part.predictions for _, part in parts))),
             np.repeat(np.array([sequence for sequence, _ in parts], dtype=np.int64), lengths),
             np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
             parts[-1][1].time,

@@ -88,7 +88,11 @@ class Ring:
 
     def column(self, name: str, since: int = 0) -> Array:
         """A column's entries from row number `since` on, oldest first."""
-        return self._columns[name][np.arange(max(since, self.first), self.total) % self.capacity]
+        start, end = max(since, self.first), self.total
+        values, slot = self._columns[name], start % self.capacity
+        if slot + end - start <= self.capacity:
+            return values[slot : slot + end - start].copy()
+        return np.concatenate((values[slot:], values[: end % self.capacity]))
 
     def dump(self) -> dict[str, Any]:
         return {"total": self.total, "columns": {name: self.column(name) for name in self._columns}}
@@ -124,9 +128,10 @@ class Pending:
 
     def _add(self, keys: list[int], values: Array, sequences: Array, rows: Array) -> None:
         ring, before = self.ring, self.ring.total
-        leaving = range(ring.first, max(ring.first, before + len(keys) - ring.capacity))
-        for number in leaving:
-            self._numbers.pop(int(ring.at("key", number)), None)
+        leaving = max(0, before + len(keys) - ring.capacity) - ring.first
+        if leaving > 0:
+            for key in ring.column("key")[:leaving].tolist():
+                self._numbers.pop(key, None)
         known = np.zeros(len(keys), dtype=bool)
         ring.append(key=np.array(keys, dtype="<u8"), value=values, sequence=sequences, row=rows, known=known)
         self._numbers.update(zip(keys, range(before, ring.total), strict=True))

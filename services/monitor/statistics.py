@@ -5,7 +5,7 @@ once in at least A windows (or labels), whatever the dependence between columns 
 """
 
 import math
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,23 +26,24 @@ def noncentral_chi2_sf(statistic: float, df: int, nc: float) -> float:
     if statistic <= 0:
         return 1.0
     half, start = statistic / 2, 1 if df % 2 else 2
-    reach = int(nc / 2 + 10 * math.sqrt(nc / 2) + 30)
-    first = (df - start) // 2
+    reach, first = int(nc / 2 + 10 * math.sqrt(nc / 2) + 30), (df - start) // 2
     shape = start / 2 + np.arange(first + reach)
-    steps = np.exp(shape * math.log(half) - half - _log_gamma_after(shape))
+    # P(chi² with k+2 degrees > x) is that with k degrees plus one term, beginning at 1 or 2 degrees.
+    steps = np.exp(shape * math.log(half) - half - _log_gammas(start / 2, first + reach))
     base = math.erfc(math.sqrt(half)) if start == 1 else math.exp(-half)
     tails = base + np.concatenate(([0.0], np.cumsum(steps)))[first : first + reach]
-    counts = np.arange(reach)
     if nc <= 0:
         return float(min(1.0, tails[0]))
-    weights = np.exp(counts * math.log(nc / 2) - nc / 2 - _log_gamma_after(counts.astype(float)))
+    weights = np.exp(np.arange(reach) * math.log(nc / 2) - nc / 2 - _log_gammas(0.0, reach))
     return float(min(1.0, (weights @ tails).item()))
 
 
-def _log_gamma_after(shape: NDArray[Any]) -> Floats:
-    """Log Γ(a+1) for the arithmetic sequence `shape` with step 1."""
-    first = math.lgamma(float(shape[0]) + 1)
-    return np.asarray(first + np.concatenate(([0.0], np.cumsum(np.log(shape[1:])))), dtype=np.float64)
+@lru_cache(maxsize=64)
+def _log_gammas(first: float, count: int) -> Floats:
+    """Log Γ(a+1) for a = first, first + 1, …: every column of a window asks for the same ones."""
+    shape = first + np.arange(1, count)
+    start = math.lgamma(first + 1)
+    return np.asarray(start + np.concatenate(([0.0], np.cumsum(np.log(shape)))), dtype=np.float64)
 
 
 def drift_p_values(reference: Counts, window: Counts, tolerance: float) -> Floats:
