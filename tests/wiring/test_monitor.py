@@ -1,0 +1,198 @@
+"""News reach whoever follows the model; a follower turns a loss into one `drift.detected`."""
+
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from contracts.artifact import ArtifactRef
+from contracts.data import Profile
+from contracts.events import DataRejected, DriftDetected, Feedback, Predictions
+from services.leases import Leases
+from services.monitor.app import create_app
+from services.monitor.batches import answered, truths
+from services.monitor.bursts import Bursts
+from services.monitor.domain import Incident, Traffic
+from services.monitor.follow import Follower, Followers
+from services.monitor.settings import Settings
+from services.monitor.watch import Rows, Rules
+from services.worker import Worker
+from tests.fakes import MemoryInbox, MemoryRegistry, deliver
+from tests.unit.monitored import VERSION, Stream, candidate, deployed, live, messages
+from tests.waiting import eventually
+
+ARTIFACT = ArtifactRef(uri="memory://a", sha256="0" * 64, size=1, media_type="text/plain")
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self.states: dict[str, bytes] = {}
+        self.told: dict[tuple[str, str], dict[str, Any]] = {}
+
+    async def load(self, model: str) -> bytes | None:
+        return self.states.get(model)
+
+    async def save(self, model: str, state: bytes) -> None:
+        self.states[model] = state
+
+    async def tell(self, model: str, name: str, news: Mapping[str, Any]) -> None:
+        self.told[model, name] = dict(news)
+
+    async def news(self, model: str) -> dict[str, dict[str, Any]]:
+        return {name: item for (about, name), item in sorted(self.told.items()) if about == model}
+
+    async def forget(self, model: str, names: Iterable[str]) -> None:
+        for name in names:
+            self.told.pop((model, name), None)
+
+
+class MemoryStream:
+    """A list of messages; `acked` says up to where."""
+
+    def __init__(self) -> None:
+        self.messages: list[Traffic] = []
+        self.at = self.acked = 0
+
+    def publish(self, *events: Predictions | Feedback) -> None:
+        for event in events:
+            body = event.model_dump_json().encode()
+            content = answered(body) if isinstance(event, Predictions) else truths(body)
+            self.messages.append(Traffic(len(self.messages) + 1, content))
+
+    async def open(self, position: int) -> int:
+        self.at = position
+        return position
+
+    async def fetch(self, seconds: float) -> list[Traffic]:
+        new, self.at = self.messages[self.at : self.at + 20], min(len(self.messages), self.at + 20)
+        return new
+
+    async def ack(self) -> None:
+        self.acked = self.at
+
+    async def close(self) -> None:
+        return
+
+    async def columns(self, rows: Rows) -> dict[str, list[Any]]:
+        return {}
+
+
+class PlainTeller:
+    async def event(self, incident: Incident, rows: Rows, profile: Profile | None, recent: object) -> DriftDetected:
+        return DriftDetected(
+            model=incident.model, version=incident.version, kind=incident.kind, action=incident.action,
+            window=incident.window, evidence={"rows": float(len(rows.sequence))}, dataset=ARTIFACT,
+        )  # fmt: skip
+
+
+class Room:
+    """The monitor with everything in memory."""
+
+    def __init__(self) -> None:
+        self.store, self.stream, self.registry = MemoryStore(), MemoryStream(), MemoryRegistry()
+        self.raised: list[tuple[str, DriftDetected]] = []
+        self.now = 1000.0
+        self.worker = Worker("monitor", Settings(), inbox=MemoryInbox())
+        followers = Followers(self.follower, Leases(self.worker.bus), self.registry)  # type: ignore[arg-type]
+        create_app(self.worker, self.store, followers, self.registry, Bursts(2))  # type: ignore[arg-type]
+
+    def follower(self, model: str = "digits") -> Follower:
+        async def emit(event: DriftDetected, id: str) -> None:
+            self.raised.append((id, event))
+
+        registry: Any = self.registry
+        return Follower(
+            model, self.stream, self.store, registry, PlainTeller(), emit, Rules(), 0.0, 0.0, lambda: self.now
+        )
+
+    async def approve(self) -> None:
+        await self.registry.put_candidate(candidate(ARTIFACT))
+        await self.registry.put_live(live(), None)
+
+    async def read(self, follower: Follower) -> None:
+        """Until all traffic is in the state and nothing is left to tell."""
+
+        async def quiet() -> bool:
+            await follower.step()
+            incident = follower.state.incident
+            return self.stream.acked == len(self.stream.messages) and (incident is None or incident.told)
+
+        await eventually(quiet)
+
+
+async def test_a_loss_is_told_once_and_closed_by_the_end_of_its_run() -> None:
+    room, traffic = Room(), Stream(1)
+    await room.approve()
+    follower = room.follower()
+    await follower.begin()
+    for _ in range(16):
+        room.stream.publish(*messages(traffic, 50, 0.5))
+    await room.read(follower)
+    kinds = [event.kind for _, event in room.raised]
+    assert kinds.count("performance") == 1
+    incident = follower.state.incident
+    assert incident is not None
+    # Another holder takes over: it neither tells it again nor counts anything twice.
+    other = room.follower()
+    await other.begin()
+    await room.read(other)
+    assert [event.kind for _, event in room.raised] == kinds
+    assert other.state.versions[VERSION].rows == 800
+    await deliver(
+        room.worker, DataRejected(model="digits", dataset="d", violations=("x",)), ce_correlationid=incident.run
+    )
+    await room.read(other)
+    assert other.state.incident is None
+    assert room.store.told == {}
+
+
+async def test_an_incident_that_was_saved_but_not_told_is_told_by_the_next_holder() -> None:
+    room, traffic = Room(), Stream(2)
+    await room.approve()
+    first = room.follower()
+    await first.begin()
+    for _ in range(16):
+        room.stream.publish(*messages(traffic, 50, 0.5))
+    while first.state.incident is None or first.state.incident.kind != "performance":
+        await first.step()
+        if first._telling:
+            first._telling.cancel()  # killed before the event is out
+            first._telling = None
+    room.raised.clear()
+    second = room.follower()
+    await second.begin()
+    await room.read(second)
+    assert [(event.kind, event.action) for _, event in room.raised] == [("performance", "retrain")]
+    assert room.raised[0][0] == first.state.incident.id
+
+
+async def test_a_deployed_model_is_news() -> None:
+    room = Room()
+    await deliver(room.worker, deployed())
+    assert list(await room.store.news("digits")) == ["e000000000000001"]
+    follower = room.follower()
+    await follower.begin()
+    await follower.step()
+    assert follower.state.live == {"local": VERSION}
+
+
+async def test_news_of_models_that_are_not_live_are_not_kept() -> None:
+    room = Room()
+    await deliver(room.worker, DataRejected(model="digits", dataset="d", violations=("x",)))
+    assert room.store.told == {}
+
+
+async def test_errors_of_serving_are_counted_and_other_lines_are_not() -> None:
+    quiet, loud = Room(), Room()
+    await deliver(quiet.worker, b'{"level":"warning","version":"1-0123abcd","count":9}', "logs.serving.digits")
+    assert quiet.store.told == {}
+    await deliver(loud.worker, b'{"level":"error","version":"1-0123abcd","time":2.0,"count":2}', "logs.serving.digits")
+    [news] = loud.store.told.values()
+    assert news == {"version": VERSION, "errors": 2, "start": 2.0, "end": 2.0}
+
+
+def test_the_worker_itself_imports_nothing_heavy() -> None:
+    heavy = ("pandas", "sklearn", "scipy", "evidently", "pyarrow", "bentoml")
+    code = f"import sys, services.monitor.app; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
