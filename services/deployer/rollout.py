@@ -171,7 +171,7 @@ class Rollout:
     async def _switch(
         self, deployed: Deployed, order: int, server: Server, record: Callable[[Live | None, Live], Live]
     ) -> Live:
-        image = deployed.image
+        image, began = deployed.image, time.monotonic()
         async with self.switching(image.model):
             live = await self.live(image.model)
             match decide(live, image.version, order):
@@ -186,6 +186,7 @@ class Rollout:
                     assert live is not None
                     new = live
             await self.point(new, server)
+            log.info("live", port=server.port, previous=new.previous, seconds=round(time.monotonic() - began, 3))
             return new
 
     def _new(self, deployed: Deployed, order: int) -> Live:
