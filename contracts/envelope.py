@@ -5,6 +5,7 @@ Structured mode (`content-type: application/cloudevents+json`) is read too, neve
 """
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from contracts.events import Event, event_type, subject_of
 
 STARTS_A_RUN = frozenset({"data.pushed", "drift.detected"})
+_NUMBER = re.compile(r"^\d{1,18}$", re.ASCII)
 STRUCTURED = "application/cloudevents+json"
 
 
@@ -117,7 +119,7 @@ def _envelope(
         time=_time(attributes.get("ce-time"), time),
         model=model,
         run=own_run if starts else attributes.get("ce-correlationid") or own_run,
-        generation=sequence if starts or not generation.isdigit() else int(generation),
+        generation=sequence if starts or not _NUMBER.match(generation) else int(generation),
         sequence=sequence,
         causation=attributes.get("ce-causationid"),
         traceparent=attributes.get("traceparent"),
@@ -136,7 +138,7 @@ def headers(
     causation: str | None = None,
     traceparent: str | None = None,
 ) -> dict[str, str]:
-    """The headers `event` is published with; Nats-Msg-Id carries the subject because a stream deduplicates as a whole."""
+    """The headers `event` is published with; a stream deduplicates as a whole, so Nats-Msg-Id has the subject too."""
     subject = subject_of(event)
     written = {
         "ce-specversion": "1.0",

@@ -12,7 +12,12 @@ from contracts.artifact import ArtifactRef
 from contracts.data import Environment, Feature, Frozen, Probe, Profile, Promise, Value, Verdict, Window
 
 ModelName = Annotated[
-    str, Field(pattern=r"^[a-z0-9-]{1,40}$", description="name of the model: a-z, 0-9 and -, at most 40")
+    # A BentoML tag begins and ends with a letter or a digit.
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        description="name of the model: a-z, 0-9 and - between them, at most 40",
+    ),
 ]
 Version = Annotated[str, Field(pattern=r"^\d+-[0-9a-f]{8}$", description="<generation>-<first 8 hex of sha256(run)>")]
 Task = Literal["classification", "regression"]

@@ -68,7 +68,7 @@ def page() -> str:
             "belt",
             [
                 "| `NATS_URL` | from `nats.url` of the home | the bus that commands talk to |",
-                "| `BELT_GATEWAY` | from `gateway.url` of the home | the gateway that `predict` and `feedback` talk to |",
+                "| `BELT_GATEWAY` | from `gateway.url` of the home | the gateway that `predict` and `feedback` ask |",
                 "| `BENTOBELT_HOME` | `.belt` | the home of `belt up`, when `--home` is not given |",
             ],
         )

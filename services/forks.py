@@ -146,14 +146,13 @@ class _Template:
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=_environ(preload), cwd=ROOT,
         )  # fmt: skip
         template = cls(process, folder)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(template.close)  # unless it gets warm
             assert process.stdout is not None
             async with asyncio.timeout(WARM_SECONDS):
                 if not await process.stdout.readline():
                     raise JobKilled(await process.wait(), "the template could not import its modules")
-        except BaseException:
-            await template.close()
-            raise
+            stack.pop_all()
         return template
 
     @property

@@ -11,12 +11,12 @@ from serving.rows import Row
 
 
 def dtype_of(feature: Feature) -> str:
-    """The dtype that pandas reads such a column as; a whole number that may be missing is a float there."""
-    if feature.type == "number" or (feature.type == "integer" and feature.nullable):
+    """The dtype the estimator was trained with: what is not text but may be missing is a float there."""
+    if feature.type == "string":
+        return "str"
+    if feature.type == "number" or feature.nullable:
         return "float64"
-    if feature.type == "boolean":
-        return "object" if feature.nullable else "bool"
-    return "int64" if feature.type == "integer" else "str"
+    return "bool" if feature.type == "boolean" else "int64"
 
 
 class Table:

@@ -63,7 +63,7 @@ class BentoBuilder:
                 "keep": self._keep,
             }
             done = await self._forks.run(event.environment, f"{JOB}:build", argument, seconds=self._seconds)
-            log.info("built", **done["seconds"])
+            log.info("built", seconds=done["seconds"])
             yield Path(done["bento"])
 
     async def _lock(self, environment: Environment) -> Path:

@@ -1,5 +1,9 @@
 """Wiring of the deployer: read, roll out, say what became of it."""
 
+import asyncio
+
+from nats.aio.msg import Msg
+
 from contracts.envelope import Envelope
 from contracts.events import DeploymentFailed, ImagePushed, RollbackRequested
 from services.artifacts import open_artifacts
@@ -14,6 +18,11 @@ from services.environments import Environments
 from services.leases import Leases
 from services.registry import Deployed, Registry
 from services.worker import Emit, Worker
+
+# What may end in a rollout a few seconds later. Missing one costs time, nothing else, so no durable is kept for them.
+COMING = ("data.pushed", "drift.detected")
+STANDBY_SECONDS = 120.0
+"""A server on standby that nothing came for is ended after this time: it holds memory."""
 
 
 def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str) -> None:
@@ -34,6 +43,24 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
         return [Emit(outcome(deployed, live, "rollback"), run=deployed.run)]
 
 
+async def stand_by(worker: Worker, servers: Processes) -> None:
+    """Pay a server's imports while the model is still being trained."""
+    coming = asyncio.Event()
+
+    async def note(_: Msg) -> None:
+        coming.set()
+
+    for subject in COMING:
+        await worker.bus.nc.subscribe(subject, cb=note)
+    while True:
+        try:
+            await asyncio.wait_for(coming.wait(), STANDBY_SECONDS)
+            coming.clear()
+            await servers.stand_by()
+        except TimeoutError:
+            await servers.stand_down()
+
+
 def main() -> None:
     settings = Settings()
     worker = Worker("deployer", settings, failed=DeploymentFailed, consumer=f"deployer-{settings.target}")
@@ -47,6 +74,7 @@ def main() -> None:
     create_app(worker, registry, rollout, settings.target)
     servers.sweep()
     worker.background(watch.run)
+    worker.background(lambda: stand_by(worker, servers))
     worker.on_close(checks.close)
     worker.on_close(gateway.close)
     worker.run()

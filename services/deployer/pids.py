@@ -1,9 +1,9 @@
-"""Processes by their id: whether one still is the one it was, which ones serve from a folder, ending them."""
+"""Processes by their id: whether one still is the one it was, and ending them."""
 
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -17,18 +17,6 @@ def started(pid: int) -> str | None:
     except OSError:
         return None
     return None if fields[0] in "ZX" else f"{BOOT.read_text().strip()}:{fields[19]}"
-
-
-def serving(command: str, root: Path) -> Iterator[int]:
-    """Pids of Python processes that run module `command` on something under `root`."""
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            except OSError:
-                continue
-            if command in words and any(word.startswith(f"{root}/") for word in words):
-                yield int(process.name)
 
 
 def end(processes: Sequence[tuple[int, str | None]], grace: float) -> None:

@@ -1,21 +1,25 @@
 """Serving processes on this machine: started from a Bento, recorded on disk, found again, ended.
 
 A server is BentoML's own HTTP worker, what `bentoml serve` starts behind its supervisor, on a socket that is bound
-here, so that no port is ever guessed. The supervisor is left out: the deployer is one, and it would import the service
-a second time before it starts the worker.
+here, so that no port is ever guessed. The supervisor is left out: the deployer is one. Most of a start is imports, so a
+server can be made ready before there is anything to serve (`serving/standby.py`).
 
-Each server has a folder `servers/<model>/<version>-<unique>` with the Bento, its own BENTOML_HOME (each server wipes
-its metrics folder at start), the log and `server.json`. Servers are sessions of their own and outlive the deployer.
+Each server has a folder `servers/<unique>` with the Bento, its own BENTOML_HOME (each server wipes its metrics folder
+at start), the log and `server.json`. Servers are sessions of their own and outlive the deployer.
 """
 
 import asyncio
+import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +31,7 @@ from services.deployer import pids
 from services.registry import Deployed
 
 RECORD, CHECKED, LOG, BENTO = "server.json", "checked", "server.log", "bento"
-COMMAND = "_bentoml_impl.worker.service"
+STANDBY = Path(__file__).resolve().parents[2] / "serving" / "standby.py"
 TAIL = 3000
 """Characters of a dead server's log that are worth showing."""
 
@@ -92,6 +96,33 @@ class Pythons(Protocol):
     async def python(self, environment: Environment) -> Path: ...
 
 
+@dataclass(frozen=True)
+class Standby:
+    """A process that has paid the imports, with its folder and port, and waits to be told what to serve."""
+
+    child: subprocess.Popen[bytes]
+    python: Path
+    folder: Path
+    port: int
+    socket_fd: int
+
+    def serve(self, bento: Path, image: str, grace: float) -> None:
+        """Give it the order; from then on it lives without us."""
+        assert self.child.stdin is not None
+        # --worker-id as `bentoml serve` gives it: a failing import ends the process instead of being skipped.
+        options = ["--fd", str(self.socket_fd), "--worker-id", "1", "--timeout-graceful-shutdown", f"{grace:.0f}"]
+        order = {"bento": str(bento), "environ": {"BENTOBELT_IMAGE": image}, "options": options}
+        with contextlib.suppress(BrokenPipeError):  # it died already: its log tells why
+            self.child.stdin.write(json.dumps(order).encode() + b"\n")
+            self.child.stdin.close()
+
+    def end(self) -> None:
+        """Nothing came for it."""
+        self.child.kill()
+        self.child.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class Processes:
     """Servers as local processes under `home/servers`."""
 
@@ -99,6 +130,7 @@ class Processes:
         self._root = home.resolve() / "servers"
         self._nats_url, self._artifacts, self._pythons, self._grace = nats_url, artifacts, pythons, grace
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._standby: Standby | None = None
 
     def all(self) -> list[Server]:
         return list(_recorded(self._root))
@@ -120,6 +152,17 @@ class Processes:
     async def stop(self, server: Server) -> None:
         await asyncio.to_thread(self._end, [server])
 
+    async def stand_by(self) -> None:
+        """Pay the imports of the next server now."""
+        if self._standby is None:
+            self._standby = await asyncio.to_thread(self._warm, Path(sys.executable))
+
+    async def stand_down(self) -> None:
+        """Nothing came for the server on standby."""
+        standby, self._standby = self._standby, None
+        if standby is not None:
+            await asyncio.to_thread(standby.end)
+
     def note_checked(self, server: Server) -> None:
         (server.folder / CHECKED).touch()
 
@@ -137,43 +180,42 @@ class Processes:
         return how + text[-TAIL:].strip()
 
     def sweep(self) -> None:
-        """End servers of this home that have no record: their deployer died between start and record."""
-        known = {server.pid for server in self.all()}
-        pids.end(
-            [(pid, pids.started(pid)) for pid in pids.serving(COMMAND, self._root) if pid not in known], self._grace
-        )
-        for folder in self._root.glob("*/*"):
+        """Remove folders of servers that were never told what to serve: they ended with their deployer."""
+        for folder in self._root.glob("*"):
             if not (folder / RECORD).exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _spawn(self, deployed: Deployed, bento: Path, python: Path) -> Server:
-        image = deployed.image
-        (self._root / image.model).mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{image.version}-", dir=self._root / image.model))
+        standby, self._standby = self._standby, None
+        if standby is None or standby.python != python or standby.child.poll() is not None:
+            if standby is not None:
+                standby.end()
+            standby = self._warm(python)
         # Links, not the cache's own folder: the cache may forget it while the server runs.
-        shutil.copytree(bento, folder / BENTO, copy_function=os.link)
+        shutil.copytree(bento, standby.folder / BENTO, copy_function=os.link)
+        self._children[standby.child.pid] = standby.child
+        server = self._record(deployed, standby)
+        standby.serve(standby.folder / BENTO, deployed.image.image, self._grace)
+        return server
+
+    def _warm(self, python: Path) -> Standby:
+        self._root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self._root))
         (folder / "home" / "metrics").mkdir(parents=True)
         with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, (folder / LOG).open("wb") as log:
             child = subprocess.Popen(
-                self._command(python, folder, listener.fileno()),
-                cwd=folder / BENTO,
-                env=self._environ(deployed, folder / "home"),
-                stdin=subprocess.DEVNULL,
+                [str(python), "-P", str(STANDBY)],
+                cwd=folder,
+                env=self._environ(folder / "home"),
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(listener.fileno(),),
                 start_new_session=True,
             )
-            port = listener.getsockname()[1]
-        self._children[child.pid] = child
-        return self._record(deployed, child.pid, port, folder)
+            return Standby(child, python, folder, listener.getsockname()[1], listener.fileno())
 
-    def _command(self, python: Path, folder: Path, socket_fd: int) -> list[str]:
-        # --worker-id as `bentoml serve` gives it: a failing import ends the process instead of being skipped.
-        options = ["--fd", str(socket_fd), "--worker-id", "1", "--timeout-graceful-shutdown", f"{self._grace:.0f}"]
-        return [str(python), "-m", COMMAND, str(folder / BENTO), *options]
-
-    def _environ(self, deployed: Deployed, home: Path) -> dict[str, str]:
+    def _environ(self, home: Path) -> dict[str, str]:
         # Without PYTHONPATH: the code that serves is the Bento's, not this checkout's.
         inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "HTTP_PORT")}
         return inherited | {
@@ -181,15 +223,16 @@ class Processes:
             "BENTOML_DO_NOT_TRACK": "True",
             "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
             "NATS_URL": self._nats_url,
-            "BENTOBELT_IMAGE": deployed.image.image,
         }
 
-    def _record(self, deployed: Deployed, pid: int, port: int, folder: Path) -> Server:
+    def _record(self, deployed: Deployed, standby: Standby) -> Server:
+        # Before it is told to serve: a server without a record never serves, it ends with us.
+        pid, folder = standby.child.pid, standby.folder
         server = Server(
             model=deployed.image.model,
             version=deployed.image.version,
             image=deployed.image.image,
-            port=port,
+            port=standby.port,
             pid=pid,
             started=pids.started(pid) or "",
             since=time.time(),
@@ -210,16 +253,14 @@ class Processes:
 
 
 def stop_all(home: Path, grace: float = 5.0) -> None:
-    """End every server of `home`, recorded or not, and forget it. For `belt up`, which leaves nothing behind."""
+    """End every server of `home` and forget it. For `belt up`, which leaves nothing behind."""
     root = home.resolve() / "servers"
-    recorded = list(_recorded(root))
-    processes = {(server.pid, server.started) for server in recorded}
-    pids.end([*processes, *((pid, pids.started(pid)) for pid in pids.serving(COMMAND, root))], grace)
+    pids.end([(server.pid, server.started) for server in _recorded(root)], grace)
     shutil.rmtree(root, ignore_errors=True)
 
 
 def _recorded(root: Path) -> Iterator[Server]:
-    for file in sorted(root.glob(f"*/*/{RECORD}")):
+    for file in sorted(root.glob(f"*/{RECORD}")):
         try:
             yield Server.model_validate_json(file.read_bytes())
         except (FileNotFoundError, ValidationError):  # ended meanwhile, or no record of ours

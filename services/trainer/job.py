@@ -26,7 +26,7 @@ from contracts.data import RECENT, Feature
 from contracts.project import ModelSpec
 from services.trainer import checks, estimators, profiles, scores, split
 from services.trainer.schema import Rejected, Schema
-from services.trainer.table import read
+from services.trainer.table import download, read
 
 Progress = Callable[[dict[str, Any]], None]
 STEPS = ("read", "check", "tests", "fit", "save")
@@ -52,12 +52,7 @@ def prepare(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     schema = Schema.model_validate(argument["schema"]) if argument["schema"] else None
     try:
         _tell(progress, "read", dataset=argument["name"])
-        frame = read(
-            argument["location"],
-            argument["name"],
-            scratch,
-            retrying=lambda why: _tell(progress, "read", retrying=why),
-        )
+        frame = read(argument["location"], argument["name"])
         _tell(progress, "check", rows=len(frame))
         checked = checks.check(frame, spec, schema, argument["min_rows"])
         content = [column.name for column in checked.schema.columns] + [spec.target]
@@ -66,6 +61,14 @@ def prepare(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     except Rejected as problem:
         return {"violations": list(problem.violations)}
     return _write(checked, held_out, scratch)
+
+
+def fetch(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Download a remote dataset. Takes `location`, `scratch`; returns `path`."""
+    _tell(progress, "read", dataset=argument["location"])
+    path = Path(argument["scratch"]) / "remote"
+    download(argument["location"], path)
+    return {"path": str(path)}
 
 
 def tests(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:

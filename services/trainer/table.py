@@ -1,8 +1,6 @@
-"""Reads CSV or Parquet from a path or any fsspec URI into a frame, or says why that cannot be done."""
+"""Gets CSV or Parquet from a path or any fsspec URI into a frame, or says why that cannot be done."""
 
 import shutil
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,36 +10,28 @@ import pyarrow.parquet as pq
 from services.trainer.schema import Rejected
 
 MAGIC = b"PAR1"
-RETRY_SECONDS = (0.5, 2.0, 8.0)
-"""Between attempts to read a remote URI."""
 
 
-def read(
-    location: str,
-    name: str,
-    scratch: Path,
-    *,
-    retrying: Callable[[str], None] = lambda _: None,
-    delays: Sequence[float] = RETRY_SECONDS,
-) -> pd.DataFrame:
-    """All rows at `location`.
+def download(uri: str, to: Path) -> None:
+    """Copy what any fsspec URI names to a local file; each protocol raises errors of its own."""
+    import fsspec  # only a remote dataset needs it
+
+    with fsspec.open(uri, "rb") as source, to.open("wb") as file:
+        shutil.copyfileobj(source, file)
+
+
+def read(location: str, name: str) -> pd.DataFrame:
+    """All rows of a local file.
 
     Args:
-        location: a local path, or a URI that fsspec understands.
+        location: a path or a file:// URI.
         name: what to call the dataset in messages.
-        scratch: folder for a local copy of what is remote.
-        retrying: told why another attempt at something remote is made.
-        delays: seconds before each of those attempts.
 
     Raises:
         Rejected: it is missing, unreadable, cut short, or has no rows.
     """
-    path = Path(location.removeprefix("file://"))
-    if "://" in location and not location.startswith("file://"):
-        path = scratch / "remote"
-        _download(location, name, path, retrying, delays)
     try:
-        frame = _read_file(path, name)
+        frame = _read_file(Path(location.removeprefix("file://")), name)
     except FileNotFoundError:
         raise Rejected(f"dataset {name} does not exist") from None
     except OSError as error:
@@ -49,26 +39,6 @@ def read(
     if frame.empty:
         raise Rejected(f"dataset {name} has no rows")
     return frame
-
-
-def _download(uri: str, name: str, to: Path, retrying: Callable[[str], None], delays: Sequence[float]) -> None:
-    import fsspec  # only a remote dataset needs it
-
-    for delay in (*delays, None):
-        try:
-            with fsspec.open(uri, "rb") as source, to.open("wb") as file:
-                shutil.copyfileobj(source, file)
-            return
-        except (ImportError, ValueError) as error:
-            raise Rejected(f"dataset {name} cannot be read: {error}") from None
-        except Exception as error:  # noqa: BLE001  each protocol has its own errors, and all may pass
-            if delay is None:
-                attempts = len(delays) + 1
-                raise Rejected(
-                    f"dataset {name} could not be read in {attempts} attempts: {type(error).__name__}: {error}"
-                ) from None
-            retrying(f"{type(error).__name__}: {error}")
-            time.sleep(delay)
 
 
 def _read_file(path: Path, name: str) -> pd.DataFrame:

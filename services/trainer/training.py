@@ -13,7 +13,7 @@ from contracts.data import ColumnProfile, Environment, Profile
 from contracts.events import ModelTrained
 from contracts.project import BadSpec, ModelSpec
 from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
-from services.forks import Forks
+from services.forks import Forks, JobFailed
 from services.trainer.domain import NO_DATASET, dataset_of, named, read_spec
 from services.trainer.failures import BadProject, ProjectTestsFailed, explained
 from services.trainer.schema import Rejected, Schema
@@ -21,6 +21,10 @@ from services.trainer.settings import Settings
 from services.worker import log
 
 JOBS = "services.trainer.job"
+RETRY_SECONDS = (0.5, 2.0, 8.0)
+"""Between attempts to read a remote dataset."""
+HOPELESS = ("ImportError", "ModuleNotFoundError", "ValueError")
+"""An unknown protocol, or one whose package is not installed."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,8 @@ class _Steps:
 
     async def _prepare(self, location: str, name: str, schema: Schema | None) -> Mapping[str, Any]:
         known = schema.model_dump() if schema else None
+        if "://" in location and not location.startswith("file://"):
+            location = await self._download(location, name)
         with explained("reading the data", "TRAINER_READ_SECONDS", self._settings.memory):
             data = await self._run(
                 "prepare",
@@ -180,6 +186,18 @@ class _Steps:
         if "violations" in data:
             raise Rejected(*data["violations"])
         return data
+
+    async def _download(self, uri: str, name: str) -> str:
+        """A local copy of a remote dataset; networks are given a few chances."""
+        for delay in (*RETRY_SECONDS, None):
+            try:
+                return str((await self._run("fetch", self._settings.read_seconds, location=uri))["path"])
+            except JobFailed as error:
+                if delay is None or error.kind in HOPELESS:
+                    raise Rejected(f"dataset {name} cannot be read: {error}") from None
+                log.warning("the dataset will be read again", error=str(error), seconds=delay)
+                await asyncio.sleep(delay)
+        raise AssertionError("the last attempt returns or raises")
 
     async def _test(self) -> None:
         if not (self._project.folder / "tests").is_dir():

@@ -93,7 +93,7 @@ class Deployment:
 
     @property
     def servers(self) -> list[Server]:
-        return [Server.model_validate_json(file.read_text()) for file in self.home.glob("servers/*/*/server.json")]
+        return [Server.model_validate_json(file.read_text()) for file in self.home.glob("servers/*/server.json")]
 
     def server(self, number: int) -> Server:
         (found,) = [server for server in self.servers if server.version == version(number)]

@@ -1,8 +1,11 @@
 """Real children: what good and bad projects and data do in them. No bus."""
 
 import asyncio
+import functools
+import http.server
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -311,6 +314,38 @@ async def test_data_that_cannot_be_trained_on(bench: Bench, tmp_path: Path, name
     with pytest.raises(Rejected) as rejected:
         await bench.train(made)
     assert said in str(rejected.value)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """URL of the folder that the test's files are in."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_a_remote_dataset(bench: Bench, tmp_path: Path, data: Path, served: str) -> None:
+    trained, _ = await bench.train(project(tmp_path, None, "name: m\ntarget: label\n"), f"{served}/{data.name}")
+    assert trained.metrics["accuracy"] > 0.8
+
+
+async def test_a_remote_dataset_that_is_not_there_is_tried_again_first(
+    bench: Bench, tmp_path: Path, served: str
+) -> None:
+    with pytest.raises(Rejected) as rejected:
+        await bench.train(project(tmp_path), f"{served}/none.csv")
+    assert "none.csv cannot be read: FileNotFoundError" in str(rejected.value.violations)
+
+
+async def test_an_unknown_protocol_says_so(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(Rejected) as rejected:
+        await bench.train(project(tmp_path), "ftpx://host/x.csv")
+    assert "Protocol not known: ftpx" in str(rejected.value.violations)
 
 
 async def test_text_where_numbers_were(bench: Bench, tmp_path: Path, data: Path) -> None:

@@ -12,7 +12,7 @@ FRAME = pd.DataFrame({"size": [1.5, 2.5, None], "colour": ["red", None, "blue"],
 
 
 def load(path: Path, name: str | None = None) -> pd.DataFrame:
-    return read(str(path), name or path.name, path.parent)
+    return read(str(path), name or path.name)
 
 
 def refusal(path: Path, name: str | None = None) -> str:
@@ -25,7 +25,7 @@ def refusal(path: Path, name: str | None = None) -> str:
 def test_parquet_is_known_by_its_content(tmp_path: Path, uri: bool) -> None:
     path = tmp_path / "an-artifact"
     FRAME.to_parquet(path)
-    pd.testing.assert_frame_equal(read(f"file://{path}" if uri else str(path), "data", tmp_path), FRAME)
+    pd.testing.assert_frame_equal(read(f"file://{path}" if uri else str(path), "data"), FRAME)
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -39,26 +39,6 @@ def test_a_saved_index_is_no_column(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     FRAME[FRAME["label"] == 0].to_parquet(path)
     assert list(load(path).columns) == ["size", "colour", "label"]
-
-
-def test_any_fsspec_uri(tmp_path: Path) -> None:
-    import fsspec
-
-    with fsspec.open("memory://data.csv", "w") as file:
-        FRAME.to_csv(file, index=False)
-    assert len(read("memory://data.csv", "memory://data.csv", tmp_path)) == 3
-
-
-def test_missing_remote_is_tried_again_first(tmp_path: Path) -> None:
-    reasons: list[str] = []
-    with pytest.raises(Rejected, match=r"memory://none.csv could not be read in 3 attempts: FileNotFoundError"):
-        read("memory://none.csv", "memory://none.csv", tmp_path, retrying=reasons.append, delays=(0, 0))
-    assert len(reasons) == 2
-
-
-def test_unknown_protocol_says_so(tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match="Protocol not known: ftpx"):
-        read("ftpx://host/x.csv", "ftpx://host/x.csv", tmp_path)
 
 
 def test_no_such_file(tmp_path: Path) -> None:
