@@ -205,13 +205,13 @@ class Rollout:
     async def _started(self, deployed: Deployed) -> Server:
         began = time.monotonic()
         server = await self._servers.start(deployed)
-        try:
+        async with contextlib.AsyncExitStack() as unchecked:
+            # Whatever happens, cancelled too: an unchecked server is not left behind.
+            unchecked.push_async_callback(self._end, server)
             await self._checks.ready(server)
             ready = time.monotonic()
             await self._checks.predictions(server, deployed.image.probe)
-        except BaseException:  # whatever it was, cancelled too: an unchecked server is not left behind
-            await self._end(server)
-            raise
+            unchecked.pop_all()
         self._servers.note_checked(server)
         self._ours.add((server.pid, server.started))
         log.info("checked", pid=server.pid, port=server.port, ready=ready - began, predictions=time.monotonic() - ready)
