@@ -39,14 +39,13 @@ class Environments:
         )
 
     async def resolve(self, requirements: Sequence[str]) -> Environment:
-        """The environment for a project's extra requirements; the base one when there are none.
+        """The environment for a project's extra requirements; without any, the base one.
 
         Raises:
             BadRequirements: there is no set of versions that fits.
         """
-        if not requirements:
-            return self.base
-        lock = await self._lock(tuple(sorted(requirements)))
+        # The base lock is kept too: after an upgrade its models still have an environment to be loaded in.
+        lock = await self._lock(tuple(sorted(requirements))) if requirements else BASE_LOCK
         ref = await self._artifacts.put(lock, TEXT)
         return Environment(python=self.base.python, lock=ref.sha256, requirements=tuple(requirements), locked=ref.uri)
 
@@ -68,7 +67,7 @@ class Environments:
             await self._make(folder, await self._artifacts.fetch(ref))
         return folder / "bin" / "python"
 
-    async def _lock(self, requirements: tuple[str, ...]) -> bytes:
+    async def _lock(self, requirements: tuple[str, ...]) -> Path:
         """Compile once per set of requirements: a later release of a package does not move what is known."""
         wanted = "\n".join(requirements) + "\n"
         key = hashlib.sha256(f"{self.base.lock}\n{platform.python_version()}\n{wanted}".encode()).hexdigest()
@@ -83,7 +82,7 @@ class Environments:
                     "--no-header", "--no-annotate", "--python", sys.executable,
                 )  # fmt: skip
                 locked.replace(known)
-        return known.read_bytes()
+        return known
 
     async def _make(self, folder: Path, lock: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

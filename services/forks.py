@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
-import tempfile
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,19 +133,20 @@ class Forks:
 
 
 class _Template:
-    """One warm process and the socket it takes jobs on."""
+    """One warm process, and the socket that jobs' connections are handed over on."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: tempfile.TemporaryDirectory[str]) -> None:
-        self._process, self._folder = process, folder
+    def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
+        self._process, self._control = process, control
 
     @classmethod
     async def start(cls, python: Path, preload: Sequence[str]) -> "_Template":
-        folder = tempfile.TemporaryDirectory(prefix="belt-")
-        process = await asyncio.create_subprocess_exec(
-            str(python), "-m", "services.template", _socket(folder),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=_environ(preload), cwd=ROOT,
-        )  # fmt: skip
-        template = cls(process, folder)
+        control, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                str(python), "-m", "services.template",
+                stdin=theirs.fileno(), stdout=asyncio.subprocess.PIPE, env=_environ(preload), cwd=ROOT,
+            )  # fmt: skip
+        template = cls(process, control)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(template.close)  # unless it gets warm
             assert process.stdout is not None
@@ -160,7 +161,10 @@ class _Template:
         return self._process.returncode is None
 
     async def run(self, request: dict[str, Any], progress: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
-        reader, writer = await asyncio.open_unix_connection(_socket(self._folder), limit=LINE_BYTES)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [b"j"], [theirs.fileno()])
+        reader, writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_BYTES)
         try:
             writer.write(json.dumps(request).encode() + b"\n")
             await writer.drain()
@@ -171,14 +175,12 @@ class _Template:
                 await writer.wait_closed()
 
     async def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._control.close()
         try:
             await asyncio.wait_for(self._process.wait(), 2)
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
-        self._folder.cleanup()
 
 
 async def _outcome(reader: asyncio.StreamReader, progress: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
@@ -210,10 +212,6 @@ def _environ(preload: Sequence[str]) -> dict[str, str]:
     # Our code comes from this installation, packages from the environment's own.
     ours = {"PYTHONPATH": str(ROOT), "BENTOML_DO_NOT_TRACK": "True", "BELT_PRELOAD": " ".join(preload)}
     return {**os.environ, **ours}
-
-
-def _socket(folder: tempfile.TemporaryDirectory[str]) -> str:
-    return f"{folder.name}/jobs"
 
 
 def _ignore(_: Mapping[str, Any]) -> None:

@@ -1,10 +1,10 @@
-"""The warm process that jobs are forked from: `python -m services.template SOCKET`, modules in BELT_PRELOAD.
+"""The warm process that jobs are forked from: `python -m services.template`, modules in BELT_PRELOAD.
 
-It imports the modules once and then does nothing but fork. Each connection to its socket is one job: a line with
-`{"job": "module:function", "argument": {…}, "memory": bytes|null}` comes in, lines with `progress`, then `result` or
-`error`, and at last `exit` go out. Between this process and the job stands a sitter that does no work: it kills the
-job's whole process group when the other end of the connection is closed, and reports how the job ended.
-It lives as long as its standard input is open, so that it never outlives the worker that started it.
+It imports the modules once and then does nothing but fork. Its standard input is a socket; each connection that is
+handed over on it is one job: a line with `{"job": "module:function", "argument": {…}, "memory": bytes|null}` comes in,
+lines with `progress`, then `result` or `error`, and at last `exit` go out. Between this process and the job stands a
+sitter that does no work: it kills the job's whole process group when the other end of the connection is closed, and
+reports how the job ended. When the worker that started it is gone, standard input is closed and so it ends.
 """
 
 import contextlib
@@ -25,23 +25,21 @@ OUTPUT_TAIL = 8000
 """Characters of a job's own output that are reported."""
 
 
-def main(path: str, modules: list[str]) -> None:
-    """Serve jobs on a Unix socket at `path` until standard input is closed."""
+def main(modules: list[str]) -> None:
+    """Fork a job for every connection that comes, until standard input is closed."""
     for module in modules:
         importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker decides what ends
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # sitters are reaped by the kernel
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
-        listening.listen()
+    with socket.socket(fileno=os.dup(0)) as control:
         print("warm", flush=True)
         while True:
-            ready, _, _ = select.select([listening.fileno(), 0], [], [])
-            if 0 in ready:
+            _, handed, _, _ = socket.recv_fds(control, 1, 1)
+            if not handed:
                 return
-            connection, _ = listening.accept()
+            connection = socket.socket(fileno=handed[0])
             if os.fork() == 0:
-                listening.close()
+                control.close()
                 _sit(connection)
             connection.close()
 
@@ -115,4 +113,4 @@ def _tail(output: int) -> str:
 
 if __name__ == "__main__":
     # Not arguments: a command line that names services.<room> is a worker's.
-    main(sys.argv[1], os.environ["BELT_PRELOAD"].split())
+    main(os.environ["BELT_PRELOAD"].split())

@@ -1,7 +1,9 @@
 """Hand-written stand-ins for what is beyond the process, and a way to hand a worker one event."""
 
 import hashlib
+import shutil
 import tempfile
+import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +25,7 @@ class MemoryArtifacts:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="belt-test-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
         content = data if isinstance(data, bytes) else data.read_bytes()  # tiny files

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from services.environments import BadRequirements, Environments
+from contracts.artifact import TEXT
+from contracts.data import Environment
+from services.environments import BadRequirements, Environments, _uv
 from services.forks import Forks, JobFailed, JobKilled, JobTimedOut
 from tests.fakes import MemoryArtifacts
 from tests.waiting import eventually, until
@@ -132,7 +134,7 @@ asyncio.run(main())
 
 async def test_an_extra_requirement_gets_an_environment_of_its_own(forks: Forks) -> None:
     environments = forks.environments
-    assert await environments.resolve([]) == environments.base
+    assert (await environments.resolve([])).lock == environments.base.lock
     extra = await environments.resolve(["humanize"])
     assert extra.lock != environments.base.lock
     assert await environments.resolve(["humanize"]) == extra
@@ -143,6 +145,25 @@ async def test_an_extra_requirement_gets_an_environment_of_its_own(forks: Forks)
 
     found = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == sklearn.__version__
+
+
+async def test_models_of_an_older_installation_keep_their_environment(home: Path) -> None:
+    artifacts = MemoryArtifacts()
+    older = home / "serving.txt"
+    older.write_text((await _lock_of("humanize", home)).read_text())
+    environments = Environments(home / "envs", artifacts)
+    ref = await artifacts.put(older, TEXT)
+    environment = Environment(python=environments.base.python, lock=ref.sha256, locked=ref.uri)
+    python = await environments.python(environment)
+    assert subprocess.run([str(python), "-c", "import humanize"], check=False).returncode == 0
+
+
+async def _lock_of(package: str, folder: Path) -> Path:
+    """A small lock, as an older installation might have had."""
+    locked, wanted = folder / "locked.txt", folder / "wanted.in"
+    wanted.write_text(package)
+    await _uv("pip", "compile", str(wanted), "-o", str(locked), "--generate-hashes", "--no-header")
+    return locked
 
 
 async def test_a_requirement_that_is_not_to_be_had_is_named(forks: Forks) -> None:
