@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from contracts.events import ModelName, Task
 
@@ -40,6 +40,11 @@ class Condition(BaseModel):
     operator: Literal["<", "<=", ">", ">="]
     number: float
     tolerance: float | None = None
+
+    @model_serializer
+    def _as_text(self) -> str:
+        # Conditions are read from their text, so that is what a spec is written with.
+        return self.text
 
 
 def condition(text: object) -> Condition:

@@ -1,6 +1,6 @@
 import pytest
 
-from contracts.project import BadSpec, condition, parse
+from contracts.project import BadSpec, ModelSpec, condition, parse
 
 GOOD = """\
 name: digits
@@ -53,6 +53,14 @@ def test_default_gate_compares_with_the_champion(task: str, metric: str) -> None
 def test_what_is_wrong_is_named_with_its_line(text: str, says: str) -> None:
     with pytest.raises(BadSpec, match=says):
         parse(text)
+
+
+@pytest.mark.parametrize("text", [GOOD, "name: a\ntarget: y\n"])
+def test_a_spec_is_read_back_as_it_was_written(text: str) -> None:
+    spec = parse(text)
+    assert ModelSpec.model_validate(spec.model_dump()) == spec
+    assert ModelSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert spec.model_dump()["gate"]["conditions"] == tuple(c.text for c in spec.gate.conditions)
 
 
 @pytest.mark.parametrize("text", ["r2>=0.5", " mae < 3 ", "f1 - champion > -.5", "rmse <= 1e3 +/- 2.5"])
