@@ -5,7 +5,7 @@ from typing import Protocol
 
 from contracts.artifact import BENTO
 from contracts.events import ModelApproved
-from services.artifacts import Artifacts
+from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
 from services.builder.domain import Image
 
 
@@ -33,7 +33,8 @@ class PackedBentos:
 
     async def find(self, event: ModelApproved) -> Image | None:
         try:
-            return Image.model_validate_json(self._note(event).read_bytes())
+            image = Image.model_validate_json(self._note(event).read_bytes())
+            return image if await self._is_stored(image) else None
         except FileNotFoundError:
             return None
 
@@ -46,6 +47,17 @@ class PackedBentos:
         partial.write_text(image.model_dump_json())
         partial.replace(note)
         return image
+
+    async def _is_stored(self, image: Image) -> bool:
+        """Whether the store has the image: the note is only this machine's word for it."""
+        if image.artifact is None:
+            return False
+        try:
+            # Put again: what the store has lost and the local cache still has goes back, else nothing happens.
+            await self._artifacts.put(await self._artifacts.fetch(image.artifact), BENTO)
+        except (ArtifactMissing, ArtifactCorrupt):
+            return False
+        return True
 
     def _note(self, event: ModelApproved) -> Path:
         # The artifact is part of the name: a version approved again after a changed event is not the same image.

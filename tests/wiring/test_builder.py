@@ -9,6 +9,7 @@ import pytest
 from contracts.artifact import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
 from contracts.data import ColumnProfile, Environment, Feature, Probe, Profile, Promise, Verdict
 from contracts.events import BuildFailed, ImagePushed, ModelApproved
+from services.artifacts import FsspecArtifacts
 from services.builder.app import create_app
 from services.builder.packed import PackedBentos
 from services.builder.settings import Settings
@@ -85,6 +86,32 @@ async def test_the_same_version_is_built_once(bentos: FakeBentos, home: Path) ->
     (again,) = await deliver(builder(bentos, artifacts, home), APPROVED, ce_id="2")
     assert first == again
     assert bentos.built == ["7-aaaaaaaa"]
+
+
+async def test_an_image_that_the_store_lost_is_built_again(bentos: FakeBentos, home: Path) -> None:
+    artifacts = MemoryArtifacts()
+    (first,) = await deliver(builder(bentos, artifacts, home), APPROVED, ce_id="1")
+    assert isinstance(first, ImagePushed)
+    assert first.artifact
+    (artifacts.folder / first.artifact.sha256).unlink()
+    (again,) = await deliver(builder(bentos, artifacts, home), APPROVED, ce_id="2")
+    assert isinstance(again, ImagePushed)
+    assert again.artifact
+    assert (await artifacts.fetch(again.artifact)).exists()
+    assert bentos.built == ["7-aaaaaaaa"] * 2
+
+
+async def test_an_image_that_only_the_cache_still_has_goes_back_into_the_store(bentos: FakeBentos, home: Path) -> None:
+    store, cache = home / "store", home / "cache"
+    cache.mkdir()
+    images = PackedBentos(FsspecArtifacts(f"file://{store}", cache), home / "builds")
+    (home / "bento.tar").write_text("a bento")
+    made = await images.make(APPROVED, home / "bento.tar")
+    assert await images.find(APPROVED) == made
+    (lost,) = store.iterdir()
+    lost.unlink()
+    assert await images.find(APPROVED) == made
+    assert lost.read_text() == "a bento"
 
 
 async def test_what_bentoml_refuses_fails_at_once(bentos: FakeBentos, home: Path) -> None:
