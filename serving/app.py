@@ -98,11 +98,13 @@ class Serving:
         answers = await self.batcher.predict(rows)
         seconds = time.perf_counter() - started
         ids = self._ids.take(len(rows))
+        answer = Answer(render(self.manifest.model, self.manifest.version, ids, answers))
+        # Only now: a prediction that nobody can be given is not logged either.
         if not asked.probe:
             self.log.add(Answered(ids, rows, answers, round(seconds * 1000, 3)))
         self.metrics.rows.inc(len(rows))
         self.metrics.latency.observe(seconds)
-        return Answer(render(self.manifest.model, self.manifest.version, ids, answers))
+        return answer
 
     async def feedback(self, asked: Asked) -> Answer:
         """POST /feedback: accepted means that the bus has it."""
@@ -161,11 +163,18 @@ class _Ids:
 
 
 def render(model: str, version: str, ids: Sequence[str], answers: Answers) -> bytes:
-    """The answer's JSON; what is not finite becomes null."""
+    """The answer's JSON; what is not finite becomes null.
+
+    Raises:
+        ModelFailed: the model gave something that JSON has no word for.
+    """
     predictions: list[dict[str, object]] = [
         {"id": id, "prediction": value} for id, value in zip(ids, answers.prediction, strict=True)
     ]
     if answers.probabilities is not None:
         for prediction, shares in zip(predictions, answers.probabilities, strict=True):
             prediction["probabilities"] = shares
-    return to_json({"model": model, "version": version, "predictions": predictions}, inf_nan_mode="null")
+    try:
+        return to_json({"model": model, "version": version, "predictions": predictions}, inf_nan_mode="null")
+    except ValueError as error:
+        raise ModelFailed(error) from error

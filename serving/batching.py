@@ -4,7 +4,6 @@ Nothing waits for company. While the model's thread is busy requests gather; whe
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,8 +38,6 @@ class Batcher:
         self._rows = 0
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.batches = 0
-        self.seconds = 0.0
 
     async def predict(self, rows: Sequence[Row]) -> Answers:
         """The model's answers to `rows`.
@@ -79,11 +76,8 @@ class Batcher:
         return jobs
 
     async def _together(self, jobs: list[_Job]) -> None:
-        started = time.perf_counter()
         done = asyncio.wrap_future(self._thread.submit(self._answer, [row for job in jobs for row in job.rows]))
         await asyncio.wait([done])
-        self.batches += 1
-        self.seconds += time.perf_counter() - started
         error = done.exception()
         if error is None:
             _hand_out(jobs, done.result())

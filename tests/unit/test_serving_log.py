@@ -1,5 +1,9 @@
+import asyncio
 import json
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,13 +11,15 @@ from contracts.data import Feature
 from contracts.events import Predictions
 from contracts.manifest import Manifest
 from serving.bus import BusAway
-from serving.log import Answered, PredictionLog, encode
+from serving.log import LARGEST, Answered, PredictionLog, encode
 from serving.metrics import Metrics
 from serving.model import Answers
 from serving.trouble import Trouble
 from tests.unit.serving_model import ROW, manifest
+from tests.waiting import eventually
 
 NAMES = tuple(ROW)
+NATS_CONF = Path(__file__).resolve().parents[2] / "infra" / "nats.conf"
 
 
 class FakeBus:
@@ -120,6 +126,35 @@ async def test_a_big_request_becomes_events_that_the_bus_takes() -> None:
     await written.send(bus)  # type: ignore[arg-type]
     assert bus.rows() == ids
     assert max(len(body) for _, body, _ in bus.taken) < 1024 * 1024
+
+
+async def test_what_cannot_be_encoded_is_counted_and_the_rest_arrives() -> None:
+    bus, (written, metrics) = FakeBus(), log()
+    task = asyncio.create_task(written.pack_forever(0.001))
+    strange: list[Any] = [object(), 1, "\ud800", 2]
+    written.add(Answered(["a", "b", "c", "d"], [ROW] * 4, Answers(strange), 1.0))
+    written.add(Answered(["e", "f"], [ROW] * 2, Answers([3, 4], [[0.5, 0.5], [object(), 1.0]]), 1.0))  # type: ignore[list-item]
+    await eventually(lambda: _all_dealt_with(written, metrics, 3))
+    written.add(answered(2, 7))
+    await eventually(lambda: _all_packed(written, 5))
+    await written.send(bus)  # type: ignore[arg-type]
+    task.cancel()
+    assert [id.rsplit(".")[-1] for id in bus.rows()] == ["b", "d", "e", "7", "8"]
+
+
+async def _all_dealt_with(written: PredictionLog, metrics: Metrics, lost: int) -> bool:
+    return dropped(metrics) == lost
+
+
+async def _all_packed(written: PredictionLog, rows: int) -> bool:
+    return written.waiting == rows and not written._fresh
+
+
+def test_the_bus_takes_the_largest_event() -> None:
+    found = re.search(r"^max_payload: (\d+)MB$", NATS_CONF.read_text(), re.MULTILINE)
+    assert found
+    assert LARGEST < 1024 * 1024 - 4096  # any NATS server takes it, with its headers
+    assert int(found[1]) * 10**6 > LARGEST
 
 
 async def test_equal_errors_become_one_line_with_a_count() -> None:
