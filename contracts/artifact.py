@@ -23,7 +23,6 @@ class ArtifactRef(BaseModel):
 PARQUET = "application/vnd.apache.parquet"
 CSV = "text/csv"
 TAR_GZ = "application/gzip"
-TAR = "application/x-tar"
 JOBLIB = "application/x-joblib"
 BENTO = "application/vnd.bentoml.bento+tar"
 HTML = "text/html"

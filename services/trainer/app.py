@@ -1,6 +1,6 @@
 """data.pushed, drift.detected → trainer → model.trained, data.rejected, training.failed."""
 
-import asyncio
+from collections.abc import Sequence
 
 from contracts.envelope import Envelope, version_of
 from contracts.events import DataPushed, DataRejected, DriftDetected, Event, TrainingFailed
@@ -12,13 +12,20 @@ from services.trainer.domain import UNKNOWN_MODEL, named, newest, replaces
 from services.trainer.failures import BadProject
 from services.trainer.schema import Rejected, Schema
 from services.trainer.settings import Settings
-from services.trainer.training import JOBS, Opened, Order, Training
+from services.trainer.training import JOBS, RETRY_SECONDS, Opened, Order, Training
 from services.worker import Worker, log
 
 
-def create_app(worker: Worker, artifacts: Artifacts, registry: Registry, forks: Forks, settings: Settings) -> None:
-    """Subscribe the trainer's handlers."""
-    training = Training(artifacts, forks, settings)
+def create_app(
+    worker: Worker,
+    artifacts: Artifacts,
+    registry: Registry,
+    forks: Forks,
+    settings: Settings,
+    delays: Sequence[float] = RETRY_SECONDS,
+) -> None:
+    """Subscribe the trainer's handlers; `delays` lie between the attempts to read a remote dataset."""
+    training = Training(artifacts, forks, settings, delays)
 
     @worker.on(DataPushed)
     async def push(event: DataPushed, about: Envelope) -> list[Event]:
@@ -28,7 +35,7 @@ def create_app(worker: Worker, artifacts: Artifacts, registry: Registry, forks: 
             return [_rejected(event, named(event.dataset, None), UNKNOWN_MODEL.format(model=event.model))]
         opened = await training.open(project.archive, event.model)
         if replaces(project, known):
-            await registry.put_project(project)
+            await registry.put_project(project, known)
         schema = Schema.model_validate(project.data_schema) if project.data_schema else None
         order = Order(event.model, _version(about), event.commit or project.commit, event.dataset, schema)
         return await train(order, opened, event, learn=schema is None)
@@ -37,12 +44,11 @@ def create_app(worker: Worker, artifacts: Artifacts, registry: Registry, forks: 
     async def retrain(event: DriftDetected, about: Envelope) -> list[Event]:
         if event.action != "retrain":
             return []
-        live = await registry.live(event.model)
-        version = live.version if live else event.version
-        champion = await registry.candidate(event.model, version)
-        if champion is None:
-            raise BadProject(f"version {version} is not in the registry, so its project cannot be trained again")
-        was = champion.trained
+        # The rows that came with the event are those of the version that was watched; another may be live by now.
+        watched = await registry.candidate(event.model, event.version)
+        if watched is None:
+            raise BadProject(f"version {event.version} is not in the registry, so its project cannot be trained again")
+        was = watched.trained
         opened = await training.open(was.project, event.model)
         dataset = event.dataset or was.dataset
         order = Order(event.model, _version(about), was.commit, dataset, Schema.of(was.features, was.target))
@@ -63,7 +69,8 @@ async def _keep(registry: Registry, model: str, opened: Opened, schema: Schema) 
     """Keep the learned schema, unless another project was pushed meanwhile."""
     newest_now: Project | None = await registry.project(model)
     if newest_now and newest_now.archive.sha256 == opened.archive.sha256:
-        await registry.put_project(newest_now.model_copy(update={"data_schema": schema.model_dump()}))
+        learned = newest_now.model_copy(update={"data_schema": schema.model_dump()})
+        await registry.put_project(learned, newest_now)
 
 
 def _rejected(event: Event, dataset: str, *violations: str) -> DataRejected:
@@ -81,11 +88,7 @@ def main() -> None:
     forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=(JOBS,))
     create_app(worker, artifacts, Registry(worker.bus), forks, settings)
 
-    async def stay_warm() -> None:
-        await forks.warm()
-        await asyncio.Event().wait()
-
-    worker.background(stay_warm)
+    worker.background(forks.stay_warm)
     worker.on_close(forks.close)
     worker.run()
 

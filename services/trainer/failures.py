@@ -9,6 +9,8 @@ from services.worker import Permanent
 OWN = frozenset({"NoEstimator"})
 """Errors of ours that say all there is to know."""
 TAIL_LINES = 40
+TAIL_CHARACTERS = 8000
+"""An event carries the message, and one line of output can be as long as it likes."""
 
 
 class BadProject(Permanent):
@@ -71,4 +73,4 @@ def _failure(step: str, memory: int, error: JobFailed) -> Permanent:
 
 
 def _tail(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-TAIL_LINES:])
+    return "\n".join(text.strip().splitlines()[-TAIL_LINES:])[-TAIL_CHARACTERS:]

@@ -30,9 +30,6 @@ from services.trainer.table import download, read
 
 Progress = Callable[[dict[str, Any]], None]
 STEPS = ("read", "check", "tests", "fit", "save")
-with contextlib.suppress(ImportError):  # not in an environment with extra requirements, see `tests`
-    pass
-
 BEAT_SECONDS = 1.0
 """Between signs of life of a long fit."""
 RECENT_ROWS = 30

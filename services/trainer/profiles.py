@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from contracts.data import ColumnProfile, Feature, FeatureType
+from contracts.data import ColumnProfile, FeatureType
 
 BINS = 10
 CATEGORIES = 50
@@ -20,12 +20,6 @@ def profile(name: str, values: pd.Series[Any], type: FeatureType) -> ColumnProfi
     if type in ("number", "integer"):
         return _numeric(name, present.to_numpy(dtype="float64"), missing)
     return _categorical(name, present, missing)
-
-
-def labels(name: str, values: Any, target: Feature, task: str) -> ColumnProfile:
-    """Predictions: numbers of a regression by bins, labels of a classifier each by itself."""
-    type: FeatureType = "number" if task == "regression" else "string"
-    return profile(name, pd.Series(values, name=target.name), type)
 
 
 def _numeric(name: str, values: Any, missing: int) -> ColumnProfile:

@@ -3,7 +3,8 @@
 import asyncio
 import importlib.util
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from contracts.data import ColumnProfile, Environment, Profile
 from contracts.events import ModelTrained
 from contracts.project import BadSpec, ModelSpec
 from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
-from services.forks import Forks, JobFailed
+from services.forks import Forks, JobFailed, JobKilled, JobTimedOut
 from services.trainer.domain import NO_DATASET, dataset_of, named, read_spec
 from services.trainer.failures import BadProject, ProjectTestsFailed, explained
 from services.trainer.schema import Rejected, Schema
@@ -50,8 +51,10 @@ class Order:
 class Training:
     """Trains in forks; keeps what comes out in the artifact store."""
 
-    def __init__(self, artifacts: Artifacts, forks: Forks, settings: Settings) -> None:
-        self._artifacts, self._forks, self._settings = artifacts, forks, settings
+    def __init__(
+        self, artifacts: Artifacts, forks: Forks, settings: Settings, delays: Sequence[float] = RETRY_SECONDS
+    ) -> None:
+        self._artifacts, self._forks, self._settings, self._delays = artifacts, forks, settings, delays
 
     async def open(self, archive: ArtifactRef, model: str) -> Opened:
         """The project in an archive.
@@ -82,7 +85,7 @@ class Training:
         scratches = self._settings.home.resolve() / "scratch"
         scratches.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=scratches) as scratch:
-            steps = _Steps(self._forks, self._settings, environment, project, Path(scratch))
+            steps = _Steps(self._forks, self._settings, environment, project, Path(scratch), self._delays)
             data = await steps.prepare_and_test(location, named(order.dataset, project.spec), order.schema)
             fitted = await steps.fit(data["features"])
             return await self._trained(order, project, environment, Path(scratch), data, fitted)
@@ -147,12 +150,17 @@ class _Steps:
     """The child jobs of one training."""
 
     def __init__(
-        self, forks: Forks, settings: Settings, environment: Environment, project: Opened, scratch: Path
+        self,
+        forks: Forks,
+        settings: Settings,
+        environment: Environment,
+        project: Opened,
+        scratch: Path,
+        delays: Sequence[float],
     ) -> None:
         self._forks, self._settings, self._environment = forks, settings, environment
-        self._project = project
-        # The gate is not the trainer's, and a condition reads its text, not its parts.
-        spec = project.spec.model_dump(mode="json", exclude={"gate"})
+        self._project, self._delays = project, delays
+        spec = project.spec.model_dump(mode="json")
         self._common = {"spec": spec, "project": str(project.folder), "scratch": str(scratch)}
 
     async def prepare_and_test(self, location: str, name: str, schema: Schema | None) -> Mapping[str, Any]:
@@ -188,12 +196,16 @@ class _Steps:
         return data
 
     async def _download(self, uri: str, name: str) -> str:
-        """A local copy of a remote dataset; networks are given a few chances."""
-        for delay in (*RETRY_SECONDS, None):
+        """A local copy of a remote dataset; networks are given a few chances, which share the time there is."""
+        ends = time.monotonic() + self._settings.read_seconds
+        for delay in (*self._delays, None):
             try:
-                return str((await self._run("fetch", self._settings.read_seconds, location=uri))["path"])
-            except JobFailed as error:
-                if delay is None or error.kind in HOPELESS:
+                return str((await self._run("fetch", max(0.0, ends - time.monotonic()), location=uri))["path"])
+            except JobTimedOut:
+                limit = f"{self._settings.read_seconds:g} s (TRAINER_READ_SECONDS)"
+                raise Rejected(f"dataset {name} cannot be read: it did not arrive within {limit}") from None
+            except (JobFailed, JobKilled) as error:
+                if delay is None or getattr(error, "kind", "") in HOPELESS:
                     raise Rejected(f"dataset {name} cannot be read: {error}") from None
                 log.warning("the dataset will be read again", error=str(error), seconds=delay)
                 await asyncio.sleep(delay)

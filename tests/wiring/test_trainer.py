@@ -36,7 +36,7 @@ FITTED = {"metrics": {"accuracy": 0.9}, "classes": [0, 1], "prediction": {**COUN
 
 
 class Children:
-    """Answers each job as told, and writes the files that a real child would."""
+    """Answers each job as told (a list: one after the other), and writes the files that a real child would."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {
@@ -55,6 +55,8 @@ class Children:
         step = job.rsplit(":", 1)[1]
         self.asked[step], self.environment = argument, environment
         answer = self.answers[step]
+        if isinstance(answer, list):
+            answer = answer.pop(0)
         if isinstance(answer, Exception):
             raise answer
         for name in ("data.parquet", "test.parquet", "model.joblib"):
@@ -70,7 +72,7 @@ class Room:
         self.settings = Settings(home=home)
         self.worker = Worker("trainer", self.settings, failed=TrainingFailed, inbox=MemoryInbox())
         self.artifacts, self.registry, self.children = MemoryArtifacts(), MemoryRegistry(), Children()
-        create_app(self.worker, self.artifacts, self.registry, self.children, self.settings)  # type: ignore[arg-type]
+        create_app(self.worker, self.artifacts, self.registry, self.children, self.settings, delays=(0.0, 0.0))  # type: ignore[arg-type]
         self._projects = home / "projects"
 
     async def project(self, text: str = "name: m\ntarget: y\ndataset: data.csv\n", **files: str) -> ArtifactRef:
@@ -157,6 +159,31 @@ async def test_a_dataset_that_is_gone(room: Room) -> None:
     assert "nats://artifacts/gone is not in the store" in rejected.violations[0]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (JobFailed("ConnectionError", "reset by peer", "", ""), "reset by peer"),
+        (JobKilled(-9, ""), "signal 9"),
+        (JobTimedOut(5), "it did not arrive within 900 s (TRAINER_READ_SECONDS)"),
+    ],
+)
+async def test_a_remote_dataset_that_does_not_come(room: Room, outcome: Exception, said: str) -> None:
+    room.children.answers["fetch"] = outcome
+    (rejected,) = await room.push(dataset="s3://bucket/rows.csv")
+    assert isinstance(rejected, DataRejected)
+    assert rejected.dataset == "s3://bucket/rows.csv"
+    (violation,) = rejected.violations
+    assert violation.startswith("dataset s3://bucket/rows.csv cannot be read: ")
+    assert said in violation
+
+
+async def test_a_fetch_that_is_killed_once_is_tried_again(room: Room) -> None:
+    room.children.answers["fetch"] = [JobKilled(-9, ""), {"path": "/copy.csv"}]
+    (trained,) = await room.push(dataset="s3://bucket/rows.csv")
+    assert isinstance(trained, ModelTrained)
+    assert room.children.asked["prepare"]["location"] == "/copy.csv"
+
+
 async def test_no_dataset_at_all(room: Room) -> None:
     (rejected,) = await room.push(project=await room.project("name: m\ntarget: y\n"))
     assert isinstance(rejected, DataRejected)
@@ -227,6 +254,15 @@ async def test_a_training_that_fails(room: Room, outcome: Exception, error: str,
     assert said in failed.message
 
 
+async def test_what_a_child_said_is_told_within_bounds(room: Room) -> None:
+    said = "\n".join(["x" * 100_000] * 3) + "\nthe end"
+    room.children.answers["fit"] = JobFailed("ValueError", "no luck", said, "")
+    (failed,) = await room.push()
+    assert isinstance(failed, TrainingFailed)
+    assert failed.message.endswith("the end")
+    assert len(failed.message) <= 8100
+
+
 async def test_a_killed_child_is_tried_once_more(room: Room) -> None:
     room.children.answers["fit"] = JobKilled(-9, "")
     project = await room.project()
@@ -256,7 +292,7 @@ async def live_version(room: Room) -> ModelTrained:
         commit="old", metrics={}, environment=BASE, seed=7, seconds=1,
     )  # fmt: skip
     await room.registry.put_candidate(
-        Candidate(model="m", version=trained.version, run="r", generation=1, trained=trained, status="approved")
+        Candidate(model="m", version=trained.version, run="r", generation=1, trained=trained, status="approved"), None
     )
     live = Live(model="m", version=trained.version, image="i", url="u", target="local", order=1, run="r", since=0)
     await room.registry.put_live(live, None)
@@ -272,6 +308,16 @@ async def test_drift_retrains_the_live_versions_project_on_the_recent_rows(room:
     assert (trained.commit, trained.seed) == ("old", 7)
     assert room.children.asked["prepare"]["location"].endswith(recent.sha256)
     assert [c["name"] for c in room.children.asked["prepare"]["schema"]["columns"]] == ["x"]
+
+
+async def test_drift_retrains_what_was_watched_whatever_is_live_by_now(room: Room) -> None:
+    await live_version(room)
+    before = await room.registry.live("m")
+    assert before
+    await room.registry.put_live(before.model_copy(update={"version": "9-bbbbbbbb"}), before)
+    (trained,) = await deliver(room.worker, drift())
+    assert isinstance(trained, ModelTrained)
+    assert trained.seed == 7
 
 
 async def test_drift_that_only_alerts_trains_nothing(room: Room) -> None:
