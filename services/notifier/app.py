@@ -4,7 +4,8 @@ import asyncio
 import re
 from collections.abc import Sequence
 
-from contracts.envelope import Envelope
+from contracts import envelope
+from contracts.envelope import Envelope, Unreadable
 from contracts.events import (
     AlertRaised,
     BuildFailed,
@@ -40,9 +41,8 @@ def create_app(worker: Worker, channels: Channels, delays: Sequence[float] = RET
 
     @worker.on_raw("dlq.>")
     async def bury(raw: Raw, about: Envelope) -> list[Event]:
-        letter = read(raw)
-        # Its own troubles would otherwise go round for ever.
-        return [] if letter.consumer.startswith("notifier") else [await say(dead_letter(letter, about.id))]
+        raised = dead_letter(read(raw), about.id)
+        return [await say(raised)] if raised else []
 
     async def say(raised: AlertRaised) -> AlertRaised:
         log.info("alert", severity=raised.severity, title=raised.title, command=raised.command)
@@ -68,14 +68,26 @@ async def persist(channels: Channels, raised: AlertRaised, delays: Sequence[floa
 
 def read(raw: Raw) -> DeadLetter:
     """A dead letter by its headers; one that another program wrote there may lack them."""
-    model = raw.headers.get("ce-subject", "")
+    model, sequence = raw.headers.get("ce-subject", ""), raw.headers.get("dead-sequence", "")
+    subject = raw.headers.get("dead-subject") or raw.subject.removeprefix("dlq.")
     return DeadLetter(
         number=raw.sequence,
-        subject=raw.headers.get("dead-subject") or raw.subject.removeprefix("dlq."),
+        subject=subject,
+        sequence=int(sequence) if sequence.isdecimal() else None,
         consumer=raw.headers.get("dead-consumer") or "someone",
         reason=raw.headers.get("dead-reason") or "no reason is given",
         model=model if NAME.match(model) else UNKNOWN,
+        readable=_is_event(raw, subject),
     )
+
+
+def _is_event(raw: Raw, subject: str) -> bool:
+    """Whether the worker that gave it up could read it: it looked with the same eyes."""
+    try:
+        envelope.read(subject, raw.headers, raw.body, raw.sequence, raw.time)
+    except Unreadable:
+        return False
+    return True
 
 
 def main() -> None:

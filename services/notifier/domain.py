@@ -2,22 +2,35 @@
 
 from contracts.data import Frozen, Verdict
 from contracts.envelope import Envelope, version_of
-from contracts.events import AlertRaised, DataRejected, DriftDetected, Event, ModelRejected, StageFailed
+from contracts.events import EVENTS, AlertRaised, DataRejected, DriftDetected, Event, ModelRejected, StageFailed
+from contracts.topology import stream_of
 
 BODY = 4000
 """Characters of a message: chat services cut or refuse longer ones."""
 UNKNOWN = "unknown"
 """Name in alerts about messages that name no model."""
+STAGES = ("trainer", "evaluator", "builder", "deployer")
+"""Rooms that publish a <stage>.failed for every event they give up."""
 
 
 class DeadLetter(Frozen):
-    """A message that was given up; what its headers say."""
+    """A message that was given up."""
 
     number: int
+    """Where it is kept: its sequence in the stream DLQ."""
     subject: str
+    """What it was published on; `sequence` is its place in that subject's stream."""
+    sequence: int | None
     consumer: str
     reason: str
     model: str
+    readable: bool
+    """Whether it is an event; otherwise no worker ever got to handle it."""
+
+    @property
+    def service(self) -> str:
+        """The room that gave it up."""
+        return self.consumer.split("-", 1)[0]
 
 
 def alert(event: Event, about: Envelope) -> AlertRaised | None:
@@ -34,16 +47,30 @@ def alert(event: Event, about: Envelope) -> AlertRaised | None:
     return None
 
 
-def dead_letter(letter: DeadLetter, id: str) -> AlertRaised:
-    """The alert for a message that was given up."""
+def dead_letter(letter: DeadLetter, id: str) -> AlertRaised | None:
+    """The alert for a message that was given up, or None when another one tells of it."""
+    if letter.service == "notifier":
+        return None  # its own troubles would go round for ever
+    if letter.readable and letter.service in STAGES:
+        return None  # the stage that failed was published as well
     return AlertRaised(
         model=letter.model,
         severity="warning",
         title=f"A {letter.subject} was given up by {letter.consumer}",
-        body=_cut(f"{letter.reason}\n\nIt is kept as dead letter {letter.number} and can be sent again."),
+        body=_cut(f"{letter.reason}\n\nIt is kept as message {letter.number} of the stream DLQ."),
         about=id,
-        command=f"belt dlq show {letter.number}",
+        command=_after(letter),
     )
+
+
+def _after(letter: DeadLetter) -> str:
+    """What was wrong with it, or how to have it handled after all."""
+    kind = letter.subject if letter.subject in EVENTS else letter.subject.split(".", 1)[0]
+    if not letter.readable and kind in EVENTS:
+        return f"belt schema {kind}"
+    if letter.readable and letter.sequence is not None and stream_of(letter.subject) == "EVENTS":
+        return f"belt replay EVENTS:{letter.sequence}"
+    return f"belt logs --service {letter.service}"
 
 
 def _rejected(event: ModelRejected, about: Envelope) -> AlertRaised:

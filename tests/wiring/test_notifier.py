@@ -1,21 +1,37 @@
 """Events in, alerts out, through a real webhook."""
 
+import asyncio
 import json
+import shlex
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from belt.main import app
+from contracts import envelope
 from contracts.artifact import ArtifactRef
 from contracts.data import ConditionResult, Verdict, Window
 from contracts.envelope import run_of
-from contracts.events import AlertRaised, DataRejected, DriftDetected, Event, ModelRejected, TrainingFailed
-from services.notifier.app import create_app
+from contracts.events import (
+    AlertRaised,
+    BuildFailed,
+    DataRejected,
+    DeploymentFailed,
+    DriftDetected,
+    EvaluationFailed,
+    Event,
+    ModelRejected,
+    TrainingFailed,
+)
+from services.notifier.app import LISTENS, create_app
 from services.notifier.channels import Apprise, BadChannel
 from services.notifier.settings import Settings
 from services.worker import Worker
-from tests.fakes import MemoryInbox, deliver
+from tests.fakes import Delivered, MemoryInbox, deliver
 
 ARTIFACT = ArtifactRef(uri="memory://a", sha256="0" * 64, size=1, media_type="text/plain")
 REJECTED = ModelRejected(
@@ -33,6 +49,12 @@ REJECTED = ModelRejected(
     ),
 )
 WINDOW = Window(start=0, end=1, rows=500, labels=500, index=0)
+BAD_DATA = DataRejected(model="digits", dataset="d.csv", violations=("the target 'digit' is missing",))
+DRIFT = DriftDetected(
+    model="digits", version="7-0123abcd", kind="performance", action="retrain", window=WINDOW,
+    evidence={"accuracy": 0.7}, columns=("x0",),
+)  # fmt: skip
+FAILED = (TrainingFailed, EvaluationFailed, BuildFailed, DeploymentFailed)
 
 
 class Webhook:
@@ -132,33 +154,81 @@ async def test_a_url_that_makes_no_sense_is_named_without_its_secret() -> None:
 async def test_every_kind_of_trouble_has_its_command() -> None:
     worker = notifier()
     run = "0123456789abcdef"
-    bad = DataRejected(model="digits", dataset="d.csv", violations=("the target 'digit' is missing",))
-    raised = await only(worker, bad, ce_correlationid=run)
+    raised = await only(worker, BAD_DATA, ce_correlationid=run)
     assert raised.command == f"belt run {run}"
     assert "the target 'digit' is missing" in raised.body
     failed = TrainingFailed(model="digits", error="ProjectTestsFailed", message="x" * 9000, attempts=1)
     raised = await only(worker, failed, ce_correlationid=run)
     assert raised.command == f"belt logs {run}"
     assert len(raised.body) < 5000
-    drift = DriftDetected(
-        model="digits", version="7-0123abcd", kind="performance", action="retrain", window=WINDOW,
-        evidence={"accuracy": 0.7}, columns=("x0",),
-    )  # fmt: skip
-    raised = await only(worker, drift, ce_id="d", ce_source="bentobelt/monitor")
+    raised = await only(worker, DRIFT, ce_id="d", ce_source="bentobelt/monitor")
     assert raised.command == f"belt run {run_of('bentobelt/monitor', 'd', 'digits')}"
-    raised = await only(worker, drift.model_copy(update={"action": "alert", "kind": "data"}), ce_id="a")
+    raised = await only(worker, DRIFT.model_copy(update={"action": "alert", "kind": "data"}), ce_id="a")
     assert (raised.severity, raised.command) == ("warning", "belt trace digits:7-0123abcd")
 
 
-async def test_a_dead_letter_is_shown_and_its_own_are_not() -> None:
-    worker = notifier()
-    letter = {"Dead-Reason": "not JSON", "Dead-Subject": "data.pushed", "Dead-Consumer": "trainer-data-pushed"}
-    raised = await deliver(worker, b"{", "dlq.trainer-data-pushed.data.pushed", **letter)
-    assert isinstance(raised[0], AlertRaised)
-    assert raised[0].command == "belt dlq show 1"
-    assert (raised[0].model, "not JSON" in raised[0].body) == ("unknown", True)
-    own = letter | {"Dead-Consumer": "notifier-drift-detected"}
-    assert await deliver(notifier(), b"{", "dlq.notifier-drift-detected.drift.detected", **own) == []
+async def bury(consumer: str, subject: str, body: bytes, reason: str) -> Delivered:
+    headers = {"Dead-Reason": reason, "Dead-Subject": subject, "Dead-Consumer": consumer, "Dead-Sequence": "7"}
+    return await deliver(notifier(), body, f"dlq.{consumer}.{subject}", **headers)
+
+
+async def test_what_nobody_could_read_is_told_with_what_it_should_have_been() -> None:
+    (raised,) = await bury("trainer-data-pushed", "data.pushed", b"{", "the payload is not JSON")
+    assert isinstance(raised, AlertRaised)
+    assert raised.title == "A data.pushed was given up by trainer-data-pushed"
+    assert (raised.model, raised.command) == ("unknown", "belt schema data.pushed")
+    assert "the payload is not JSON" in raised.body
+    (raised,) = await bury("monitor-predictions-digits", "predictions.digits", b"[]", "an array")
+    assert isinstance(raised, AlertRaised)
+    assert raised.command == "belt schema predictions"
+
+
+async def test_its_own_dead_letters_do_not_go_round() -> None:
+    assert await bury("notifier-drift-detected", "drift.detected", b"{", "not JSON") == []
+
+
+@pytest.mark.parametrize("room", ["trainer", "evaluator", "builder", "deployer", "deployer-docker"])
+async def test_a_given_up_event_is_told_once_by_the_stage_that_failed(room: str) -> None:
+    pushed = b'{"model": "digits"}'
+    assert await bury(f"{room}-data-pushed", "data.pushed", pushed, "OSError: no room left") == []
+
+
+async def test_what_the_monitor_gave_up_has_no_stage_and_is_told() -> None:
+    (raised,) = await bury("monitor-data-rejected", "data.rejected", envelope.body(BAD_DATA), "OSError: no room left")
+    assert isinstance(raised, AlertRaised)
+    assert raised.command == "belt replay EVENTS:7"
+    (raised,) = await bury("monitor-logs-serving-all", "logs.serving.digits", b'{"level": "error"}', "OSError: no")
+    assert isinstance(raised, AlertRaised)
+    assert raised.command == "belt logs --service monitor"
+
+
+async def test_every_command_of_an_alert_is_one_that_belt_takes(home: Path) -> None:
+    events: list[Event] = [
+        REJECTED, REJECTED.model_copy(update={"by": "ada", "reason": "it guesses"}), BAD_DATA,
+        DRIFT, DRIFT.model_copy(update={"action": "alert"}),
+        *(failed(model="digits", error="E", message="m", attempts=1) for failed in FAILED),
+    ]  # fmt: skip
+    assert {type(event) for event in events} == set(LISTENS)
+    commands = {(await only(notifier(), event)).command for event in events}
+    for consumer, subject, body in (
+        ("trainer-data-pushed", "data.pushed", b"{"),
+        ("monitor-model-deployed", "model.deployed", b"[]"),
+        ("monitor-predictions-digits", "predictions.digits", b""),
+        ("monitor-data-rejected", "data.rejected", envelope.body(BAD_DATA)),
+        ("monitor-logs-serving-all", "logs.serving.digits", b"{}"),
+        ("someone", "something.else", b"?"),
+    ):
+        (raised,) = await bury(consumer, subject, body, "why")
+        assert isinstance(raised, AlertRaised)
+        commands.add(raised.command)
+    for command in commands:
+        assert command
+        belt, *arguments = shlex.split(command)
+        assert belt == "belt"
+        environ = {"NATS_URL": "", "BENTOBELT_HOME": str(home)}
+        said = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=environ)
+        # It is understood (2 would be misuse), and then there is no bus here, unless it needs none.
+        assert said.exit_code == 0 or (said.exit_code == 1 and "no bus" in said.output), (command, said.output)
 
 
 def test_urls_are_separated_by_spaces() -> None:
