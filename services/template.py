@@ -46,6 +46,7 @@ def main(modules: list[str]) -> None:
 
 def _sit(connection: socket.socket) -> NoReturn:
     """Start the job and stay with it: end it when nobody waits for it any more, tell how it ended."""
+    os.setsid()  # out of the worker's group: whoever kills that as a whole leaves one to end the job
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(connection.makefile("r").readline() or "null")
     if request is None:
