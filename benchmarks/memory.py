@@ -1,0 +1,108 @@
+"""Memory of trainer, evaluator and monitor over many pushes: does it stay flat?
+
+    python -m benchmarks.memory [--json] [--runs 50]
+
+The whole embedded default; after each run traffic and its labels, so that the monitor works too. Memory is PSS with all
+children (warm templates), at rest: no job is running and it does not move any more.
+Keys: per service first_mb (after WARM_RUNS runs), last_mb, growth_mb_per_run between the two (slope of a straight line
+through all samples); runs; raw (MB after each run).
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from belt.home import Home
+from benchmarks import tiny
+from benchmarks.startup import memory
+from services.bus import connect
+
+SERVICES = ("trainer", "evaluator", "monitor")
+WARM_RUNS = 5
+"""Caches fill during the first runs."""
+REST_SECONDS, PATIENCE_SECONDS, MOVE_MB = 2.0, 20.0, 0.5
+ROWS = 200
+
+
+async def measure(home: Home, runs: int, told: bool) -> list[dict[str, float]]:
+    """MB per service after each run."""
+    bus = await connect(home.nats_url.read_text().strip())
+    samples = []
+    async with httpx.AsyncClient(base_url=home.gateway_url.read_text().strip(), timeout=20) as http:
+        for number in range(runs):
+            await tiny.push(bus)
+            await ask(http)
+            samples.append(await at_rest(home))
+            if told:
+                shown = ", ".join(f"{name} {megabytes:.1f} MB" for name, megabytes in samples[-1].items())
+                print(f"run {number + 1}: {shown}", file=sys.stderr)
+    await bus.close()
+    return samples
+
+
+async def ask(http: httpx.AsyncClient) -> None:
+    """Predictions and, at once, their labels."""
+    answer = await http.post(f"/{tiny.MODEL}/predict", json={"rows": [tiny.ROW] * ROWS})
+    labels = [{"id": one["id"], "label": 1} for one in answer.raise_for_status().json()["predictions"]]
+    (await http.post(f"/{tiny.MODEL}/feedback", json={"labels": labels})).raise_for_status()
+
+
+async def at_rest(home: Home) -> dict[str, float]:
+    """MB per service once no service's moves any more; the last ones when they never rest."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    before, since = now(home), time.monotonic()
+    while time.monotonic() < min(deadline, since + REST_SECONDS):
+        await asyncio.sleep(0.2)
+        current = now(home)
+        if any(abs(current[name] - before[name]) > MOVE_MB for name in SERVICES):
+            before, since = current, time.monotonic()
+    return now(home)
+
+
+def now(home: Home) -> dict[str, float]:
+    """MB per service, with children."""
+    parts = memory(home)
+    return {name: parts[name] for name in SERVICES}
+
+
+def figures(samples: list[dict[str, float]]) -> dict[str, Any]:
+    """The keys named above."""
+    found: dict[str, Any] = {"runs": len(samples)}
+    for name in SERVICES:
+        values = [sample[name] for sample in samples[WARM_RUNS - 1 :]]
+        slope = statistics.linear_regression(range(len(values)), values).slope
+        found[name] = {
+            "first_mb": round(values[0], 1),
+            "last_mb": round(values[-1], 1),
+            "growth_mb_per_run": round(slope, 3),
+        }
+    return found | {"raw": samples}
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--runs", type=int, default=50)
+    options = parser.parse_args()
+    if options.runs < WARM_RUNS + 2:
+        parser.error(f"--runs: at least {WARM_RUNS + 2}")
+    with tempfile.TemporaryDirectory(prefix="belt-memory-") as folder, tiny.belt(Path(folder)) as home:
+        found = figures(asyncio.run(measure(home, options.runs, not options.json)))
+    if options.json:
+        print(json.dumps(found))
+        return
+    for name in SERVICES:
+        print("{0}: {first_mb} MB → {last_mb} MB, {growth_mb_per_run} MB per run".format(name, **found[name]))
+
+
+if __name__ == "__main__":
+    main()
