@@ -92,8 +92,7 @@ class _Cached:
     async def fetch_folder(self, ref: ArtifactRef) -> Path:
         file = await self.fetch(ref)
         folder = self._cache / f"{ref.sha256}.d"
-        if not folder.is_dir():
-            await asyncio.to_thread(_unpack_beside, file, folder)
+        await asyncio.to_thread(_unpacked, file, folder)
         return folder
 
     async def _download(self, ref: ArtifactRef, to: Path) -> None:
@@ -119,6 +118,9 @@ class NatsArtifacts(_Cached):
         return ArtifactRef(uri=f"nats://{topology.ARTIFACTS}/{digest}", sha256=digest, size=size, media_type=media_type)
 
     async def _download(self, ref: ArtifactRef, to: Path) -> None:
+        if not ref.uri.startswith(f"nats://{topology.ARTIFACTS}/"):  # someone's own dataset, say
+            await asyncio.to_thread(_copy_from, ref.uri, to)
+            return
         try:
             with to.open("wb") as file:
                 await (await self._store()).get(ref.uri.rsplit("/", 1)[1], writeinto=file)
@@ -225,11 +227,34 @@ def _adopt(partial: Path, file: Path, ref: ArtifactRef) -> None:
     partial.replace(file)
 
 
+def _unpacked(archive: Path, folder: Path) -> None:
+    """Have `folder` hold what was unpacked from `archive`, and nothing that was written into it since."""
+    seal = _seal(folder)
+    if folder.is_dir() and not (seal.exists() and seal.read_text() == _tree_digest(folder)):
+        shutil.rmtree(folder)
+    if not folder.is_dir():
+        _unpack_beside(archive, folder)
+
+
+def _seal(folder: Path) -> Path:
+    return folder.with_suffix(".seal")
+
+
+def _tree_digest(folder: Path) -> str:
+    """One digest over the names and contents of all files; bytecode caches come and go."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
+        digest.update(f"{file.relative_to(folder)}\n{_measure(file)[0]}\n".encode())
+    return digest.hexdigest()
+
+
 def _unpack_beside(archive: Path, folder: Path) -> None:
     # Unpacked aside and renamed: a kill leaves no half folder under the final name.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as scratch:
         unpack(archive, Path(scratch) / "content")
         (Path(scratch) / "content").mkdir(exist_ok=True)
+        (Path(scratch) / "seal").write_text(_tree_digest(Path(scratch) / "content"))
+        (Path(scratch) / "seal").replace(_seal(folder))
         try:
             (Path(scratch) / "content").rename(folder)
         except OSError:
@@ -246,6 +271,7 @@ def _evict(cache: Path) -> None:
         excess -= file.stat().st_size
         file.unlink(missing_ok=True)
         shutil.rmtree(file.with_name(f"{file.name}.d"), ignore_errors=True)
+        file.with_name(f"{file.name}.seal").unlink(missing_ok=True)
 
 
 def _sibling(file: Path) -> Path:
@@ -285,3 +311,5 @@ def _copy_from(uri: str, to: Path) -> None:
             shutil.copyfileobj(source, file)
     except FileNotFoundError:
         raise ArtifactMissing(f"artifact {uri} is not in the store") from None
+    except (ValueError, ImportError) as error:
+        raise ArtifactMissing(f"artifact {uri} cannot be read here: {error}") from None

@@ -14,6 +14,8 @@ from nats.js.kv import KeyValue
 from contracts import topology
 
 RECONNECT_SECONDS = 0.5
+GAP = 1_000_000
+"""How far above the highest known generation a recreated stream starts: events without a record had sequences too."""
 PUBLISH_SECONDS = 10.0
 """Time a PubAck may take: a server that has just come back replays its streams first."""
 
@@ -35,6 +37,11 @@ class Bus:
         if self._nc is None:
             raise RuntimeError("the bus is used before it is connected")
         return self._nc
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether something can be sent right now."""
+        return self._nc is not None and self._nc.is_connected
 
     @property
     def js(self) -> JetStreamContext:
@@ -142,7 +149,7 @@ async def _ensure_stream(bus: Bus, stream: topology.Stream) -> None:
     try:
         await bus.js.stream_info(stream.name)
     except NotFoundError:
-        above = await highest_generation(bus) + 1 if stream.name == "EVENTS" else 1
+        above = await highest_generation(bus) + GAP if stream.name == "EVENTS" else 1
         await bus.js.add_stream(
             StreamConfig(
                 name=stream.name,
@@ -157,17 +164,24 @@ async def _ensure_stream(bus: Bus, stream: topology.Stream) -> None:
 
 
 async def highest_generation(bus: Bus) -> int:
-    """The highest generation any version or live record in the registry has; 0 when there is none."""
-    bucket = await bus.bucket(topology.REGISTRY)
+    """The highest generation any record knows; 1 - GAP when there is none, so that a first stream starts at 1."""
+    found = []
+    for name in (topology.REGISTRY, topology.PROJECTS):
+        bucket = await bus.bucket(name)
+        for key in await _keys(bucket):
+            if version := re.search(r"\.(\d+)-[0-9a-f]{8}$", key):
+                found.append(int(version[1]))
+            else:
+                record = json.loads((await bucket.get(key)).value or b"{}")
+                found.append(int(record.get("order", 0)))
+    return max(found, default=1 - GAP)
+
+
+async def _keys(bucket: KeyValue) -> list[str]:
     try:
-        keys = await bucket.keys()
+        return await bucket.keys()
     except NoKeysError:
-        return 0
-    found = [int(match[1]) for key in keys if (match := re.search(r"\.(\d+)-[0-9a-f]{8}$", key))]
-    for key in (key for key in keys if ".live." in key):
-        record = json.loads((await bucket.get(key)).value or b"{}")
-        found.append(int(record["order"]))
-    return max(found, default=0)
+        return []
 
 
 async def _main() -> None:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,16 @@ class Forks:
     def __init__(self, environments: Environments, preload: Sequence[str]) -> None:
         self.environments, self._preload = environments, tuple(preload)
         self._templates: dict[str, _Template] = {}
-        self._starting = asyncio.Lock()
+        self._starting: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def warm(self) -> None:
         """Start the base template now, so that the first job does not wait for it."""
         await self._template(self.environments.base)
+
+    async def stay_warm(self) -> None:
+        """The same, for as long as a worker lives."""
+        await self.warm()
+        await asyncio.Event().wait()
 
     async def run(
         self,
@@ -117,7 +123,7 @@ class Forks:
         self._templates.clear()
 
     async def _template(self, environment: Environment) -> "_Template":
-        async with self._starting:
+        async with self._starting[environment.lock]:
             template = self._templates.pop(environment.lock, None)
             if template is None or not template.alive:
                 python = await self.environments.python(environment)

@@ -32,6 +32,8 @@ class Entry:
     """What was said because of it; None while it is not done."""
     errors: int = 0
     """Attempts that ended in a transient error."""
+    returned: int = 0
+    """Deliveries that were given back unharmed, by a worker that was told to stop."""
 
 
 class Inbox(Protocol):
@@ -75,26 +77,14 @@ class KvInbox:
         return generation
 
 
-class MemoryInbox:
-    """The same without a bus."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, bytes] = {}
-        self._generations: dict[str, int] = {}
-
-    async def entry(self, consumer: str, identity: str) -> Entry:
-        return _decode(self._entries.get(_key(consumer, identity), b"{}"))
-
-    async def record(self, consumer: str, identity: str, entry: Entry) -> None:
-        self._entries[_key(consumer, identity)] = _encode(entry)
-
-    async def first_generation(self, run: str, generation: int) -> int:
-        return self._generations.setdefault(run, generation)
-
-
 def failed_once_more(entry: Entry) -> Entry:
     """The entry after another transient error."""
     return replace(entry, errors=entry.errors + 1)
+
+
+def handed_over(entry: Entry) -> Entry:
+    """The entry after its work was given back."""
+    return replace(entry, returned=entry.returned + 1)
 
 
 def done(outputs: Sequence[Output]) -> Entry:
@@ -108,7 +98,7 @@ def _key(consumer: str, identity: str) -> str:
 
 def _encode(entry: Entry) -> bytes:
     outputs = None if entry.outputs is None else [vars(output) for output in entry.outputs]
-    return json.dumps({"outputs": outputs, "errors": entry.errors}).encode()
+    return json.dumps({"outputs": outputs, "errors": entry.errors, "returned": entry.returned}).encode()
 
 
 def _decode(data: bytes) -> Entry:
@@ -117,4 +107,5 @@ def _decode(data: bytes) -> Entry:
     return Entry(
         outputs=None if outputs is None else tuple(Output(**output) for output in outputs),
         errors=kept.get("errors", 0),
+        returned=kept.get("returned", 0),
     )

@@ -12,6 +12,8 @@ from nats.errors import Error as NatsError
 
 from services.bus import Bus
 
+LONGEST = 20_000
+"""Characters of one value of a line on the bus."""
 WAITING = 1000
 """Lines kept for the bus while it is away; older ones are dropped, they are on stderr anyway."""
 
@@ -26,18 +28,24 @@ class LogShipper:
     def __call__(self, _: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         """A structlog processor: keeps a copy of the line."""
         model = line.get("model") or "_"
-        self._lines.append((f"logs.{self._service}.{model}", json.dumps(line, default=str).encode()))
+        short = {name: _cut(value) for name, value in line.items()}
+        self._lines.append((f"logs.{self._service}.{model}", json.dumps(short, default=str).encode()))
         return line
 
     async def flush(self) -> None:
         """Publish what waits; what cannot be sent now waits on."""
-        while self._lines and self._bus.nc.is_connected:
+        while self._lines and self._bus.is_connected:
             subject, line = self._lines.popleft()
             try:
                 await self._bus.nc.publish(subject, line)
             except NatsError:
                 self._lines.appendleft((subject, line))
                 return
+
+
+def _cut(value: Any) -> Any:
+    """The end of a long text is where a traceback says what it is."""
+    return "…" + value[-LONGEST:] if isinstance(value, str) and len(value) > LONGEST else value
 
 
 def configure(service: str, level: str, shipper: LogShipper) -> None:

@@ -95,8 +95,14 @@ class Registry:
         found = await self._all(f"{model}.candidate.*", Candidate)
         return sorted(found, key=lambda candidate: (candidate.generation, candidate.version))
 
-    async def put_candidate(self, candidate: Candidate) -> None:
-        await self._put(topology.REGISTRY, f"{candidate.model}.candidate.{candidate.version}", candidate)
+    async def put_candidate(self, candidate: Candidate, expected: Candidate | None) -> None:
+        """Record a judgement (expected: None) or a decision on what was judged before.
+
+        Raises:
+            Conflict: the record is not what was expected.
+        """
+        key = f"{candidate.model}.candidate.{candidate.version}"
+        await self._replace(topology.REGISTRY, key, candidate, expected)
 
     async def models(self) -> list[str]:
         """Every model that was ever pushed or judged."""
@@ -118,18 +124,7 @@ class Registry:
         Raises:
             Conflict: it is not.
         """
-        bucket = await self._bus.bucket(topology.REGISTRY)
-        key = f"{live.model}.live.{live.target}"
-        try:
-            if expected is None:
-                await bucket.create(key, live.model_dump_json().encode())
-                return
-            entry = await bucket.get(key)
-            if Live.model_validate_json(entry.value or b"") != expected:
-                raise Conflict(f"{key} was changed by someone else")
-            await bucket.update(key, live.model_dump_json().encode(), last=entry.revision)
-        except (KeyWrongLastSequenceError, KeyNotFoundError) as error:
-            raise Conflict(f"{key} was changed by someone else") from error
+        await self._replace(topology.REGISTRY, f"{live.model}.live.{live.target}", live, expected)
 
     async def image(self, model: str, version: str, target: str = "local") -> Deployed | None:
         """The image of a version that a target once ran."""
@@ -148,8 +143,13 @@ class Registry:
         """The newest pushed project."""
         return await self._get(topology.PROJECTS, model, Project)
 
-    async def put_project(self, project: Project) -> None:
-        await self._put(topology.PROJECTS, project.model, project)
+    async def put_project(self, project: Project, expected: Project | None) -> None:
+        """Record the newest project, provided that the record still is `expected`.
+
+        Raises:
+            Conflict: it is not.
+        """
+        await self._replace(topology.PROJECTS, project.model, project, expected)
 
     async def _get(self, bucket: str, key: str, kind: type[Record]) -> Record | None:
         try:
@@ -157,6 +157,20 @@ class Registry:
         except KeyNotFoundError:
             return None
         return kind.model_validate_json(entry.value or b"")
+
+    async def _replace(self, bucket: str, key: str, record: Record, expected: Record | None) -> None:
+        """Write by revision: what someone else wrote in between is never lost."""
+        kept = await self._bus.bucket(bucket)
+        try:
+            if expected is None:
+                await kept.create(key, record.model_dump_json().encode())
+                return
+            entry = await kept.get(key)
+            if type(record).model_validate_json(entry.value or b"") != expected:
+                raise Conflict(f"{key} was changed by someone else")
+            await kept.update(key, record.model_dump_json().encode(), last=entry.revision)
+        except (KeyWrongLastSequenceError, KeyNotFoundError) as error:
+            raise Conflict(f"{key} was changed by someone else") from error
 
     async def _put(self, bucket: str, key: str, record: Frozen) -> None:
         await (await self._bus.bucket(bucket)).put(key, record.model_dump_json().encode())

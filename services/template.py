@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 OUTPUT_TAIL = 8000
-"""Characters of a job's own output that are reported."""
+"""Characters of a job's own output, and of what it raised, that are reported."""
 
 
 def main(modules: list[str]) -> None:
@@ -83,7 +83,8 @@ def _work(connection: socket.socket, request: dict[str, Any], output: int) -> No
         _say(connection, result=result)
         code = 0
     except BaseException as error:  # noqa: BLE001  # whatever the job raises is its outcome, SystemExit included
-        _say(connection, error=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+        told = {"message": str(error)[:OUTPUT_TAIL], "traceback": traceback.format_exc()[-OUTPUT_TAIL:]}
+        _say(connection, error=type(error).__name__, **told)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What every worker shares: connect, subscribe, emit, heartbeat, retry, dead letter, hand over.
+"""What every worker shares: subscribe, emit, heartbeat, retry, dead letter.
 
 A handler gets an event and its envelope and returns the events that follow. The worker does the rest, in an order
 that survives a kill at any point: outputs are published (PubAck awaited) and recorded before the input is
@@ -8,40 +8,36 @@ output is the same message.
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import nats.errors
 import structlog
 from faststream.exceptions import NackMessage, RejectMessage
-from faststream.message import StreamMessage
-from faststream.nats import NatsBroker
 from faststream.nats.message import NatsMessage
 from opentelemetry.sdk.trace import TracerProvider
 
 from contracts import envelope, topology
 from contracts.envelope import Envelope, Unreadable
 from contracts.events import Event, StageFailed
-from services import health, logs
-from services.bus import RECONNECT_SECONDS, Bus
-from services.consumers import WATCH_SECONDS, Consumers
-from services.inbox import Entry, Inbox, KvInbox, done, failed_once_more
+from services import health
+from services.inbox import Entry, Inbox, KvInbox, done, failed_once_more, handed_over
 from services.outbox import Emit, Outbox, trace_context
 from services.position import Position, position
+from services.process import Process, every
 from services.settings import BusSettings
 
-__all__ = ["Emit", "Permanent", "Raw", "Worker", "log"]
+__all__ = ["Emit", "Permanent", "Raw", "Worker", "guarded", "log"]
 
 E = TypeVar("E", bound=Event)
 log = structlog.get_logger()
 
-LOG_SECONDS = 0.1
+MESSAGE_CHARACTERS = 20_000
+"""Longest text in a <stage>.failed; the end is what is kept."""
 
 
 class Permanent(Exception):
@@ -61,9 +57,33 @@ class Raw:
     time: datetime
 
 
+async def guarded(
+    task: Callable[[], Awaitable[None]], *, pauses: Sequence[float] = topology.RETRY_DELAYS, **about: str
+) -> None:
+    """Run a background task that is one of many: whatever it raises is logged, and after a pause it starts anew.
+
+    Args:
+        task: what to run; when it returns, so does this.
+        pauses: seconds before the next start, the last one for ever on; a task that ran for longer begins again with
+            the first.
+        about: what the log line says besides.
+    """
+    failures = 0
+    while True:
+        started = time.monotonic()
+        try:
+            return await task()
+        except Exception as error:
+            failures = 1 if time.monotonic() - started > pauses[-1] else failures + 1
+            pause = pauses[min(failures, len(pauses)) - 1]
+            log.error("failed, starts anew", error=_text(error), seconds=pause, exc_info=True, **about)
+            await asyncio.sleep(pause)
+
+
 Outcome = Iterable[Event | Emit]
 Handler = Callable[[E, Envelope], Awaitable[Outcome]]
 RawHandler = Callable[[Raw, Envelope], Awaitable[Outcome]]
+Consume = Callable[[NatsMessage], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -78,13 +98,13 @@ class _Delivery:
     call: Callable[[], Awaitable[Outcome]]
 
 
-class Worker:
+class Worker(Process):
     """One service on the bus. Replicas share their durable consumers.
 
     Args:
         service: the room's name; its durables, logs and metrics carry it.
         settings: where the bus is.
-        failed: what to emit when an event is given up; without it there is only the dead letter.
+        failed: makes what to emit when an event is given up; without it there is only the dead letter.
         consumer: name in the durables when it differs from the service (a deployer's target).
         inbox: memory of handled messages; default: its bucket on the bus.
     """
@@ -94,43 +114,23 @@ class Worker:
         service: str,
         settings: BusSettings,
         *,
-        failed: type[StageFailed] | None = None,
+        failed: Callable[..., StageFailed] | None = None,
         consumer: str | None = None,
         inbox: Inbox | None = None,
     ) -> None:
-        self.service, self.settings, self.bus = service, settings, Bus()
-        self.broker = NatsBroker(
-            settings.nats_url,
-            name=consumer or service,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # nats-py takes fractions
-            connect_timeout=3,
-            decoder=_whole,
-            apply_types=False,
-            logger=None,
-            graceful_timeout=5.0,
-            closed_cb=self._closed,
-            error_cb=_on_error,
-        )
         self._consumer, self._failed = consumer or service, failed
+        super().__init__(service, self._consumer, settings)
         self._inbox = inbox or KvInbox(self.bus)
         self._outbox = Outbox(self.broker, self._consumer)
-        self._consumers = Consumers(self.broker, self.bus, self._consumer)
-        self._background: list[Callable[[], Awaitable[None]]] = []
-        self._closers: list[Callable[[], Awaitable[None]]] = []
-        self._running: set[asyncio.Task[Outcome]] = set()
-        self._stop = asyncio.Event()
-        self._exit_code = 0
+        self._returned: Counter[int] = Counter()
         self._tracer = TracerProvider().get_tracer("bentobelt")
-
-    # -- what a room uses ------------------------------------------------------------------------------------
 
     def on(self, *events: type[E]) -> Callable[[Handler[E]], Handler[E]]:
         """Subscribe a handler to events, each through a durable of its own."""
 
         def subscribe(handler: Handler[E]) -> Handler[E]:
             for event in events:
-                self._consumers.add(event.subject, self._reader(handler))
+                self.consumers.add(event.subject, self._patient(self._reader(handler)))
             return handler
 
         return subscribe
@@ -139,18 +139,10 @@ class Worker:
         """Subscribe a handler to messages that are no events: `dlq.>`, `logs.serving.*`."""
 
         def subscribe(handler: RawHandler) -> RawHandler:
-            self._consumers.add(subject, self._raw_reader(handler))
+            self.consumers.add(subject, self._patient(self._raw_reader(handler)))
             return handler
 
         return subscribe
-
-    def background(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run `task` beside the consumers for as long as the worker lives; its failure ends the worker."""
-        self._background.append(task)
-
-    def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Call `close` when the worker stops."""
-        self._closers.append(close)
 
     async def emit(self, emit: Event | Emit, about: Envelope) -> None:
         """Publish what follows from the message `about`; returns when the stream has it."""
@@ -160,90 +152,9 @@ class Worker:
         """Publish an event that no message caused; `id` must be the same for the same occurrence."""
         await self._outbox.publish([self._outbox.root(event, id)])
 
-    def run(self) -> NoReturn:
-        """Live until SIGTERM or SIGINT; exits 0 then, 1 when something it needs is gone for good."""
-        shipper = logs.LogShipper(self.service, self.bus)
-        logs.configure(self.service, self.settings.log_level, shipper)
-        asyncio.run(self._live(shipper))
-        sys.exit(self._exit_code)
-
-    def health(self) -> dict[str, Any]:
-        """Whether every consumer exists and is polled; what `/health` answers."""
-        connected = self.broker._connection is not None and self.broker._connection.is_connected
-        return {
-            "healthy": connected and self._consumers.healthy() and not self._stop.is_set(),
-            "service": self.service,
-            "connected": connected,
-            "consumers": self._consumers.report(),
-            "busy": len(self._running),
-        }
-
-    # -- life ------------------------------------------------------------------------------------------------
-
-    async def _live(self, shipper: logs.LogShipper) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        server, listening = health.server(self.health, self.settings.http_host, self.settings.http_port)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        shipping = asyncio.create_task(_every(LOG_SECONDS, shipper.flush))
-        stopped = asyncio.create_task(self._stop.wait())
-        working = asyncio.create_task(self._work())
-        await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
-        await self._hand_over(working)
-        shipping.cancel()
-        with contextlib.suppress(RuntimeError):  # never connected
-            await shipper.flush()
-        if self.broker._connection is not None:
-            await self.broker.stop()
-        server.should_exit = True
-        await serving
-
-    async def _work(self) -> None:
-        await self._connect()
-        await self._consumers.ready()
-        await self.broker.start()
-        log.info("started", pid=os.getpid(), consumers=self._consumers.subjects)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_every(WATCH_SECONDS, self._consumers.watch))
-            for task in self._background:
-                group.create_task(_forever(task))
-
-    async def _hand_over(self, working: asyncio.Task[None]) -> None:
-        """Stop at once: what runs is given back to the bus for another replica."""
-        failed = working.done() and working.exception()
-        if failed:
-            log.error("worker failed", exc_info=failed)
-            self._exit_code = 1
-        self._stop.set()
-        self._consumers.stop()  # or what is given back would come straight back here
-        for task in list(self._running):
-            task.cancel()
-        working.cancel()
-        await asyncio.wait({working})
-        for close in self._closers:
-            await close()
-
-    async def _connect(self) -> None:
-        """Connect, however long the bus takes to appear."""
-        while True:
-            try:
-                self.bus.connected(await self.broker.connect())
-                return
-            except (nats.errors.NoServersError, OSError, TimeoutError) as error:
-                url = self.settings.nats_url.rsplit("@", 1)[-1]  # without credentials
-                log.warning("the bus does not answer yet", url=url, error=str(error))
-                await asyncio.sleep(RECONNECT_SECONDS)
-
-    async def _closed(self) -> None:
-        if not self._stop.is_set():
-            log.error("the connection to the bus is closed for good; check the credentials in NATS_URL")
-            self._exit_code = 1
-            self._stop.set()
-
     # -- one message -----------------------------------------------------------------------------------------
 
-    def _reader(self, handler: Handler[E]) -> Callable[[NatsMessage], Awaitable[None]]:
+    def _reader(self, handler: Handler[E]) -> Consume:
         async def consume(message: NatsMessage) -> None:
             at, raw = position(message), message.raw_message
             try:
@@ -260,7 +171,7 @@ class Worker:
 
         return consume
 
-    def _raw_reader(self, handler: RawHandler) -> Callable[[NatsMessage], Awaitable[None]]:
+    def _raw_reader(self, handler: RawHandler) -> Consume:
         async def consume(message: NatsMessage) -> None:
             at, raw = position(message), message.raw_message
             headers = {name.lower(): value for name, value in (raw.headers or {}).items()}
@@ -271,23 +182,44 @@ class Worker:
 
         return consume
 
+    def _patient(self, consume: Consume) -> Consume:
+        """What fails outside a handler (the inbox, a publish) is the bus's trouble, not the message's: wait, repeat."""
+
+        async def patiently(message: NatsMessage) -> None:
+            try:
+                await consume(message)
+            except (NackMessage, RejectMessage):
+                raise
+            except Exception as error:
+                at = position(message)
+                self._returned[at.sequence] += 1
+                delay = topology.RETRY_DELAYS[min(at.delivered, len(topology.RETRY_DELAYS)) - 1]
+                log.warning("the bus is in trouble; will be tried again", error=_text(error), seconds=delay)
+                raise NackMessage(delay=delay) from error
+
+        return patiently
+
     async def _deliver(self, delivery: _Delivery) -> None:
         """Deal with a message, or raise what makes FastStream give it back."""
-        about, at, outcome, started = delivery.about, delivery.at, "retried", time.monotonic()
+        about, outcome, started = delivery.about, "retried", time.monotonic()
         with self._context(about, delivery.event):
             entry = await self._inbox.entry(delivery.consumer, about.identity)
             try:
                 if entry.outputs is not None:
                     await self._outbox.publish(entry.outputs)
                     outcome = "repeated"
-                elif at.delivered - 1 - entry.errors >= topology.MAX_LOST:
-                    await self._give_up(delivery, _lost(at), at.delivered)
+                elif (lost := self._lost(delivery.at, entry)) >= topology.MAX_LOST:
+                    await self._give_up(delivery, _died(lost), delivery.at.delivered)
                     outcome = "lost"
                 else:
                     outcome = await self._attempt(delivery, entry)
             finally:
                 health.EVENTS.labels(self.service, about.subject, outcome).inc()
                 health.SECONDS.labels(self.service, about.subject).observe(time.monotonic() - started)
+
+    def _lost(self, at: Position, entry: Entry) -> int:
+        """Earlier deliveries that ended without a word: a worker died over them."""
+        return at.delivered - 1 - entry.errors - entry.returned - self._returned[at.sequence]
 
     async def _attempt(self, delivery: _Delivery, entry: Entry) -> str:
         identity = delivery.about.identity
@@ -299,6 +231,8 @@ class Worker:
             return "done"
         except asyncio.CancelledError:
             log.info("handed over")
+            with contextlib.suppress(nats.errors.Error, TimeoutError):  # it only keeps the count of kills right
+                await self._inbox.record(delivery.consumer, identity, handed_over(entry))
             raise NackMessage() from None
         except Exception as error:
             errors = entry.errors + 1
@@ -313,12 +247,12 @@ class Worker:
     async def _handle(self, delivery: _Delivery) -> Outcome:
         """Run the handler beside a heartbeat that keeps the message ours."""
         task = asyncio.create_task(_started(delivery.call))
-        heartbeat = asyncio.create_task(_every(self._consumers.heartbeat, delivery.message.in_progress))
-        self._running.add(task)
+        heartbeat = asyncio.create_task(every(self.consumers.heartbeat, delivery.message.in_progress))
+        self.running.add(task)
         try:
             return await task
         finally:
-            self._running.discard(task)
+            self.running.discard(task)
             heartbeat.cancel()
             task.cancel()
 
@@ -327,25 +261,18 @@ class Worker:
         log.error("given up", error=_text(error), attempts=attempts, exc_info=error)
         outputs = []
         if self._failed and delivery.event is not None:
-            failure = self._failure(self._failed, delivery.about, delivery.event, error, attempts)
+            failure = self._failed(
+                model=delivery.event.model,
+                version=_version(delivery.about, delivery.event),
+                error=getattr(error, "error", type(error).__name__),
+                message=(str(error) or repr(error))[-MESSAGE_CHARACTERS:],
+                attempts=attempts,
+            )
             outputs.append(self._outbox.output(failure, delivery.about))
         await self._outbox.publish(outputs)
         if not _is_permanent(error) or not outputs:
             await self._outbox.dead_letter(delivery.message, delivery.at, _text(error))
         await self._inbox.record(delivery.consumer, delivery.about.identity, done(outputs))
-
-    def _failure(
-        self, failed: type[StageFailed], about: Envelope, event: Event, error: Exception, attempts: int
-    ) -> StageFailed:
-        extra = {"target": self.settings.target} if hasattr(self.settings, "target") else {}
-        return failed(
-            model=event.model,
-            version=_version(about, event),
-            error=getattr(error, "error", type(error).__name__),
-            message=str(error) or repr(error),
-            attempts=attempts,
-            **extra,
-        )
 
     async def _reject(self, message: NatsMessage, at: Position, reason: str) -> NoReturn:
         """What can never be read is kept for a person, and the queue goes on."""
@@ -368,28 +295,8 @@ class Worker:
             yield
 
 
-async def _whole(message: StreamMessage[Any]) -> StreamMessage[Any]:
-    """FastStream's decoder: none. The worker reads messages itself, so that a bad payload is its own affair."""
-    return message
-
-
 async def _started(call: Callable[[], Awaitable[Outcome]]) -> Outcome:
     return await call()
-
-
-async def _every(seconds: float, action: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        await action()
-
-
-async def _forever(task: Callable[[], Awaitable[None]]) -> None:
-    await task()
-    raise RuntimeError("a background task ended")
-
-
-async def _on_error(error: Exception) -> None:
-    log.debug("bus", error=str(error))
 
 
 def _about(raw: Raw) -> Envelope:
@@ -414,11 +321,12 @@ def _version(about: Envelope, event: Event) -> str | None:
 
 
 def _is_permanent(error: Exception) -> bool:
-    return getattr(error, "permanent", False)
+    """Whether it cannot succeed: the error says so, or the bus never takes so large a message."""
+    return getattr(error, "permanent", False) or isinstance(error, nats.errors.MaxPayloadError)
 
 
-def _lost(at: Position) -> Exception:
-    return RuntimeError(f"the worker died {at.delivered - 1} times while it handled this; it will not be tried again")
+def _died(times: int) -> Exception:
+    return RuntimeError(f"the worker died {times} times while it handled this; it will not be tried again")
 
 
 def _text(error: Exception) -> str:

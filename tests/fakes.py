@@ -13,7 +13,7 @@ from contracts import envelope
 from contracts.artifact import ArtifactRef
 from contracts.events import Event, subject_of
 from services.artifacts import ArtifactMissing, _unpack_beside
-from services.inbox import MemoryInbox
+from services.inbox import Entry
 from services.registry import Candidate, Conflict, Deployed, Live, Project
 from services.worker import Worker
 
@@ -46,6 +46,23 @@ class MemoryArtifacts:
         return folder
 
 
+class MemoryInbox:
+    """The inbox in a dictionary."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._generations: dict[str, int] = {}
+
+    async def entry(self, consumer: str, identity: str) -> Entry:
+        return self._entries.get((consumer, identity), Entry())
+
+    async def record(self, consumer: str, identity: str, entry: Entry) -> None:
+        self._entries[consumer, identity] = entry
+
+    async def first_generation(self, run: str, generation: int) -> int:
+        return self._generations.setdefault(run, generation)
+
+
 class MemoryRegistry:
     """The registry in dictionaries."""
 
@@ -61,7 +78,8 @@ class MemoryRegistry:
     async def candidates(self, model: str) -> list[Candidate]:
         return [c for (name, _), c in sorted(self.all_candidates.items()) if name == model]
 
-    async def put_candidate(self, candidate: Candidate) -> None:
+    async def put_candidate(self, candidate: Candidate, expected: Candidate | None) -> None:
+        self._expect(self.all_candidates.get((candidate.model, candidate.version)), expected)
         self.all_candidates[candidate.model, candidate.version] = candidate
 
     async def models(self) -> list[str]:
@@ -74,8 +92,7 @@ class MemoryRegistry:
         return list(self.all_live.values())
 
     async def put_live(self, live: Live, expected: Live | None) -> None:
-        if self.all_live.get((live.model, live.target)) != expected:
-            raise Conflict(f"{live.model}.live.{live.target} was changed by someone else")
+        self._expect(self.all_live.get((live.model, live.target)), expected)
         self.all_live[live.model, live.target] = live
 
     async def image(self, model: str, version: str, target: str = "local") -> Deployed | None:
@@ -91,8 +108,13 @@ class MemoryRegistry:
     async def project(self, model: str) -> Project | None:
         return self.all_projects.get(model)
 
-    async def put_project(self, project: Project) -> None:
+    async def put_project(self, project: Project, expected: Project | None) -> None:
+        self._expect(self.all_projects.get(project.model), expected)
         self.all_projects[project.model] = project
+
+    def _expect(self, found: object, expected: object) -> None:
+        if found != expected:
+            raise Conflict("the record was changed by someone else")
 
 
 class Delivered(list[Event]):

@@ -1,7 +1,5 @@
 """Wiring of the builder: read, build, push, say where."""
 
-import asyncio
-
 from contracts.envelope import Envelope
 from contracts.events import BuildFailed, ImagePushed, ModelApproved
 from services.artifacts import open_artifacts
@@ -36,11 +34,7 @@ def main() -> None:
     bentos = BentoBuilder(forks, artifacts, folder, seconds=settings.seconds, keep=settings.keep)
     create_app(worker, bentos, PackedBentos(artifacts, folder))
 
-    async def stay_warm() -> None:
-        await forks.warm()
-        await asyncio.Event().wait()
-
-    worker.background(stay_warm)
+    worker.background(forks.stay_warm)
     worker.on_close(forks.close)
     worker.run()
 

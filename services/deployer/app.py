@@ -1,14 +1,15 @@
 """Wiring of the deployer: read, roll out, say what became of it."""
 
 import asyncio
+import functools
 
 from nats.aio.msg import Msg
 
 from contracts.envelope import Envelope
-from contracts.events import DeploymentFailed, ImagePushed, RollbackRequested
+from contracts.events import DeploymentFailed, ImagePushed, ModelSuperseded, RollbackRequested
 from services.artifacts import open_artifacts
 from services.deployer.checks import HttpChecks
-from services.deployer.domain import outcome, rollback_target
+from services.deployer.domain import cannot_roll_back, outcome, passed_over, rollback_target
 from services.deployer.gateway import Traefik
 from services.deployer.processes import Processes
 from services.deployer.rollout import Rollout
@@ -17,7 +18,7 @@ from services.deployer.watch import Watch
 from services.environments import Environments
 from services.leases import Leases
 from services.registry import Deployed, Registry
-from services.worker import Emit, Worker
+from services.worker import Emit, Worker, log
 
 # What may end in a rollout a few seconds later. Missing one costs time, nothing else, so no durable is kept for them.
 COMING = ("data.pushed", "drift.detected")
@@ -30,21 +31,31 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
 
     @worker.on(ImagePushed)
     async def release(event: ImagePushed, about: Envelope) -> list[Emit]:
+        if await registry.live(event.model, target) is None:
+            anywhere = await registry.images(event.model)
+            if newer := passed_over(about.generation, anywhere):
+                return [Emit(ModelSuperseded(model=event.model, version=event.version, by=newer))]
         deployed = Deployed(image=event, run=about.run, generation=about.generation)
         live = await rollout.release(deployed, about.generation)
         return [Emit(outcome(deployed, live, "release"))]
 
     @worker.on(RollbackRequested)
     async def roll_back(event: RollbackRequested, about: Envelope) -> list[Emit]:
-        images = {deployed.image.version: deployed for deployed in await registry.images(event.model, target)}
         live = await registry.live(event.model, target)
-        deployed = images[rollback_target(event.model, live, event.to, about.generation, images)]
+        version = rollback_target(live, event.to, about.generation)
+        deployed = await registry.image(event.model, version, target) if version else None
+        if deployed is None:
+            there_are = [deployed.image.version for deployed in await registry.images(event.model, target)]
+            raise cannot_roll_back(event.model, live, event.to, there_are)
         live = await rollout.roll_back(deployed, about.generation)
         return [Emit(outcome(deployed, live, "rollback"), run=deployed.run)]
 
 
 async def stand_by(worker: Worker, servers: Processes) -> None:
-    """Pay a server's imports while the model is still being trained."""
+    """Pay a server's imports while the model is still being trained.
+
+    The client subscribes again by itself when the bus was away; what was said meanwhile is missed, as any hint may be.
+    """
     coming = asyncio.Event()
 
     async def note(_: Msg) -> None:
@@ -55,24 +66,35 @@ async def stand_by(worker: Worker, servers: Processes) -> None:
     while True:
         try:
             await asyncio.wait_for(coming.wait(), STANDBY_SECONDS)
-            coming.clear()
-            await servers.stand_by()
         except TimeoutError:
             await servers.stand_down()
+            continue
+        coming.clear()
+        try:
+            await servers.stand_by()
+        except OSError as error:  # no memory or disk for it: the rollout itself will tell
+            log.warning("no server on standby", error=str(error))
 
 
 def main() -> None:
     settings = Settings()
-    worker = Worker("deployer", settings, failed=DeploymentFailed, consumer=f"deployer-{settings.target}")
+    failed = functools.partial(DeploymentFailed, target=settings.target)
+    worker = Worker("deployer", settings, failed=failed, consumer=f"deployer-{settings.target}")
     registry, artifacts = Registry(worker.bus), open_artifacts(worker.bus, settings)
     environments = Environments(settings.envs or settings.home / "envs", artifacts)
     servers = Processes(settings.home, settings.nats_url, artifacts, environments, settings.grace_seconds)
     checks = HttpChecks(servers, settings.ready_seconds)
-    gateway = Traefik(settings.gateway_url, settings.routes_file, settings.switch_seconds)
+    gateway = Traefik(settings.gateway_url, settings.routes_folder, settings.switch_seconds)
     rollout = Rollout(settings.target, registry, Leases(worker.bus), servers, checks, gateway)
-    watch = Watch(settings.target, registry, rollout, servers, gateway, settings.watch_seconds)
+
+    async def tell(event: DeploymentFailed, id: str) -> None:
+        await worker.emit_root(event, id=id)
+
+    watch = Watch(settings.target, registry, rollout, servers, gateway, tell, settings.watch_seconds)
     create_app(worker, registry, rollout, settings.target)
     servers.sweep()
+    if gateway.has_routes():  # something was live: its imports are paid while the bus appears
+        servers.prepare()
     worker.background(watch.run)
     worker.background(lambda: stand_by(worker, servers))
     worker.on_close(checks.close)

@@ -1,6 +1,5 @@
 """Wiring of the evaluator: judge, record, say."""
 
-import asyncio
 from pathlib import Path
 
 from contracts.envelope import Envelope
@@ -36,7 +35,7 @@ def create_app(worker: Worker, registry: Registry, bench: Bench, champion_target
             else:
                 report = await bench.report(event, rival, judged.verdict, folder)
                 candidate = candidate.model_copy(update={"report": report})
-        await registry.put_candidate(candidate)
+        await registry.put_candidate(candidate, None)
         return [domain.said_by_gate(candidate)]
 
     async def champion(event: ModelTrained, folder: Path) -> Rival | None:
@@ -61,9 +60,9 @@ def create_app(worker: Worker, registry: Registry, bench: Bench, champion_target
             approved = await approve(event, candidate)
             update |= {"status": "approved", "approved": approved}
         log.info("review", decision=event.decision, by=event.by, reason=event.reason)
-        candidate = candidate.model_copy(update=update)
-        await registry.put_candidate(candidate)
-        return candidate
+        decided = candidate.model_copy(update=update)
+        await registry.put_candidate(decided, candidate)
+        return decided
 
     async def approve(event: ReviewDecided, candidate: Candidate) -> ModelApproved:
         """Asked again, because only an approval needs the probe and the promise; the gate's verdict stands."""
@@ -83,11 +82,7 @@ def main() -> None:
     forks = Forks(environments, preload=PRELOAD)
     create_app(worker, Registry(worker.bus), Children(forks, artifacts, settings), settings.champion_target)
 
-    async def stay_warm() -> None:
-        await forks.warm()
-        await asyncio.Event().wait()
-
-    worker.background(stay_warm)
+    worker.background(forks.stay_warm)
     worker.on_close(forks.close)
     worker.run()
 

@@ -25,6 +25,8 @@ async def echo(event: DataPushed, about: Envelope) -> list[Event]:
     match what:
         case "permanent":
             raise Permanent("this can never work")
+        case "verbose":
+            raise Permanent("x" * 9_000_000 + " the end")
         case "boom":
             raise OSError("the disk is on holiday")
         case "sleep":

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import tarfile
 from pathlib import Path
@@ -66,6 +67,32 @@ async def test_a_folder_travels_and_packs_the_same_every_time(store: Artifacts, 
         "model.yaml",
         "sub/pipeline.py",
     ]
+
+
+async def test_what_was_written_into_an_unpacked_folder_is_gone_at_the_next_read(store: Artifacts, home: Path) -> None:
+    (home / "project").mkdir()
+    (home / "project" / "pipeline.py").write_text("good")
+    ref = await store.put(pack_folder(home / "project"), TEXT)
+    folder = await store.fetch_folder(ref)
+    (folder / "pipeline.py").write_text("evil")
+    (folder / "left.txt").write_text("behind")
+    again = await store.fetch_folder(ref)
+    assert [(file.name, file.read_text()) for file in again.iterdir()] == [("pipeline.py", "good")]
+
+
+async def test_an_artifact_may_be_anywhere_that_fsspec_reads(bus: Bus, home: Path) -> None:
+    content = b"someone's own data"
+    (home / "own.csv").write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    store = open_artifacts(bus, BusSettings(home=home))
+    own = ArtifactRef(uri=f"file://{home}/own.csv", sha256=digest, size=len(content), media_type=TEXT)
+    assert (await store.fetch(own)).read_bytes() == content
+    nowhere = own.model_copy(update={"uri": "nowhere", "sha256": "0" * 64})
+    with pytest.raises(ArtifactMissing, match="nowhere"):
+        await store.fetch(nowhere)
+    unknown = own.model_copy(update={"uri": "ftpx://host/own.csv", "sha256": "1" * 64})
+    with pytest.raises(ArtifactMissing, match="ftpx"):
+        await store.fetch(unknown)
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil"])

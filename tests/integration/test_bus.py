@@ -33,7 +33,15 @@ async def test_a_recreated_stream_starts_above_what_the_registry_knows(bus: Bus)
     await bus.js.delete_stream("EVENTS")
     await ensure_topology(bus)
     ack = await bus.js.publish("data.pushed", b"{}")
-    assert ack.seq == 42
+    assert ack.seq > 41
+
+
+async def test_a_recreated_stream_starts_above_a_project_that_was_only_pushed(bus: Bus) -> None:
+    ref = ArtifactRef(uri="u", sha256="0" * 64, size=1, media_type="m")
+    await Registry(bus).put_project(Project(model="digits", archive=ref, order=7), None)
+    await bus.js.delete_stream("EVENTS")
+    await ensure_topology(bus)
+    assert (await bus.js.publish("data.pushed", b"{}")).seq > 7
 
 
 async def test_live_has_one_writer_at_a_time(bus: Bus) -> None:
@@ -55,5 +63,5 @@ async def test_what_was_never_written_is_none(bus: Bus) -> None:
     assert await registry.candidates("digits") == []
     assert await registry.models() == []
     ref = ArtifactRef(uri="u", sha256="0" * 64, size=1, media_type="m")
-    await registry.put_project(Project(model="digits", archive=ref, order=1))
+    await registry.put_project(Project(model="digits", archive=ref, order=1), None)
     assert await registry.models() == ["digits"]

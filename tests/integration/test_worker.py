@@ -198,6 +198,19 @@ async def test_what_cannot_succeed_fails_at_once(bus: Bus, spawn: Spawn, calls: 
     assert await kept(bus, "dlq.>") == []
 
 
+async def test_an_endless_error_text_is_cut_and_logs_go_on(bus: Bus, spawn: Spawn, calls: Path) -> None:
+    spawn()
+    await bus.js.publish("data.pushed", push("verbose"))
+    [failed] = await wait_for(bus, "training.failed")
+    assert len(failed.data) < 100_000
+    assert json.loads(failed.data)["message"].endswith("the end")
+    await bus.js.publish("data.pushed", push("permanent"))
+    await wait_for(bus, "training.failed", count=2)
+    shipped = await wait_for(bus, "logs.trainer.digits", count=2)
+    assert all(len(line.data) < 200_000 for line in shipped)
+    assert len(lines(calls)) == 2
+
+
 @pytest.mark.timeout(180)
 async def test_transient_errors_are_retried_with_growing_delay_then_given_up(
     bus: Bus, spawn: Spawn, calls: Path
@@ -260,6 +273,30 @@ async def test_sigterm_hands_over_at_once(bus: Bus, spawn: Spawn, calls: Path) -
     assert first.wait(10) == 0
     # ack_wait is 30 s here: only a message that was given back can be taken up this early.
     until(lambda: len(lines(calls)) == 2, seconds=15)
+
+
+@pytest.mark.timeout(240)
+async def test_being_stopped_often_is_not_dying(bus: Bus, spawn: Spawn, calls: Path) -> None:
+    await bus.js.publish("data.pushed", push("sleep:3"))
+    for stops in range(1, topology.MAX_LOST + 2):
+        worker = spawn()
+        until(lambda stops=stops: len(lines(calls)) == stops)  # type: ignore[misc]
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == 0
+    spawn()
+    await wait_for(bus, "data.rejected")
+    assert await kept(bus, "training.failed") == []
+
+
+async def test_a_missing_bus_is_said(calls: Path, tmp_path: Path) -> None:
+    environ = os.environ | {"NATS_URL": f"nats://127.0.0.1:{free_port()}", "CALLS": str(calls)}
+    command = [sys.executable, "-m", "tests.integration.echo_worker"]
+    process = subprocess.Popen(command, env=environ | {"BENTOBELT_HOME": str(tmp_path)}, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert b"no bus at nats://127.0.0.1" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    process.stderr.close()
 
 
 async def test_bus_restart_is_survived(bus: Bus, spawn: Spawn, nats_server: NatsServer, calls: Path) -> None:

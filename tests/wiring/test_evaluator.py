@@ -149,7 +149,7 @@ async def test_a_person_rejects_and_may_think_again() -> None:
     record = await room.registry.candidate("flowers", VERSION)
     assert record is not None
     assert record.status == "rejected"
-    await room.registry.put_candidate(record.model_copy(update={"order": 40}))
+    await room.registry.put_candidate(record.model_copy(update={"order": 40}), record)
     (said,) = await room.gets(review("approve"), "r2")
     assert isinstance(said, ModelApproved)
 
