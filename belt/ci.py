@@ -42,9 +42,7 @@ jobs:
         env:
           BENTOBELT_REPO: ${{{{ vars.BENTOBELT_REPO }}}}
       - name: Test the project
-        run: |
-          if [ -d tests ]; then "$GITHUB_WORKSPACE/.bentobelt/.venv/bin/python" -m pytest -q tests; fi
-        working-directory: "{folder}"
+        run: .bentobelt/.venv/bin/python -m belt.testing "{folder}"
       - name: Push it and wait until it is deployed
         if: github.ref_name == github.event.repository.default_branch
         run: .bentobelt/.venv/bin/belt push "{folder}" --wait --reason "$GITHUB_SHA"
@@ -64,10 +62,7 @@ GITLAB = """\
     - git clone --depth 1 "$BENTOBELT_REPO" .bentobelt
     - make -C .bentobelt setup
   script:
-    - |
-      if [ -d "{folder}/tests" ]; then
-        (cd "{folder}" && "$CI_PROJECT_DIR/.bentobelt/.venv/bin/python" -m pytest -q tests)
-      fi
+    - .bentobelt/.venv/bin/python -m belt.testing "{folder}"
     - |
       if [ "$CI_COMMIT_BRANCH" = "$CI_DEFAULT_BRANCH" ]; then
         .bentobelt/.venv/bin/belt push "{folder}" --wait --reason "$CI_COMMIT_SHA"

@@ -29,7 +29,7 @@ unset $(git rev-parse --local-env-vars)
 python={python}
 project={project}
 export BENTOBELT_HOME="${{BENTOBELT_HOME:-{home}}}"
-if [ -d "$project/tests" ]; then (cd "$project" && "$python" -m pytest -q tests); fi
+"$python" -m belt.testing "$project"
 "$python" -m belt.main push "$project" --reason "git push"
 """
 

@@ -53,12 +53,11 @@ def install(project: Path, python: Path, force: bool = False) -> Path:
 
 
 def test_git_push_runs_the_tests_and_then_belt_push(project: Path, tmp_path: Path) -> None:
-    (project / "tests").mkdir()
     install(project, stand_in(tmp_path))
     assert git(project, "push", "-q", "origin", "main").returncode == 0
     tests, push = (tmp_path / "calls").read_text().splitlines()
     home = f"home={project.parent}/.belt git="
-    assert tests == f"{project}: -m pytest -q tests {home}"
+    assert tests.endswith(f": -m belt.testing {project} {home}")
     assert push.endswith(f": -m belt.main push {project} --reason git push {home}")
 
 
@@ -111,6 +110,7 @@ def test_the_printed_workflow_follows_the_published_schema(project: Path, servic
     command = ["check-jsonschema", "--builtin-schema", f"vendor.{published}", str(written)]
     checked = subprocess.run(command, capture_output=True, text=True, env=with_venv())
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert 'python -m belt.testing "my model"' in done.stdout
     assert 'push "my model" --wait' in done.stdout
 
 
