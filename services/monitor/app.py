@@ -1,6 +1,6 @@
 """Wiring of the monitor: news are left for whoever follows the model; followers read the traffic."""
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from contracts.envelope import Envelope
 from contracts.events import (
@@ -13,6 +13,7 @@ from contracts.events import (
     ModelDeployed,
     ModelRejected,
     TrainingFailed,
+    Version,
 )
 from services.artifacts import open_artifacts
 from services.environments import Environments
@@ -37,9 +38,9 @@ class Line(BaseModel):
     """What the monitor reads of a line of `logs.serving.<model>`."""
 
     level: str
-    version: str | None = None
-    time: float | None = None
-    count: int = 1
+    version: Version | None = None
+    time: FiniteFloat | None = None
+    count: int = Field(default=1, ge=0, le=10**9)
 
 
 def create_app(worker: Worker, store: Store, followers: Followers, registry: Registry, bursts: Bursts) -> None:

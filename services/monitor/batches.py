@@ -1,12 +1,20 @@
-"""Traffic as it comes off the bus: JSON checked once and put into columns, without a model object per row."""
+"""Traffic as it comes off the bus: JSON checked once and put into columns, without a model object per row.
 
+Whatever passes here can be counted: anyone may publish anything, and what no code behind this is ready for would
+stop the reader again each time it comes back to the message.
+"""
+
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import from_json
 
-_VERSION = re.compile(r"^\d+-[0-9a-f]{8}$")
+_VERSION = re.compile(r"[0-9]{1,18}-[0-9a-f]{8}")
+_CELLS = {str, int, float, bool, type(None)}
+_NO_YEAR = 1e11
+"""Unix seconds of the year 5138: more is another unit, and would make all that is waited for wait for ever."""
 
 
 class Malformed(Exception):
@@ -43,13 +51,14 @@ def answered(body: bytes) -> Answered:
     event = _object(body)
     version, time, ids = event.get("version"), event.get("time"), event.get("id")
     columns, predictions = event.get("columns"), event.get("prediction")
-    _check(isinstance(version, str) and bool(_VERSION.match(version)), "version is missing or no version")
-    _check(_is_number(time), "time is not a number")
-    _check(isinstance(ids, list) and all(type(id) is str for id in ids), "id is not a list of strings")
+    _check(isinstance(version, str) and bool(_VERSION.fullmatch(version)), "version is missing or no version")
+    _check(_is_time(time), "time is no unix seconds")
+    _check(isinstance(ids, list) and set(map(type, ids)) <= {str}, "id is not a list of strings")
     _check(isinstance(columns, dict), "columns is not an object")
     lists = [predictions, *columns.values()]
     _check(all(isinstance(values, list) for values in lists), "a column is not a list")
     _check(all(len(values) == len(ids) for values in lists), "the columns are not all as long as id")
+    _check(all(map(_are_cells, lists)), "a value is no text, finite number, boolean or null")
     return Answered(version, float(time), ids, columns, predictions)
 
 
@@ -68,8 +77,8 @@ def _truth(label: Any, index: int) -> Truth:
     _check(isinstance(label, dict), "a label is not an object")
     id, value, time = label.get("id"), label.get("label"), label.get("time", 0.0)
     _check(isinstance(id, str) and bool(id), "a label has no id")
-    _check(value is None or isinstance(value, bool | int | float | str), "a label is neither text nor number")
-    _check(_is_number(time), "the time of a label is not a number")
+    _check(_are_cells([value]), "a label is neither text nor a finite number")
+    _check(_is_time(time), "the time of a label is no unix seconds")
     return Truth(id, value, float(time), index)
 
 
@@ -82,8 +91,21 @@ def _object(body: bytes) -> Any:
     return event
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _are_cells(values: list[Any]) -> bool:
+    """Whether all are JSON scalars, and their numbers finite as float64. About 20 ns per value."""
+    kinds = set(map(type, values))
+    if not kinds <= _CELLS:
+        return False
+    if kinds.isdisjoint({int, float}) or (kinds == {float} and math.isfinite(sum(values))):
+        return True  # a NaN or an infinity would have stayed in the sum
+    try:
+        return all(map(math.isfinite, [value for value in values if type(value) in (int, float)]))
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < _NO_YEAR
 
 
 def _check(fine: bool, otherwise: str) -> None:

@@ -75,7 +75,10 @@ class _Column:
         return cells
 
     def _categories(self, values: list[Any]) -> NDArray[np.intp]:
-        return np.array([self._cell(value) for value in values], dtype=np.intp)
+        if len(set(map(type, values))) > 1:  # 1 and True are one key
+            return np.array([self._cell(value) for value in values], dtype=np.intp)
+        cells = {value: self._cell(value) for value in set(values)}
+        return np.array([cells[value] for value in values], dtype=np.intp)
 
     def _cell(self, value: Any) -> int:
         if value is None:
@@ -83,8 +86,6 @@ class _Column:
         text = value if type(value) is str else str(value)
         place = self._index.get(text)
         if place is None:
-            if isinstance(value, list | dict):
-                return ODD
             place = self._index.get(_plain(text), self._known)
         return place + 2
 

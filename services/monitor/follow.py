@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 import nats.errors
 import nats.js.errors
+from pydantic import ValidationError
 
 from contracts.events import DriftDetected, ModelDeployed
 from contracts.topology import RETRY_DELAYS
@@ -21,7 +23,7 @@ from services.monitor.stream import Gap, Recent
 from services.monitor.telling import Teller
 from services.monitor.watch import Rules
 from services.registry import Registry
-from services.worker import log
+from services.worker import guarded, log
 
 BYTES_PER_SECOND = 1e6
 """A large state is saved less often: what is not saved is read again from the bus after a kill."""
@@ -113,8 +115,8 @@ class Follower:
         if saved is not None:
             try:
                 return ModelWatch.load(self.model, unpack(saved), self._rules)
-            except Unknown as error:
-                log.error("the state starts anew", model=self.model, error=str(error))
+            except (Unknown, LookupError, TypeError, ValueError, AttributeError) as error:  # of another release
+                log.error("the state starts anew", model=self.model, error=f"{type(error).__name__}: {error}")
         return ModelWatch(self.model, self._rules)
 
     async def step(self) -> None:
@@ -165,8 +167,12 @@ class Follower:
     async def _hear(self, now: float) -> None:
         news = await self._store.news(self.model)
         for name, item in news.items():
-            if name not in self._news:
+            if name in self._news:
+                continue
+            try:
                 self._apply(item, now)
+            except (LookupError, TypeError, ValidationError) as error:  # of another release
+                log.error("news are passed over", model=self.model, news=name, error=f"{type(error).__name__}: {error}")
         self._news = list(news)
 
     def _apply(self, item: dict[str, Any], now: float) -> None:
@@ -209,7 +215,7 @@ def _bare(incident: Incident) -> DriftDetected:
 
 
 class Followers:
-    """A follower for every model that is live anywhere."""
+    """A follower for every model that is live anywhere. What ends one follower starts it anew, and no other."""
 
     def __init__(self, make: Callable[[str], Follower], leases: Leases, registry: Registry, scan: float = 5.0) -> None:
         self._make, self._leases, self._registry, self._scan = make, leases, registry, scan
@@ -223,12 +229,15 @@ class Followers:
         """Run all followers; look for models that another replica has heard of."""
         known: set[str] = set()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._look())
+            group.create_task(guarded(self._look, about="new models"))
             while True:
                 model = await self._wanted.get()
                 if model not in known:
                     known.add(model)
-                    group.create_task(self._make(model).run(self._leases))
+                    group.create_task(guarded(partial(self._follow, model), model=model))
+
+    async def _follow(self, model: str) -> None:
+        await self._make(model).run(self._leases)
 
     async def _look(self) -> None:
         while True:

@@ -34,6 +34,13 @@ def key_of(id: str) -> int:
     return int.from_bytes(blake2b(id.encode(), digest_size=8).digest(), "big")
 
 
+def keys_of(ids: list[str]) -> list[int]:
+    """The same for a list."""
+    digests = b"".join([blake2b(id.encode(), digest_size=8).digest() for id in ids])
+    keys: list[int] = np.frombuffer(digests, dtype=">u8").tolist()
+    return keys
+
+
 @lru_cache(maxsize=4096)
 def signature(value: Any) -> float:
     """A number that is equal for equal answers: "3", 3 and 3.0 are one; other text is 52 bits of its hash."""
@@ -50,14 +57,10 @@ def signature(value: Any) -> float:
 
 def signatures(values: list[Any]) -> NDArray[np.float64]:
     """The same for a list."""
-    array = np.array(values) if values and not isinstance(values[0], str | None) else None
-    if array is not None and array.ndim == 1 and array.dtype.kind in "biuf":
-        return array.astype(np.float64)
-    return np.array([_any_signature(value) for value in values], dtype=np.float64)
-
-
-def _any_signature(value: Any) -> float:
-    return float("nan") if isinstance(value, list | dict) else signature(value)
+    # Never an array of texts: it takes as much room per row as the longest of them.
+    if set(map(type, values)) <= {int, float, bool}:
+        return np.array(values, dtype=np.float64)
+    return np.array([signature(value) for value in values], dtype=np.float64)
 
 
 class Ring:
@@ -99,7 +102,7 @@ class Ring:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take over what was dumped, also with another capacity."""
-        columns = {name: values[-self.capacity :] for name, values in state["columns"].items()}
+        columns = {name: state["columns"][name][-self.capacity :] for name in self._columns}
         self.total = state["total"] - len(next(iter(columns.values())))
         self.append(**columns)
 

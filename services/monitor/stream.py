@@ -25,6 +25,10 @@ STREAM = "PREDICTIONS"
 AT_ONCE = 64
 """Messages in one fetch: a message may hold a thousand rows."""
 PARALLEL = 32
+LETTER_BYTES = 4096
+"""Kept free in a dead letter for what is said of it."""
+HEADER_BYTES = 64 * 1024
+"""The bus takes no more in a stream."""
 
 
 class Gap(Exception):
@@ -122,12 +126,14 @@ class TrafficStream:
                 message = await self._bus.js.get_msg(STREAM, seq=sequence, direct=True)
             except NotFoundError:
                 return sequence, None
-        body = message.data or b""
-        return sequence, answered(body) if (message.subject or "").startswith("predictions.") else truths(body)
+        body, read = message.data or b"", answered if (message.subject or "").startswith("predictions.") else truths
+        try:
+            return sequence, read(body)
+        except Malformed:  # it was counted when less was asked of a message
+            return sequence, None
 
     async def _dead_letter(self, message: Msg, reason: str) -> None:
         consumer, sequence = consumer_of(self.model), message.metadata.sequence.stream
-        kept = {name: value for name, value in (message.headers or {}).items() if name.lower() != "nats-msg-id"}
         letter = {
             "Dead-Reason": reason,
             "Dead-Subject": message.subject,
@@ -136,7 +142,20 @@ class TrafficStream:
             "Dead-Delivered": "1",
             "Nats-Msg-Id": f"dlq:{consumer}:{message.subject}:{sequence}",
         }
-        await self._bus.js.publish(f"dlq.{consumer}.{message.subject}", message.data, headers=kept | letter)
+        body, kept = _fitting(message, self._bus.nc.max_payload - LETTER_BYTES)
+        await self._bus.js.publish(f"dlq.{consumer}.{message.subject}", body, headers=kept | letter)
+
+
+def _fitting(message: Msg, room: int) -> tuple[bytes, dict[str, str]]:
+    """Body and headers to keep of a message. One as large as can be is cut, or its letter could never be sent."""
+    # The bus obeys its own headers: what was expected of one stream is refused by another.
+    kept = {name: value for name, value in (message.headers or {}).items() if not name.lower().startswith("nats-")}
+    size = sum(len(f"{name}{value}".encode()) + 4 for name, value in kept.items())
+    if size > HEADER_BYTES - LETTER_BYTES:
+        kept, size = {}, 0
+    if len(message.data) + size > room:
+        kept["Dead-Bytes"] = str(len(message.data))
+    return message.data[: room - size], kept
 
 
 def collect(rows: Rows, messages: dict[int, Any]) -> dict[str, list[Any]]:

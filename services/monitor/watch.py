@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from contracts.data import Profile, Promise, Window
 from services.monitor.bins import MISSING, ODD, Bins
-from services.monitor.joins import LABELLED, Early, Label, Pending, Ring, key_of, signatures
+from services.monitor.joins import LABELLED, Early, Label, Pending, Ring, keys_of, signatures
 from services.monitor.statistics import (
     BETS,
     change_point,
@@ -112,7 +112,7 @@ class VersionWatch:
         sequences: NDArray[np.int64], rows: NDArray[np.int32], time: float, early: Early,
     ) -> None:  # fmt: skip
         """Count predictions, remember them for their labels, and join the labels that came before them."""
-        keys = [key_of(id) for id in ids]
+        keys = keys_of(ids)
         fresh = self.pending.unseen(keys)
         if len(fresh) < len(keys):
             self.repeated += len(keys) - len(fresh)
@@ -291,6 +291,9 @@ class VersionWatch:
         watch = cls(state["version"], profile, promise, rules)
         watch.pending.load(state["pending"])
         watch.labelled.load(state["labelled"])
+        shape = watch.counts.shape
         for name in cls._PLAIN:
             setattr(watch, name, state[name])
+        if watch.counts.shape != shape:
+            raise ValueError("the counts are not of this profile")
         return watch

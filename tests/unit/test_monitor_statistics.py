@@ -192,7 +192,7 @@ def test_bins_count_what_the_profile_counted() -> None:
     # Cells: missing, odd, bins or categories, other.
     assert counted.tolist() == [[1, 1, 1, 1, 0], [1, 0, 1, 1, 1], [0, 0, 3, 1, 0]]
     assert bins.reference.tolist() == [[1, 0, 1, 1, 1], [0, 0, 2, 1, 1], [0, 0, 4, 0, 0]]
-    assert bins.count({"c": [["list"], {"a": 1}]}, [3, 3]).tolist()[:2] == [[2, 0, 0, 0, 0], [0, 2, 0, 0, 0]]
+    assert bins.count({"c": ["a", "new"]}, [3, 3]).tolist()[:2] == [[2, 0, 0, 0, 0], [0, 0, 1, 0, 1]]
 
 
 @pytest.mark.parametrize(
