@@ -203,7 +203,9 @@ class ModelWatch:
         return tuple(name for _, name in ranked)
 
     def _open(self, watch: VersionWatch, kind: Kind, action: Action, finding: Finding, now: float) -> None:
-        id = derived_id("monitor", f"{self.model}.{watch.version}", "drift.detected", f"{kind}.{finding.window.index}")
+        # Several late alerts can fall into one window of labels; each begins with fresh evidence.
+        key = f"{kind}.{finding.window.index}.{watch.fresh_from}"
+        id = derived_id("monitor", f"{self.model}.{watch.version}", "drift.detected", key)
         self.incident = Incident(
             id=id,
             run=run_of(SOURCE, id, self.model),

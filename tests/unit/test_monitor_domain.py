@@ -102,6 +102,19 @@ def test_without_enough_labels_in_time_a_person_is_told() -> None:
     assert watch.incident is None
 
 
+def test_late_alerts_within_one_window_of_labels_are_several() -> None:
+    watch, stream = watched(rules=Rules(gather_seconds=1000), window=5000), Stream(17)
+    ids = []
+    for now in (5000.0, 10_000.0, 15_000.0):
+        assert feed(watch, stream, 150, 0.2) == []
+        watch.tick(now)
+        assert watch.incident is not None
+        assert watch.incident.window.index == 0
+        ids.append(watch.incident.id)
+        watch.told(watch.incident.id, now)
+    assert len(set(ids)) == 3
+
+
 def test_labels_of_one_class_are_no_verdict() -> None:
     watch, stream = watched(), Stream(7)
     for _ in range(20):
