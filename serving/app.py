@@ -134,7 +134,7 @@ class Serving:
 
     async def docs(self, _asked: Asked) -> Answer:
         """GET /docs."""
-        text = page(self.manifest, json.dumps(example(self.manifest)))
+        text = page(self.manifest, json.dumps(example(self.manifest), ensure_ascii=False))
         return Answer(text.encode(), media=b"text/html; charset=utf-8")
 
     async def openapi(self, _asked: Asked) -> Answer:

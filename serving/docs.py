@@ -1,5 +1,6 @@
 """`/docs` and `/openapi.json`: one model's endpoints with its own features. Works offline."""
 
+import json
 from html import escape
 from typing import Any
 
@@ -39,8 +40,11 @@ def page(manifest: Manifest, body: str) -> str:
     """
     listed = "".join(_listed(feature) for feature in manifest.features)
     name, version = escape(manifest.model), escape(manifest.version)
+    label = manifest.classes[0] if manifest.classes else _EXAMPLES[manifest.target.type]
+    truth = json.dumps({"labels": [{"id": "id of a prediction", "label": label}]}, ensure_ascii=False)
+    target = escape(manifest.target.name)
     return _PAGE.format(
-        name=name, version=version, features=listed, body=escape(body), target=escape(manifest.target.name)
+        name=name, version=version, features=listed, body=escape(body), target=target, truth=escape(truth)
     )
 
 
@@ -75,13 +79,15 @@ def _listed(feature: Feature) -> str:
 
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>
-<style>body{{font:16px/1.5 system-ui;max-width:52rem;margin:2rem auto;padding:0 1rem}}textarea{{width:100%;height:9rem}}
-pre,textarea{{font:13px monospace;background:#f4f4f4;padding:.5rem;border:0}}td{{padding-right:2rem}}</style>
+<style>body{{font:16px/1.5 system-ui;max-width:52rem;margin:2rem auto;padding:0 1rem}}
+textarea{{width:100%;height:9rem;box-sizing:border-box}}
+pre,textarea{{font:13px monospace;background:#f4f4f4;padding:.5rem;border:0}}pre{{overflow:auto}}pre:empty{{display:none}}td{{padding-right:2rem}}</style>
 <h1>{name} <small>{version}</small></h1>
 <p>Predicts <code>{target}</code>. <a href="openapi.json">OpenAPI</a> · <a href="info">info</a> ·
 <a href="metrics">metrics</a></p>
 <h2>POST predict</h2><textarea id="body">{body}</textarea><p><button id="go">Try it</button></p><pre id="answer"></pre>
-<h2>POST feedback</h2><pre>{{"labels": [{{"id": "id of a prediction", "label": the true {target}}}]}}</pre>
+<h2>POST feedback</h2><p>The true <code>{target}</code> of earlier predictions, each with the prediction's id:</p>
+<pre>{truth}</pre>
 <h2>Features</h2><table>{features}</table>
 <script>document.getElementById("go").onclick=async()=>{{const r=await fetch("predict",{{method:"POST",
 body:document.getElementById("body").value}});

@@ -22,6 +22,8 @@ PROBE = (b"x-bentobelt-probe", b"1")
 """The header of a request that is no traffic: the deployer asks a new version for predictions it knows."""
 DRAINED = 8
 """A body this many times too large is still read (and forgotten), so that the sender gets to see the 413."""
+PAGES = "/static_content"
+"""What BentoML's own index page is made of."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,24 @@ class Front:
         if path.startswith(routes.prefix):
             path = path[len(routes.prefix) - 1 :]
         methods = routes.endpoints.get(path)
+        if methods is None and (path in ("", "/", routes.prefix[:-1]) or path.startswith(PAGES)):
+            # Never BentoML's index page: its files are not here, and it tells others who looks.
+            await _send(_instead(routes, path, scope), routes.stamp, send)
+            return
         if methods is None:
             await self.behind({**scope, "path": path, "raw_path": path.encode()}, receive, _stamped(send, routes.stamp))
             return
         await _serve(routes, path[1:], methods, scope, receive, send)
+
+
+def _instead(routes: Routes, path: str, scope: Message) -> Answer:
+    """What there is in place of BentoML's pages: our /docs, under the prefix that the gateway took away."""
+    if path.startswith(PAGES):
+        return Answer(_error("there is no such page"), 404)
+    prefix = routes.prefix[:-1]
+    # Only the model's own name is believed: the header is also in reach of callers that do not use the gateway.
+    under = scope["path"].startswith(prefix) or (b"x-forwarded-prefix", prefix.encode()) in scope["headers"]
+    return Answer(b"", 307, b"text/plain", headers=((b"location", f"{prefix}/docs".encode() if under else b"docs"),))
 
 
 async def _serve(

@@ -140,14 +140,32 @@ async def test_it_answers_logs_and_takes_feedback(bento: Path, home: Path, nats_
         info = client.get("/info").json()
         assert (info["version"], info["run"], info["image"]) == (VERSION, "f" * 16, image)
         assert info["features"][0] == {"name": "pixel_0_0", "type": "number", "nullable": False}
-        for path in ("/readyz", "/livez", "/docs", "/openapi.json", "/metrics", "/", "/digits/info", "/digits/readyz"):
+        for path in ("/readyz", "/livez", "/docs", "/openapi.json", "/metrics", "/digits/info", "/digits/readyz"):
             page = client.get(path)
             assert (page.status_code, page.headers.get("X-Model-Version")) == (200, VERSION), path
+        assert_the_index_leads_to_the_docs(client)
         schemas = client.get("/openapi.json").json()["components"]["schemas"]
         assert schemas["Row"]["properties"]["pixel_0_0"]["type"] == "number"
         assert schemas["Label"]["properties"]["label"]["type"] == "integer"
         assert metric(client, "bentobelt_rows_total") == 302
         assert metric(client, "bentobelt_log_dropped_rows_total") == 0
+
+
+def assert_the_index_leads_to_the_docs(client: httpx.Client) -> None:
+    """Also where the gateway has taken the prefix away; nothing of BentoML's index page is shown."""
+    gateway, stranger = {"X-Forwarded-Prefix": "/digits"}, {"X-Forwarded-Prefix": "//elsewhere"}
+    for path, headers, to in [
+        ("/", {}, "docs"),
+        ("/", gateway, "/digits/docs"),
+        ("/", stranger, "docs"),
+        ("/digits", {}, "/digits/docs"),
+        ("/digits/", {}, "/digits/docs"),
+    ]:
+        page = client.get(path, headers=headers)
+        told = (page.status_code, page.headers["Location"], page.headers["X-Model-Version"])
+        assert told == (307, to, VERSION), path
+        assert client.get(path, follow_redirects=True).status_code == 200
+    assert client.get("/static_content/index.js").status_code == 404
 
 
 def assert_same_as_the_model(bento: Path, predictions: list[Any]) -> None:

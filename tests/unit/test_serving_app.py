@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from html import unescape
 from typing import Any
 
 import pytest
 from pydantic_core import to_json
 
+from contracts.data import Feature
 from serving.app import Serving, render
 from serving.errors import ModelFailed
 from serving.front import Asked
@@ -19,8 +21,8 @@ from tests.unit.serving_model import ROW, manifest
 class Answering(Model):
     """A model that answers what it is told to."""
 
-    def __init__(self, *predictions: Any) -> None:
-        self.manifest, self._predictions = manifest(), list(predictions)
+    def __init__(self, *predictions: Any, **about: Any) -> None:
+        self.manifest, self._predictions = manifest(**about), list(predictions)
 
     def answer(self, rows: Sequence[Row]) -> Answers:
         return Answers(self._predictions[: len(rows)])
@@ -52,3 +54,11 @@ async def test_what_cannot_be_answered_is_the_models_failure_and_not_logged() ->
 def test_json_has_no_word_for_it(value: Any) -> None:
     with pytest.raises(ModelFailed):
         render("m", "1-0a1b2c3d", ["a"], Answers([value]))
+
+
+async def test_the_page_shows_names_as_they_are_and_examples_that_are_json() -> None:
+    price = Feature(name="price in \u20ac", type="number")
+    serving = Serving(Answering(features=(price,), classes=("left", "right")), Settings())
+    page = unescape((await serving.docs(Asked(b""))).body.decode())
+    assert '{"rows": [{"price in \u20ac": 0.0}]}' in page
+    assert '<pre>{"labels": [{"id": "id of a prediction", "label": "left"}]}</pre>' in page
