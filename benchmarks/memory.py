@@ -3,9 +3,10 @@
     python -m benchmarks.memory [--json] [--runs 50]
 
 The whole embedded default; after each run traffic and its labels, so that the monitor works too. Memory is PSS with all
-children (warm templates), at rest: no job is running and it does not move any more.
-Keys: per service first_mb (after WARM_RUNS runs), last_mb, growth_mb_per_run between the two (slope of a straight line
-through all samples); runs; raw (MB after each run).
+children (warm templates), at rest: no job is running and it does not move any more. Growth is that of its anonymous
+part: what a library's pages count for depends on how many other programs of the machine have it mapped just then.
+Keys: per service first_mb (after WARM_RUNS runs), last_mb, growth_mb_per_run (slope of a straight line through the
+samples between the two); runs; raw (per run and service: pss_mb, anonymous_mb).
 """
 
 import argparse
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from belt.home import Home
 from benchmarks import tiny
-from benchmarks.startup import memory
 from services.bus import connect
 
 SERVICES = ("trainer", "evaluator", "monitor")
@@ -30,10 +31,14 @@ WARM_RUNS = 5
 """Caches fill during the first runs."""
 REST_SECONDS, PATIENCE_SECONDS, MOVE_MB = 2.0, 20.0, 0.5
 ROWS = 200
+FIELDS = {"pss_mb": "Pss", "anonymous_mb": "Pss_Anon"}
 
 
-async def measure(home: Home, runs: int, told: bool) -> list[dict[str, float]]:
-    """MB per service after each run."""
+Sample = dict[str, dict[str, float]]
+
+
+async def measure(home: Home, runs: int, told: bool) -> list[Sample]:
+    """Memory per service after each run."""
     bus = await connect(home.nats_url.read_text().strip())
     samples = []
     async with httpx.AsyncClient(base_url=home.gateway_url.read_text().strip(), timeout=20) as http:
@@ -42,7 +47,7 @@ async def measure(home: Home, runs: int, told: bool) -> list[dict[str, float]]:
             await ask(http)
             samples.append(await at_rest(home))
             if told:
-                shown = ", ".join(f"{name} {megabytes:.1f} MB" for name, megabytes in samples[-1].items())
+                shown = ", ".join(f"{name} {sample['pss_mb']:.1f} MB" for name, sample in samples[-1].items())
                 print(f"run {number + 1}: {shown}", file=sys.stderr)
     await bus.close()
     return samples
@@ -55,34 +60,50 @@ async def ask(http: httpx.AsyncClient) -> None:
     (await http.post(f"/{tiny.MODEL}/feedback", json={"labels": labels})).raise_for_status()
 
 
-async def at_rest(home: Home) -> dict[str, float]:
-    """MB per service once no service's moves any more; the last ones when they never rest."""
+async def at_rest(home: Home) -> Sample:
+    """Memory per service once no service's moves any more; the last one when they never rest."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     before, since = now(home), time.monotonic()
     while time.monotonic() < min(deadline, since + REST_SECONDS):
         await asyncio.sleep(0.2)
         current = now(home)
-        if any(abs(current[name] - before[name]) > MOVE_MB for name in SERVICES):
+        if any(abs(current[name]["anonymous_mb"] - before[name]["anonymous_mb"]) > MOVE_MB for name in SERVICES):
             before, since = current, time.monotonic()
     return now(home)
 
 
-def now(home: Home) -> dict[str, float]:
-    """MB per service, with children."""
-    parts = memory(home)
-    return {name: parts[name] for name in SERVICES}
+def now(home: Home) -> Sample:
+    """Memory per service, with its children."""
+    running = home.running()
+    assert running is not None
+    return {name: _with_children(running.processes[name].pid) for name in SERVICES}
 
 
-def figures(samples: list[dict[str, float]]) -> dict[str, Any]:
+def _with_children(pid: int) -> dict[str, float]:
+    worker = psutil.Process(pid)
+    found = [_rollup(process.pid) for process in (worker, *worker.children(recursive=True))]
+    return {key: sum(one.get(field, 0.0) for one in found) for key, field in FIELDS.items()}
+
+
+def _rollup(pid: int) -> dict[str, float]:
+    """MB per field of a process; none when it has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines}
+
+
+def figures(samples: list[Sample]) -> dict[str, Any]:
     """The keys named above."""
     found: dict[str, Any] = {"runs": len(samples)}
     for name in SERVICES:
-        values = [sample[name] for sample in samples[WARM_RUNS - 1 :]]
-        slope = statistics.linear_regression(range(len(values)), values).slope
+        counted = [sample[name] for sample in samples[WARM_RUNS - 1 :]]
+        anonymous = [one["anonymous_mb"] for one in counted]
         found[name] = {
-            "first_mb": round(values[0], 1),
-            "last_mb": round(values[-1], 1),
-            "growth_mb_per_run": round(slope, 3),
+            "first_mb": round(counted[0]["pss_mb"], 1),
+            "last_mb": round(counted[-1]["pss_mb"], 1),
+            "growth_mb_per_run": round(statistics.linear_regression(range(len(counted)), anonymous).slope, 3),
         }
     return found | {"raw": samples}
 

@@ -51,17 +51,19 @@ def write(folder: Path) -> Path:
 def belt(folder: Path) -> Iterator[Home]:
     """A `belt up` with a home in `folder` and the tiny model live; nothing of it is left afterwards."""
     home, port = Home(folder / "home"), ports.free(1)[0]
-    up = subprocess.Popen(
-        [*BELT, "up", "--home", str(home.root), "--port", str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    said = folder / "up.log"
+    with said.open("w") as log:
+        up = subprocess.Popen(
+            [*BELT, "up", "--home", str(home.root), "--port", str(port)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
     try:
         assert up.stdout is not None
         if up.stdout.readline().strip() != "ready":
-            raise SystemExit("`belt up` did not get ready")
+            raise SystemExit(f"`belt up` did not get ready:\n{said.read_text()}")
         environ = os.environ | {"BENTOBELT_HOME": str(home.root)}
         subprocess.run([*BELT, "push", str(write(folder / "project")), "--wait", "--json"], env=environ, check=True,
                        capture_output=True)  # fmt: skip
