@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from belt import history, reach, say
+from belt import history, reach, runs, say, story
 from belt.say import HOME, Home, Json
 from belt.screen import log_line
 from services.bus import Bus
@@ -37,6 +37,8 @@ async def _logs(home: Path, wanted: Mapping[str, str | None], limit: int, follow
         lines = [line for line in kept if matches(line, wanted)]
         for line in lines[len(lines) - min(limit, len(lines)) :]:
             _print(line, as_json)
+        if not lines and wanted["run"] and not follow:
+            runs.find(story.stories(await history.events(bus)), wanted["run"])  # refuses a run that never was
         if not lines and not follow:
             say.note("no such lines in the last 24 hours")
         if follow:

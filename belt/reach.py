@@ -10,15 +10,19 @@ from typing import Any, TypeVar
 
 import nats.errors
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
+from pydantic import TypeAdapter, ValidationError
 
 from belt import say
 from belt.say import Failed
+from contracts.events import ModelName, Version
 from services.artifacts import Artifacts, open_artifacts
 from services.bus import Bus, connect
 from services.settings import BusSettings
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8080"
 Answer = TypeVar("Answer")
+_MODEL: TypeAdapter[str] = TypeAdapter(ModelName)
+_VERSION: TypeAdapter[str] = TypeAdapter(Version)
 
 
 def run(work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -48,13 +52,41 @@ def nats_url(home: Path) -> str:
 
 
 def gateway(home: Path) -> str:
-    """URL of the gateway, without a slash at the end."""
+    """URL of the gateway, without a slash at the end.
+
+    Raises:
+        Failed: nothing says where it is. Guessing would talk to somebody else's belt.
+    """
     if url := os.environ.get("BELT_GATEWAY"):
         return url.rstrip("/")
+    file = home / "gateway.url"
     try:
-        return (home / "gateway.url").read_text().strip().rstrip("/")
+        return file.read_text().strip().rstrip("/")
     except OSError:
-        return DEFAULT_GATEWAY
+        if os.environ.get("NATS_URL"):  # in containers the bus is named, and the gateway is where it always is
+            return DEFAULT_GATEWAY
+    raise Failed(f"no gateway: there is no {file}. Start one with `belt up`, or set BELT_GATEWAY or --home")
+
+
+def model(given: str) -> str:
+    """`given`, when a model can be called so.
+
+    Raises:
+        Failed: it cannot: there is no such model anywhere.
+    """
+    try:
+        return _MODEL.validate_python(given)
+    except ValidationError:
+        raise Failed(f"no model {given!r}: names are a-z, 0-9 and - between them; `belt models` lists them") from None
+
+
+def is_version(given: str) -> bool:
+    """Whether a version can be called so."""
+    try:
+        _VERSION.validate_python(given)
+    except ValidationError:
+        return False
+    return True
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """`belt replay`: publish a stored event again, as the same event or, with --rerun, as the start of a new run."""
 
 import json as json_text
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
@@ -65,7 +66,7 @@ async def _find(bus: Bus, given: str) -> Envelope:
 
 
 def _as_new(about: Envelope) -> Envelope:
-    """The same cause under a new id.
+    """The same cause under a new id, now.
 
     Raises:
         Failed: it is not what starts a run.
@@ -74,7 +75,8 @@ def _as_new(about: Envelope) -> Envelope:
         raise Failed(f"{about.subject} starts no run; `belt replay {about.run} --rerun` does the whole run again")
     id = str(uuid4())
     run = envelope.run_of(SOURCE, id, about.model)
-    return about.model_copy(update={"id": id, "source": SOURCE, "run": run, "causation": about.id})
+    new = {"id": id, "source": SOURCE, "run": run, "causation": about.id, "time": datetime.now(UTC)}
+    return about.model_copy(update=new)
 
 
 def _headers(about: Envelope) -> dict[str, str]:

@@ -14,11 +14,15 @@ from services.artifacts import ArtifactCorrupt, ArtifactMissing
 from services.registry import Candidate, Registry
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="Decide about versions that the gate did not pass."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Decide about versions that the gate did not pass.\n\nExample:  belt review list",
 )
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[str, typer.Argument(help="The version, as `belt review list` shows it.")]
+Decision = Literal["approve", "reject"]
 Reason = Annotated[str, typer.Option(help="Why; it stays with the version.")]
 By = Annotated[str | None, typer.Option(help="Who decides. Default: git's user.name, else the login name.")]
 
@@ -77,7 +81,7 @@ def report(
 def _decide(
     model: str,
     version: str,
-    decision: Literal["approve", "reject"],
+    decision: Decision,
     reason: str,
     by: str | None,
     home: Path,
@@ -86,17 +90,17 @@ def _decide(
     if not reason.strip():
         raise typer.BadParameter("say why: --reason must not be empty")
     who = by or git.person(Path.cwd())
-    event = ReviewDecided(model=model, version=version, decision=decision, by=who, reason=reason)
-    candidate = reach.run(_publish(event, home))
+    candidate = reach.run(_publish(model, version, decision, who, reason, home))
     document = {"model": model, "version": version, "decision": decision, "by": who, "run": candidate.run}
-    say.answer(json, document, f"{model} {version}: {decision} by {who}")
+    say.answer(json, document, f"{model} {version}: {wording.DECIDED[decision]} by {who}")
     if decision == "approve":
         say.note(f"it goes on now; follow it with `belt watch {candidate.run}`")
 
 
-async def _publish(event: ReviewDecided, home: Path) -> Candidate:
+async def _publish(model: str, version: str, decision: Decision, by: str, reason: str, home: Path) -> Candidate:
     async with reach.bus(home) as bus:
-        candidate = await _candidate(Registry(bus), event.model, event.version)
+        candidate = await _candidate(Registry(bus), model, version)
+        event = ReviewDecided(model=model, version=version, decision=decision, by=by, reason=reason)
         if candidate.status != "waiting":
             now = f"it is {candidate.status} (by {candidate.by})"
             raise Failed(f"{event.model} {event.version} does not wait for a review: {now}")
@@ -124,11 +128,11 @@ async def _report(model: str, version: str, home: Path) -> bytes:
 
 
 async def _candidate(registry: Registry, model: str, version: str) -> Candidate:
-    candidate = await registry.candidate(model, version)
-    if candidate is None:
+    found = await registry.candidate(reach.model(model), version) if reach.is_version(version) else None
+    if found is None:
         known = ", ".join(c.version for c in (await registry.candidates(model))[-5:])
-        raise Failed(f"no version {version} of {model}; " + (f"the newest are {known}" if known else "it has none"))
-    return candidate
+        raise Failed(f"no version {version!r} of {model}; " + (f"there are {known}" if known else "it has none"))
+    return found
 
 
 def _conditions(candidate: Candidate) -> list[str]:

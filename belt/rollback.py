@@ -29,8 +29,7 @@ def rollback(
 
     Example:  belt rollback digits --reason "wrong sevens"
     """
-    event = RollbackRequested(model=model, to=to, by=by or git.person(Path.cwd()), reason=reason)
-    ended = reach.run(_rollback(event, timeout, home))
+    ended = reach.run(_rollback(model, to, by or git.person(Path.cwd()), reason, timeout, home))
     if not isinstance(ended, ModelDeployed):
         say.fail(f"{model} was not rolled back: {wording.says(ended)}")
     say.answer(
@@ -38,9 +37,10 @@ def rollback(
     )
 
 
-async def _rollback(event: RollbackRequested, timeout: float, home: Path) -> Ended:
+async def _rollback(model: str, to: str | None, by: str, reason: str, timeout: float, home: Path) -> Ended:
     async with reach.bus(home, patient=True) as bus:
-        await _check(Registry(bus), event)
+        await _check(Registry(bus), reach.model(model), to)
+        event = RollbackRequested(model=model, to=to, by=by, reason=reason)
         id = str(uuid4())
         async with history.happenings(bus) as upcoming:
             await publish(bus, event, id=id)
@@ -52,18 +52,20 @@ async def _rollback(event: RollbackRequested, timeout: float, home: Path) -> End
                 ) from None
 
 
-async def _check(registry: Registry, event: RollbackRequested) -> None:
+async def _check(registry: Registry, model: str, to: str | None) -> None:
     """Refuse what the deployer would refuse, with what would be possible."""
-    lives = [live for live in await registry.lives() if live.model == event.model]
+    lives = [live for live in await registry.lives() if live.model == model]
     if not lives:
-        raise Failed(f"{event.model} is not deployed anywhere; `belt deployments` lists what is")
-    if event.to is None and not any(live.previous for live in lives):
-        kept = ", ".join(sorted({d.image.version for d in await registry.images(event.model)} - {lives[0].version}))
+        raise Failed(f"{model} is not deployed anywhere; `belt deployments` lists what is")
+    images = sorted({deployed.image.version for deployed in await registry.images(model)})
+    if to is None and not any(live.previous for live in lives):
+        kept = ", ".join(version for version in images if version != lives[0].version)
         other = f"; `--to` takes one of {kept}" if kept else ""
-        raise Failed(f"{event.model} has no previous version to go back to from {lives[0].version}{other}")
-    if event.to and not any([await registry.image(event.model, event.to, live.target) for live in lives]):
-        known = ", ".join(sorted({deployed.image.version for deployed in await registry.images(event.model)}))
-        raise Failed(f"{event.model} {event.to} was never deployed; there are {known}")
+        raise Failed(f"{model} has no previous version to go back to from {lives[0].version}{other}")
+    if to is not None and not reach.is_version(to):
+        raise Failed(f"no version {to!r} of {model}; there are {', '.join(images)}")
+    if to and not any([await registry.image(model, to, live.target) for live in lives]):
+        raise Failed(f"{model} {to} was never deployed; there are {', '.join(images)}")
 
 
 async def _ended(upcoming: history.Next, id: str) -> Ended:

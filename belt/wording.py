@@ -19,6 +19,8 @@ from contracts.events import (
     StageFailed,
 )
 
+DECIDED = {"approve": "approved", "reject": "rejected"}
+
 
 def says(event: Event) -> str:
     """What happened, in one line."""
@@ -34,7 +36,7 @@ def says(event: Event) -> str:
         case ModelRejected():
             return _joined(f"by {event.by}", event.reason, verdict(event.verdict))
         case ReviewDecided():
-            return f"{event.decision} by {event.by}: {event.reason}"
+            return f"{DECIDED[event.decision]} by {event.by}: {event.reason}"
         case ImagePushed():
             return _joined(short_image(event.image), size(event.size))
         case ModelDeployed():

@@ -128,7 +128,7 @@ async def registered(bus: Bus, status: str = "approved", **more: Any) -> Registr
         "model": "digits", "version": telling.VERSION, "run": telling.RUN, "generation": 7, "started_by": PUSH_ID,
         "trained": telling.trained(), "verdict": telling.verdict(), "status": status,
     }  # fmt: skip
-    await registry.put_candidate(Candidate.model_validate(known | more))
+    await registry.put_candidate(Candidate.model_validate(known | more), None)
     return registry
 
 
@@ -194,6 +194,14 @@ async def test_logs_are_filtered_by_run(bus: Bus, belt: Belt) -> None:
     assert "given up" in (await belt("logs", "--service", "builder")).out
 
 
+async def test_logs_of_an_unknown_run_are_an_error_as_in_belt_run(bus: Bus, belt: Belt) -> None:
+    await a_push(bus)
+    done = await belt("logs", "zzz")
+    assert (done.code, done.out) == (1, "")
+    assert "no run 'zzz'" in done.err
+    assert (await belt("logs", telling.RUN)).code == 0
+
+
 async def test_logs_follow_goes_on_with_new_lines_until_interrupted(bus: Bus, belt: Belt) -> None:
     await bus.js.publish("logs.trainer.digits", b'{"event": "old"}')
     process = await belt.start("logs", "-f", "--json")
@@ -227,7 +235,7 @@ async def test_models_and_deployments_come_from_the_registry(bus: Bus, belt: Bel
     assert "No models yet" in (await belt("models")).out
     registry = await registered(bus)
     await live(registry, "3-00000000")
-    await registry.put_project(Project(model="digits", archive=telling.REF, order=7, commit="abc"))
+    await registry.put_project(Project(model="digits", archive=telling.REF, order=7, commit="abc"), None)
     (model,) = (await belt("models", "--json")).json
     assert (model["live"], model["approved"], model["last_run"]) == (telling.VERSION, [telling.VERSION], telling.RUN)
     (deployment,) = (await belt("deployments", "--json")).json
@@ -366,7 +374,11 @@ async def test_a_decision_needs_a_reason_and_a_version_that_waits(bus: Bus, belt
     assert done.code == 1
     assert "does not wait for a review: it is approved (by gate)" in done.err
     unknown = await belt("review", "approve", "digits", "9-00000000", "--reason", "x")
-    assert f"no version 9-00000000 of digits; the newest are {telling.VERSION}" in unknown.err
+    assert f"no version '9-00000000' of digits; there are {telling.VERSION}" in unknown.err
+    nope = await belt("review", "approve", "digits", "nope", "--reason", "x")
+    assert (nope.code, nope.out) == (1, "")
+    assert f"no version 'nope' of digits; there are {telling.VERSION}" in nope.err
+    assert "no model 'No such'" in (await belt("review", "reject", "No such", telling.VERSION, "--reason", "x")).err
 
 
 async def test_the_report_of_a_version_is_fetched(bus: Bus, belt: Belt, home: Path) -> None:
@@ -406,6 +418,10 @@ async def test_a_rollback_to_nowhere_is_refused_by_name(bus: Bus, belt: Belt) ->
     assert f"digits has no previous version to go back to from {telling.VERSION}" in done.err
     never = await belt("rollback", "digits", "--to", "9-00000000")
     assert f"digits 9-00000000 was never deployed; there are {telling.VERSION}" in never.err
+    nope = await belt("rollback", "digits", "--to", "nope")
+    assert nope.code == 1
+    assert f"no version 'nope' of digits; there are {telling.VERSION}" in nope.err
+    assert "no model 'No such'" in (await belt("rollback", "No such")).err
     assert (await bus.js.stream_info("EVENTS")).state.messages == 0
 
 
@@ -465,6 +481,7 @@ async def test_a_rerun_is_a_new_run_with_the_same_payload(bus: Bus, belt: Belt) 
     assert event == telling.pushed()
     assert about.run == done["run"] != run
     assert (about.generation, about.causation) == (about.sequence, PUSH_ID)
+    assert about.time > (await stored(bus, 1))[1].time
     assert [found["run"] for found in (await belt("runs", "--json")).json] == [about.run, run]
 
 

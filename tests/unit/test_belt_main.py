@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from belt import reach
 from belt.main import COMMANDS, app, load
 
 runner = CliRunner()
@@ -74,6 +75,24 @@ def test_a_gateway_that_does_not_answer_is_named() -> None:
     done = runner.invoke(app, ["predict", "digits", '[{"x": 1}]'], env={"BELT_GATEWAY": "http://127.0.0.1:1"})
     assert done.exit_code == 1
     assert "no answer from http://127.0.0.1:1/digits/predict" in done.stderr
+
+
+def test_without_a_gateway_its_home_is_named_and_no_other_belt_is_asked(tmp_path: Path) -> None:
+    nowhere = {"BELT_GATEWAY": None, "NATS_URL": None}
+    for command in (["predict", "digits", '[{"x": 1}]'], ["feedback", "digits", "a=1"]):
+        done = runner.invoke(app, [*command, "--home", str(tmp_path)], env=nowhere)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert f"no gateway: there is no {tmp_path}/gateway.url. Start one with `belt up`" in done.stderr
+
+
+def test_the_gateway_is_named_by_the_home_and_guessed_only_next_to_a_named_bus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BELT_GATEWAY", raising=False)
+    monkeypatch.setenv("NATS_URL", "nats://bus:4222")
+    assert reach.gateway(tmp_path) == reach.DEFAULT_GATEWAY
+    (tmp_path / "gateway.url").write_text("http://127.0.0.1:1234/\n")
+    assert reach.gateway(tmp_path) == "http://127.0.0.1:1234"
 
 
 def test_the_schema_of_an_event_is_printed() -> None:
