@@ -77,7 +77,9 @@ class Project(Frozen):
     """Generation of the push: an older push never replaces a newer one."""
     commit: str | None = None
     data_schema: dict[str, Any] | None = None
-    """The data's schema as learned at the first training with this archive."""
+    """The data's schema, as learned at a first training …"""
+    learned_with: str | None = None
+    """… with the archive of this digest. A project that failed meanwhile leaves both as they were."""
 
 
 class Registry:

@@ -8,7 +8,7 @@ from services.artifacts import Artifacts, open_artifacts
 from services.environments import Environments
 from services.forks import Forks
 from services.registry import Project, Registry
-from services.trainer.domain import UNKNOWN_MODEL, named, newest, replaces
+from services.trainer.domain import UNKNOWN_MODEL, named, newest, replaces, schema_for
 from services.trainer.failures import BadProject
 from services.trainer.schema import Rejected, Schema
 from services.trainer.settings import Settings
@@ -36,7 +36,8 @@ def create_app(
         opened = await training.open(project.archive, event.model)
         if replaces(project, known):
             await registry.put_project(project, known)
-        schema = Schema.model_validate(project.data_schema) if project.data_schema else None
+        known_schema = schema_for(project)
+        schema = Schema.model_validate(known_schema) if known_schema else None
         order = Order(event.model, _version(about), event.commit or project.commit, event.dataset, schema)
         return await train(order, opened, event, learn=schema is None)
 
@@ -69,8 +70,8 @@ async def _keep(registry: Registry, model: str, opened: Opened, schema: Schema) 
     """Keep the learned schema, unless another project was pushed meanwhile."""
     newest_now: Project | None = await registry.project(model)
     if newest_now and newest_now.archive.sha256 == opened.archive.sha256:
-        learned = newest_now.model_copy(update={"data_schema": schema.model_dump()})
-        await registry.put_project(learned, newest_now)
+        learned = {"data_schema": schema.model_dump(), "learned_with": opened.archive.sha256}
+        await registry.put_project(newest_now.model_copy(update=learned), newest_now)
 
 
 def _rejected(event: Event, dataset: str, *violations: str) -> DataRejected:

@@ -1,6 +1,7 @@
 """What the trainer decides, without the bus, a clock or the data itself."""
 
 from pathlib import Path
+from typing import Any
 
 from contracts.artifact import ArtifactRef
 from contracts.events import DataPushed
@@ -14,18 +15,23 @@ NO_DATASET = "neither the event nor model.yaml names a dataset; add `dataset:` t
 def newest(pushed: DataPushed, order: int, known: Project | None) -> Project | None:
     """The project to train: the one the event brings, else the newest one known.
 
-    A project that is pushed again unchanged keeps the schema that was learned with it.
+    The schema stays with the project that it was learned with, whatever was pushed and failed in between.
     """
     if pushed.project is None:
         return known
-    same = known is not None and known.archive.sha256 == pushed.project.sha256
     return Project(
         model=pushed.model,
         archive=pushed.project,
         order=order,
         commit=pushed.commit,
-        data_schema=known.data_schema if known and same else None,
+        data_schema=known.data_schema if known else None,
+        learned_with=known.learned_with if known else None,
     )
+
+
+def schema_for(project: Project) -> dict[str, Any] | None:
+    """What the data is held to; None when this project has not been trained yet, so that it is learned anew."""
+    return project.data_schema if project.learned_with == project.archive.sha256 else None
 
 
 def replaces(project: Project, known: Project | None) -> bool:

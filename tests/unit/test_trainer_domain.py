@@ -8,14 +8,16 @@ from contracts.artifact import TAR_GZ, ArtifactRef
 from contracts.events import DataPushed
 from contracts.project import BadSpec, ModelSpec
 from services.registry import Project
-from services.trainer.domain import dataset_of, newest, read_spec, replaces
+from services.trainer.domain import dataset_of, newest, read_spec, replaces, schema_for
 
 
 def archive(digit: str) -> ArtifactRef:
     return ArtifactRef(uri=f"nats://artifacts/{digit}", sha256=digit * 64, size=1, media_type=TAR_GZ)
 
 
-KNOWN = Project(model="m", archive=archive("a"), order=5, commit="c5", data_schema={"kept": True})
+KNOWN = Project(
+    model="m", archive=archive("a"), order=5, commit="c5", data_schema={"kept": True}, learned_with="a" * 64
+)
 
 
 def test_data_alone_is_trained_with_the_newest_project() -> None:
@@ -28,7 +30,10 @@ def test_an_unchanged_project_keeps_its_schema_and_a_changed_one_learns_anew() -
     changed = newest(DataPushed(model="m", project=archive("b")), 9, KNOWN)
     assert same == KNOWN.model_copy(update={"order": 9, "commit": "c9"})
     assert changed is not None
-    assert changed.data_schema is None
+    assert (schema_for(same), schema_for(changed)) == ({"kept": True}, None)
+    back = newest(DataPushed(model="m", project=archive("a")), 10, changed)
+    assert back is not None
+    assert schema_for(back) == {"kept": True}
 
 
 def test_an_older_push_never_replaces_a_newer_one() -> None:

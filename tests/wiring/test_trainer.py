@@ -128,6 +128,15 @@ async def test_a_changed_project_learns_the_schema_anew(room: Room) -> None:
     assert room.children.asked["prepare"]["schema"] is None
 
 
+async def test_a_project_that_failed_meanwhile_does_not_make_the_schema_forgotten(room: Room) -> None:
+    await room.push()
+    room.children.answers["fit"] = JobFailed("ValueError", "no luck", "", "")
+    await room.push(project=await room.project(**{"pipeline.py": "broken = True"}))
+    assert room.children.asked["prepare"]["schema"] is None
+    await room.push()
+    assert room.children.asked["prepare"]["schema"]["columns"][0]["name"] == "x"
+
+
 async def test_extra_requirements_make_the_environment(room: Room) -> None:
     text = "name: m\ntarget: y\ndataset: d.csv\nrequirements: [imbalanced-learn]\n"
     (trained,) = await room.push(project=await room.project(text))
