@@ -20,7 +20,9 @@ from services.environments import Environments
 from services.forks import Forks
 from services.leases import Leases
 from services.monitor.bursts import Bursts
-from services.monitor.follow import Follower, Followers
+from services.monitor.follow import Follower
+from services.monitor.followers import Followers
+from services.monitor.pages import Pages
 from services.monitor.settings import Settings
 from services.monitor.store import KvStore, Store
 from services.monitor.stream import TrafficStream
@@ -84,7 +86,9 @@ def main() -> None:
     registry, artifacts = Registry(worker.bus), open_artifacts(worker.bus, settings)
     forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=())
     scratch = settings.home / "monitor"
-    telling = Telling(registry, artifacts, forks, scratch, settings.dataset_seconds, settings.report_seconds)
+    alert, retrain = settings.report_seconds, settings.retrain_report_seconds
+    pages = Pages(registry, artifacts, forks, scratch, settings.dataset_seconds if alert or retrain else 0.0)
+    telling = Telling(registry, artifacts, forks, pages, scratch, settings.dataset_seconds, alert, retrain)
     store = KvStore(worker.bus)
 
     async def emit(event: DriftDetected, id: str) -> None:

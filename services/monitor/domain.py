@@ -164,6 +164,13 @@ class ModelWatch:
         elif finding.kind and self.incident is None and self._rested(watch, "alert", now):
             self._open(watch, finding.kind, "alert", finding, now)
 
+    def suspect(self, now: float) -> VersionWatch | None:
+        """The version that seems to lose what it promised, while its labels are too few to be sure."""
+        if self.incident and self.incident.kind == "performance":
+            return None
+        alarmed = (watch for watch in self.versions.values() if watch.alarmed is not None and self._is_live(watch))
+        return next((watch for watch in alarmed if self._rested(watch, "retrain", now)), None)
+
     def decide(self, now: float) -> None:
         """Open a performance incident when the labels say so, expire one that nobody ended."""
         if self.incident and now - self.incident.opened > self.rules.expire_seconds:
@@ -196,9 +203,10 @@ class ModelWatch:
             "labels": float(loss.labels),
             "coverage": loss.coverage,
         }
-        self._open(watch, "performance", action, Finding(None, False, loss.window, evidence, self._moved(watch)), now)
+        self._open(watch, "performance", action, Finding(None, False, loss.window, evidence, self.moved(watch)), now)
 
-    def _moved(self, watch: VersionWatch) -> tuple[str, ...]:
+    def moved(self, watch: VersionWatch) -> tuple[str, ...]:
+        """Columns that hint at drift in the last window, most first."""
         ranked = sorted((p, name) for p, name in zip(watch.p_values, watch.columns, strict=False) if p < 0.05)
         return tuple(name for _, name in ranked)
 

@@ -2,33 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import nats.errors
 import nats.js.errors
 from pydantic import ValidationError
 
-from contracts.events import DriftDetected, ModelDeployed
-from contracts.topology import RETRY_DELAYS
-from services.artifacts import ArtifactCorrupt, ArtifactMissing
-from services.forks import JobKilled
+from contracts.events import ModelDeployed
 from services.leases import LeaseLost, Leases, LeaseTaken
 from services.monitor import metrics
+from services.monitor.alarms import Alarms, Raise
 from services.monitor.codec import Unknown, pack, unpack
-from services.monitor.domain import Incident, ModelWatch, Traffic
+from services.monitor.domain import ModelWatch, Traffic
 from services.monitor.store import Fenced, Store
 from services.monitor.stream import Gap, Recent
 from services.monitor.telling import Teller
 from services.monitor.watch import Rules
 from services.registry import Registry
-from services.worker import guarded, log
+from services.worker import log
 
 BYTES_PER_SECOND = 1e6
 """A large state is saved less often: what is not saved is read again from the bus after a kill."""
-Trouble = (nats.errors.Error, nats.js.errors.Error, ArtifactMissing, ArtifactCorrupt, JobKilled, OSError)
-Raise = Callable[[DriftDetected, str], Awaitable[None]]
 
 
 class Stream(Recent, Protocol):
@@ -69,12 +64,12 @@ class Follower:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.model, self.state = model, ModelWatch(model, rules)
-        self._stream, self._store, self._registry, self._teller = stream, store, registry, teller
-        self._emit, self._rules, self._poll, self._pause, self._clock = emit, rules, poll, save, clock
+        self._stream, self._store, self._registry = stream, store, registry
+        self._rules, self._poll, self._pause, self._clock = rules, poll, save, clock
+        self._alarms = Alarms(teller, emit, stream, clock)
         self._saved, self._wait, self._dirty = 0.0, save, False
         self._known: str | None = None
         self._news: list[str] = []
-        self._telling: asyncio.Task[None] | None = None
 
     async def run(self, leases: Leases, pause: float = 1.0) -> None:
         """Follow for ever; wait while another replica does."""
@@ -95,8 +90,7 @@ class Follower:
             while True:
                 await self.step()
         finally:
-            if self._telling:
-                self._telling.cancel()
+            self._alarms.stop()
             await self._stream.close()
 
     async def begin(self) -> None:
@@ -104,7 +98,7 @@ class Follower:
         saved = await self._store.load(self.model)
         self.state = self._restored(saved)
         self.state.position = await self._stream.open(self.state.position)
-        self._known, self._news, self._telling, self._dirty = self._open_incident(), [], None, False
+        self._known, self._news, self._dirty = self._open_incident(), [], False
         if not self.state.live:
             for live in await self._registry.lives():
                 if live.model == self.model:
@@ -131,10 +125,7 @@ class Follower:
         self._dirty = self._dirty or bool(traffic)
         if self._news or self._open_incident() != self._known or (self._dirty and now - self._saved >= self._wait):
             await self._save(now)
-        if self.state.incident and not self.state.incident.told and self._telling is None:
-            self._telling = asyncio.create_task(self._tell(self.state.incident))
-        if self._telling and self._telling.done():
-            self._telling = self._telling.result()
+        self._alarms.step(self.state)
 
     async def _save(self, now: float) -> None:
         state = await asyncio.to_thread(pack, self.state.dump())
@@ -183,67 +174,3 @@ class Follower:
             self.state.run_ended(item["ended"], now)
         elif "errors" in item:
             self.state.serving_errors(item["version"], item["errors"], item["start"], item["end"], now)
-
-    # -- incidents -------------------------------------------------------------------------------------------
-
-    async def _tell(self, incident: Incident) -> None:
-        """Publish the incident; traffic is read on meanwhile."""
-        profile = self.state.versions[incident.version].profile
-        rows = self.state.rows_of(incident)
-        for delay in (*RETRY_DELAYS, None):
-            try:
-                event = await self._teller.event(incident, rows, profile, self._stream)
-                break
-            except Trouble as error:
-                if delay is None:
-                    incident = incident.model_copy(update={"action": "alert"})
-                    event = _bare(incident)
-                    log.error("nothing to retrain on", model=self.model, incident=incident.id, error=str(error))
-                    break
-                log.warning("will be tried again", model=self.model, incident=incident.id, error=str(error))
-                await asyncio.sleep(delay)
-        await self._emit(event, incident.id)
-        if event.action != incident.action or event.action == "alert":
-            self.state.only_alert(incident.id)
-        self.state.told(incident.id, self._clock())
-        log.info("drift", model=self.model, version=event.version, kind=event.kind, action=event.action)
-
-
-def _bare(incident: Incident) -> DriftDetected:
-    fields = ("model", "version", "kind", "action", "window", "evidence", "columns")
-    return DriftDetected(**{name: getattr(incident, name) for name in fields})
-
-
-class Followers:
-    """A follower for every model that is live anywhere. What ends one follower starts it anew, and no other."""
-
-    def __init__(self, make: Callable[[str], Follower], leases: Leases, registry: Registry, scan: float = 5.0) -> None:
-        self._make, self._leases, self._registry, self._scan = make, leases, registry, scan
-        self._wanted: asyncio.Queue[str] = asyncio.Queue()
-
-    def follow(self, model: str) -> None:
-        """Follow this model too, from now on."""
-        self._wanted.put_nowait(model)
-
-    async def run(self) -> None:
-        """Run all followers; look for models that another replica has heard of."""
-        known: set[str] = set()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(guarded(self._look, about="new models"))
-            while True:
-                model = await self._wanted.get()
-                if model not in known:
-                    known.add(model)
-                    group.create_task(guarded(partial(self._follow, model), model=model))
-
-    async def _follow(self, model: str) -> None:
-        await self._make(model).run(self._leases)
-
-    async def _look(self) -> None:
-        while True:
-            try:
-                for model in {live.model for live in await self._registry.lives()}:
-                    self.follow(model)
-            except (TimeoutError, nats.errors.Error, nats.js.errors.Error) as error:
-                log.warning("the registry does not answer", error=str(error))
-            await asyncio.sleep(self._scan)

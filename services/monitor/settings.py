@@ -48,7 +48,10 @@ class Settings(BusSettings):
     save_seconds: float = Field(default=1.0, ge=0, description="least time between two saves of a model's state")
     scan_seconds: float = Field(default=5.0, gt=0, description="pause between two looks for models that are new")
     dataset_seconds: float = Field(default=300.0, gt=0, description="how long building a dataset may take")
-    report_seconds: float = Field(default=10.0, ge=0, description="how long an alarm waits for its page; 0 makes none")
+    report_seconds: float = Field(default=10.0, ge=0, description="how long an alert waits for its page")
+    retrain_report_seconds: float = Field(
+        default=3.0, ge=0, description="how long a retraining waits for its page, begun with the first evidence"
+    )
     error_burst: int = Field(default=20, ge=1, description="errors of serving within a minute that are an alarm")
 
     @property

@@ -1,25 +1,24 @@
-"""An incident becomes `drift.detected`: rows read again, dataset built, page rendered, all in children."""
+"""An incident becomes `drift.detected`: its rows read again, a dataset built of them in a child."""
 
 import asyncio
-import contextlib
 import json
-import shutil
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from contracts.artifact import HTML, PARQUET, ArtifactRef
+from contracts.artifact import PARQUET, ArtifactRef
 from contracts.data import Profile
 from contracts.events import DriftDetected
 from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
-from services.forks import Forks, JobFailed, JobKilled, JobTimedOut
+from services.forks import Forks, JobFailed, JobTimedOut
 from services.monitor.domain import Incident
+from services.monitor.pages import Pages
 from services.monitor.stream import Recent
 from services.monitor.watch import Rows
 from services.registry import Candidate, Registry
 from services.worker import log
 
-JobTrouble = (JobFailed, JobKilled, JobTimedOut)
+Page = asyncio.Task[ArtifactRef | None]
 
 
 class NothingToRetrainOn(Exception):
@@ -29,20 +28,27 @@ class NothingToRetrainOn(Exception):
 class Teller(Protocol):
     """Turns incidents into events."""
 
-    async def event(self, incident: Incident, rows: Rows, profile: Profile | None, recent: Recent) -> DriftDetected:
+    async def page(
+        self, model: str, version: str, moved: tuple[str, ...], rows: Rows, profile: Profile, recent: Recent
+    ) -> ArtifactRef | None:
+        """A page of these rows beside those of the training; it takes its time, so that it may begin early."""
+        ...
+
+    async def event(self, incident: Incident, rows: Rows, recent: Recent, page: Page | None) -> DriftDetected:
         """The event for an incident; an alert where a retraining was wanted but nothing is there to retrain on."""
         ...
 
 
 class Telling:
-    """The teller that builds the dataset and the page.
+    """The teller that builds the dataset.
 
     Args:
         registry, artifacts: where the live version's own dataset is.
         forks: children without anything preloaded: they come up a few times a day, memory would be paid all day.
+        pages: renders the page.
         scratch: folder for files on their way.
         dataset_seconds: how long the dataset may take.
-        report_seconds: how long an event waits for its page; 0 makes none.
+        alert_seconds, retrain_seconds: how long an event waits for its page when all else is done.
     """
 
     def __init__(
@@ -50,109 +56,68 @@ class Telling:
         registry: Registry,
         artifacts: Artifacts,
         forks: Forks,
+        pages: Pages,
         scratch: Path,
         dataset_seconds: float = 300.0,
-        report_seconds: float = 10.0,
+        alert_seconds: float = 10.0,
+        retrain_seconds: float = 3.0,
     ) -> None:
         self._registry, self._artifacts, self._forks, self._scratch = registry, artifacts, forks, scratch
-        self._dataset_seconds, self._report_seconds = dataset_seconds, report_seconds
+        self._dataset_seconds, self._waits = dataset_seconds, {"alert": alert_seconds, "retrain": retrain_seconds}
+        self.page = pages.page
 
-    async def event(self, incident: Incident, rows: Rows, profile: Profile | None, recent: Recent) -> DriftDetected:
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(mkdtemp(prefix="drift-", dir=self._scratch))
-        try:
-            return await self._event(incident, await recent.columns(rows), profile, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    async def event(self, incident: Incident, rows: Rows, recent: Recent, page: Page | None) -> DriftDetected:
+        dataset = None
+        if incident.action == "retrain":
+            try:
+                dataset = await self._dataset(incident, await recent.columns(rows))
+            except NothingToRetrainOn as error:
+                log.warning("no retraining", why=str(error), incident=incident.id)
+                incident = incident.model_copy(update={"action": "alert"})
+        report = await _in_time(page, self._waits[incident.action])
+        return event_of(incident, dataset, report)
 
-    async def _event(
-        self, incident: Incident, columns: dict[str, list[Any]], profile: Profile | None, folder: Path
-    ) -> DriftDetected:
-        argument: dict[str, Any] = {"recent": str(folder / "recent.json")}
-        await asyncio.to_thread(Path(argument["recent"]).write_text, json.dumps(columns))
+    async def _dataset(self, incident: Incident, columns: dict[str, list[Any]]) -> ArtifactRef:
         candidate = await self._registry.candidate(incident.model, incident.version)
-        page = None
-        if candidate and profile and columns and await self._with_base(candidate, argument):
-            page = asyncio.create_task(self._page(argument, incident, profile, folder / "report.html"))
-        try:
-            dataset = None
-            if incident.action == "retrain":
-                dataset = await self._dataset(incident, candidate, columns, argument, folder / "dataset.parquet")
-        except NothingToRetrainOn as error:
-            log.warning("no retraining", why=str(error), incident=incident.id)
-            incident = incident.model_copy(update={"action": "alert"})
-        finally:
-            report = await self._in_time(page)
-        return _event(incident, dataset, report)
-
-    async def _with_base(self, candidate: Candidate, argument: dict[str, Any]) -> bool:
-        try:
-            argument["base"] = str(await self._artifacts.fetch(candidate.trained.dataset))
-        except (ArtifactMissing, ArtifactCorrupt) as error:
-            log.warning("the live version's dataset cannot be read", error=str(error))
-            return False
-        return True
-
-    async def _dataset(
-        self,
-        incident: Incident,
-        candidate: Candidate | None,
-        columns: dict[str, list[Any]],
-        argument: dict[str, Any],
-        out: Path,
-    ) -> ArtifactRef:
-        if candidate is None or "base" not in argument:
-            raise NothingToRetrainOn("the dataset of the live version is gone")
+        if candidate is None:
+            raise NothingToRetrainOn("nothing is known of the live version's training")
         if len(columns.get("label", [])) < incident.window.labels / 2:
             raise NothingToRetrainOn("the bus has dropped most of the labelled rows")
-        wanted = {**argument, "target": candidate.trained.target.name, "out": str(out)}
-        base, seconds = self._forks.environments.base, self._dataset_seconds
         try:
-            made = await self._forks.run(base, "services.monitor.job:dataset", wanted, seconds=seconds)
-        except (JobFailed, JobTimedOut) as error:
-            raise NothingToRetrainOn(str(error)) from error
-        log.info("dataset built", incident=incident.id, **made)
-        return await self._artifacts.put(out, PARQUET)
+            base = await self._artifacts.fetch(candidate.trained.dataset)
+        except (ArtifactMissing, ArtifactCorrupt) as error:
+            raise NothingToRetrainOn(f"the dataset of the live version cannot be read: {error}") from error
+        return await self._built(incident, candidate, base, columns)
 
-    async def _page(
-        self, argument: dict[str, Any], incident: Incident, profile: Profile, out: Path
-    ) -> ArtifactRef | None:
-        if not self._report_seconds:
-            return None
-        numeric = [column.name for column in profile.columns if column.edges is not None]
-        categorical = [column.name for column in profile.columns if column.edges is None]
-        order = list(dict.fromkeys([*incident.columns, *(column.name for column in profile.columns)]))
-        wanted = {**argument, "numeric": numeric, "categorical": categorical, "order": order, "out": str(out)}
-        base, seconds = self._forks.environments.base, self._dataset_seconds
-        try:
-            await self._forks.run(base, "services.monitor.report:render", wanted, seconds=seconds)
-        except JobTrouble as error:
-            log.warning("no page for this alarm", error=str(error), incident=incident.id)
-            return None
-        return await self._artifacts.put(out, HTML)
+    async def _built(
+        self, incident: Incident, candidate: Candidate, base: Path, columns: dict[str, list[Any]]
+    ) -> ArtifactRef:
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="dataset-", dir=self._scratch) as folder:
+            recent, out = Path(folder) / "recent.json", Path(folder) / "dataset.parquet"
+            await asyncio.to_thread(recent.write_text, json.dumps(columns))
+            files = {"base": str(base), "recent": str(recent), "out": str(out)}
+            argument = {**files, "target": candidate.trained.target.name}
+            python, seconds = self._forks.environments.base, self._dataset_seconds
+            try:
+                made = await self._forks.run(python, "services.monitor.job:dataset", argument, seconds=seconds)
+            except (JobFailed, JobTimedOut) as error:
+                raise NothingToRetrainOn(str(error)) from error
+            log.info("dataset built", incident=incident.id, **made)
+            return await self._artifacts.put(out, PARQUET)
 
-    async def _in_time(self, page: "asyncio.Task[ArtifactRef | None] | None") -> ArtifactRef | None:
-        """The page when it is there soon; an alarm never waits for long, and never fails for a picture."""
-        if page is None:
-            return None
-        done, _ = await asyncio.wait({page}, timeout=self._report_seconds)
-        if done and page.exception() is None:
-            return page.result()
-        page.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({page})
+
+async def _in_time(page: Page | None, seconds: float) -> ArtifactRef | None:
+    """The page when it is there soon; an alarm never waits for long, and never fails for a picture."""
+    if page is None:
         return None
+    done, _ = await asyncio.wait({page}, timeout=seconds)
+    return page.result() if done and not page.cancelled() and page.exception() is None else None
 
 
-def _event(incident: Incident, dataset: ArtifactRef | None, report: ArtifactRef | None) -> DriftDetected:
-    return DriftDetected(
-        model=incident.model,
-        version=incident.version,
-        kind=incident.kind,
-        action=incident.action,
-        window=incident.window,
-        evidence=incident.evidence,
-        columns=incident.columns,
-        dataset=dataset,
-        report=report,
-    )
+def event_of(
+    incident: Incident, dataset: ArtifactRef | None = None, report: ArtifactRef | None = None
+) -> DriftDetected:
+    """What is said of an incident."""
+    told = ("model", "version", "kind", "action", "window", "evidence", "columns")
+    return DriftDetected(**{name: getattr(incident, name) for name in told}, dataset=dataset, report=report)

@@ -44,7 +44,7 @@ def started(nats_url: str, home: Path) -> Iterator[Any]:
             "NATS_URL": nats_url,
             "BENTOBELT_HOME": str(home),
             "MONITOR_SAVE_SECONDS": "0",
-            "MONITOR_REPORT_SECONDS": "60",  # importing Evidently takes long on a busy machine
+            "MONITOR_RETRAIN_REPORT_SECONDS": "60",  # importing Evidently takes long on a busy machine
             **settings,
         }
         log = (home / f"monitor-{len(running)}.log").open("wb")
@@ -72,7 +72,7 @@ async def go_live(bus: Bus, home: Path, window: int = 500) -> None:
     base = home / "base.parquet"
     pq.write_table(base_rows(), base)
     artifacts = open_artifacts(bus, BusSettings(home=home))
-    await Registry(bus).put_candidate(candidate(await artifacts.put(base, PARQUET), window))
+    await Registry(bus).put_candidate(candidate(await artifacts.put(base, PARQUET), window), None)
     await Registry(bus).put_live(live(), None)
     await publish(bus, deployed(window=window))
 

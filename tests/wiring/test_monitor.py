@@ -1,5 +1,6 @@
 """News reach whoever follows the model; a follower turns a loss into one `drift.detected`."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,10 @@ from services.monitor.app import create_app
 from services.monitor.batches import answered, truths
 from services.monitor.bursts import Bursts
 from services.monitor.domain import Incident, Traffic
-from services.monitor.follow import Follower, Followers
+from services.monitor.follow import Follower
+from services.monitor.followers import Followers
 from services.monitor.settings import Settings
+from services.monitor.telling import Page
 from services.monitor.watch import Rows, Rules
 from services.worker import Worker
 from tests.fakes import MemoryInbox, MemoryRegistry, deliver
@@ -78,7 +81,18 @@ class MemoryStream:
 
 
 class PlainTeller:
-    async def event(self, incident: Incident, rows: Rows, profile: Profile | None, recent: object) -> DriftDetected:
+    def __init__(self) -> None:
+        self.pages: list[Rows] = []
+        self.given: list[Page | None] = []
+
+    async def page(
+        self, model: str, version: str, moved: tuple[str, ...], rows: Rows, profile: Profile, recent: object
+    ) -> ArtifactRef | None:
+        self.pages.append(rows)
+        return ARTIFACT
+
+    async def event(self, incident: Incident, rows: Rows, recent: object, page: Page | None) -> DriftDetected:
+        self.given.append(page)
         return DriftDetected(
             model=incident.model, version=incident.version, kind=incident.kind, action=incident.action,
             window=incident.window, evidence={"rows": float(len(rows.sequence))}, dataset=ARTIFACT,
@@ -92,6 +106,7 @@ class Room:
         self.store, self.stream, self.registry = MemoryStore(), MemoryStream(), MemoryRegistry()
         self.raised: list[tuple[str, DriftDetected]] = []
         self.now = 1000.0
+        self.teller = PlainTeller()
         self.worker = Worker("monitor", Settings(), inbox=MemoryInbox())
         followers = Followers(self.follower, Leases(self.worker.bus), self.registry)  # type: ignore[arg-type]
         create_app(self.worker, self.store, followers, self.registry, Bursts(2))  # type: ignore[arg-type]
@@ -102,11 +117,11 @@ class Room:
 
         registry: Any = self.registry
         return Follower(
-            model, self.stream, self.store, registry, PlainTeller(), emit, Rules(), 0.0, 0.0, lambda: self.now
+            model, self.stream, self.store, registry, self.teller, emit, Rules(), 0.0, 0.0, lambda: self.now
         )
 
     async def approve(self) -> None:
-        await self.registry.put_candidate(candidate(ARTIFACT))
+        await self.registry.put_candidate(candidate(ARTIFACT), None)
         await self.registry.put_live(live(), None)
 
     async def read(self, follower: Follower) -> None:
@@ -155,15 +170,33 @@ async def test_an_incident_that_was_saved_but_not_told_is_told_by_the_next_holde
         room.stream.publish(*messages(traffic, 50, 0.5))
     while first.state.incident is None or first.state.incident.kind != "performance":
         await first.step()
-        if first._telling:
-            first._telling.cancel()  # killed before the event is out
-            first._telling = None
+        first._alarms.stop()  # killed before the event is out
     room.raised.clear()
     second = room.follower()
     await second.begin()
     await room.read(second)
     assert [(event.kind, event.action) for _, event in room.raised] == [("performance", "retrain")]
     assert room.raised[0][0] == first.state.incident.id
+
+
+async def test_the_page_of_a_loss_is_begun_while_labels_are_gathered() -> None:
+    room, traffic = Room(), Stream(3)
+    await room.approve()
+    follower = room.follower()
+    await follower.begin()
+    for _ in range(4):
+        room.stream.publish(*messages(traffic, 50, 0.5))
+    await room.read(follower)
+    await asyncio.sleep(0)
+    assert room.raised == []
+    assert follower.state.suspect(room.now) is not None
+    for _ in range(12):
+        room.stream.publish(*messages(traffic, 50, 0.5))
+    await room.read(follower)
+    [page] = [page for page, (_, event) in zip(room.teller.given, room.raised, strict=True) if event.dataset]
+    assert page is not None
+    assert page.result() == ARTIFACT
+    assert len(room.teller.pages[0].sequence) == 200
 
 
 async def test_a_deployed_model_is_news() -> None:

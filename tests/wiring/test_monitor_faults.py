@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.monitor.codec import pack, unpack
-from services.monitor.follow import Followers
+from services.monitor.followers import Followers
 from services.worker import guarded
 from tests.fakes import MemoryRegistry, deliver
 from tests.unit.monitored import VERSION, Stream, deployed, messages
