@@ -81,7 +81,8 @@ def _listed(feature: Feature) -> str:
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>
 <style>body{{font:16px/1.5 system-ui;max-width:52rem;margin:2rem auto;padding:0 1rem}}
 textarea{{width:100%;height:9rem;box-sizing:border-box}}
-pre,textarea{{font:13px monospace;background:#f4f4f4;padding:.5rem;border:0}}pre{{overflow:auto}}pre:empty{{display:none}}td{{padding-right:2rem}}</style>
+pre,textarea{{font:13px monospace;background:#f4f4f4;padding:.5rem;border:0}}
+pre{{overflow:auto}}pre:empty{{display:none}}td{{padding-right:2rem}}</style>
 <h1>{name} <small>{version}</small></h1>
 <p>Predicts <code>{target}</code>. <a href="openapi.json">OpenAPI</a> · <a href="info">info</a> ·
 <a href="metrics">metrics</a></p>
