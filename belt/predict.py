@@ -1,15 +1,17 @@
 """`belt predict` and `belt feedback`: talk to a live model through the gateway."""
 
+import json as json_text
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 
 from belt import reach, rows, say
+from belt.calls import call, names
 from belt.say import HOME, Failed, Home, Json
 
-SECONDS = 60.0
+BATCH = 500
+"""Rows in one request."""
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
@@ -24,14 +26,13 @@ def predict(
     Example:  belt predict diabetes '[{"age": 0.03, "bmi": 0.06}]'
     """
     try:
-        asked = rows.read(given, "rows")
-        gateway = reach.gateway(home)
-        if Path(given).suffix.lower() in (".csv", ".parquet", ".pq"):
-            asked = _features_only(gateway, model, asked)
-        answer = _call("POST", f"{gateway}/{model}/predict", {"rows": asked})
+        url = f"{reach.gateway(home)}/{reach.model(model)}"
+        asked = _asked(given, url, json)
+        answer = _ask(url, asked, json)
+        classes = _classes(url, answer, json)
     except Failed as error:
         say.fail(str(error))
-    say.answer(json, answer, _predictions(answer))
+    say.answer(json, answer, _predictions(answer, classes))
     say.note(f"{answer['model']} {answer['version']}; `belt trace ID` leads an id back to its data and commit")
 
 
@@ -44,23 +45,31 @@ def feedback(
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Send labels that became known, by prediction id.
+    """Send labels that became known, by prediction id. All of them are taken, or none.
 
     Example:  belt feedback digits labels.csv
     """
     try:
-        labels = _labels(given)
-        answer = _call("POST", f"{reach.gateway(home)}/{model}/feedback", {"labels": labels})
+        url = f"{reach.gateway(home)}/{reach.model(model)}"
+        labels = _labels(given, url, json)
     except Failed as error:
         say.fail(str(error))
+    try:
+        answer = call("POST", f"{url}/feedback", {"labels": labels}, verbatim=json)
+    except Failed as error:
+        say.fail(f"{error}\nno label was taken")
     say.answer(json, answer, f"{answer['accepted']} labels accepted")
 
 
-def _labels(given: str) -> list[rows.Row]:
+def _labels(given: str, url: str, as_json: bool) -> list[rows.Row]:
     id, equals, label = given.partition("=")
     if equals and not given.lstrip().startswith(("[", "{")) and not Path(given).exists():
         return [{"id": id, "label": _value(label)}]
-    found = rows.read(given, "labels")
+    text = {"id"}
+    if Path(given).is_file() and Path(given).suffix.lower() == ".csv":
+        target = call("GET", f"{url}/info", verbatim=as_json).get("target") or {}
+        text |= {"label"} if target.get("type") == "string" else set()
+    found = rows.read(given, "labels", text)
     for number, row in enumerate(found, 1):
         if missing := {"id", "label"} - row.keys():
             raise Failed(f"row {number} of the labels has no {' and no '.join(sorted(missing))}")
@@ -68,43 +77,63 @@ def _labels(given: str) -> list[rows.Row]:
 
 
 def _value(text: str) -> Any:
-    import json
-
     try:
-        return json.loads(text)
+        return json_text.loads(text)
     except ValueError:
         return text
 
 
-def _features_only(gateway: str, model: str, asked: list[rows.Row]) -> list[rows.Row]:
-    names = [feature["name"] for feature in _call("GET", f"{gateway}/{model}/info")["features"]]
-    extra = [name for name in asked[0] if name not in names]
-    if extra:
-        say.note(f"not features, left out: {', '.join(extra)}")
-    return [{name: value for name, value in row.items() if name in names} for row in asked]
+def _asked(given: str, url: str, as_json: bool) -> list[rows.Row]:
+    """The rows to ask for; of a table only what the live version takes, text where it wants text."""
+    if Path(given).suffix.lower() not in rows.TABLES or not Path(given).is_file():
+        return rows.read(given, "rows")
+    features = {one["name"]: one["type"] for one in call("GET", f"{url}/info", verbatim=as_json)["features"]}
+    found = rows.read(given, "rows", {name for name, type in features.items() if type == "string"})
+    if extra := [name for name in found[0] if name not in features]:
+        say.note(f"not features, left out: {names(extra)}")
+    return [{name: value for name, value in row.items() if name in features} for row in found]
 
 
-def _call(method: str, url: str, body: Any = None) -> Any:
-    """The JSON that the gateway answers.
+def _ask(url: str, asked: list[rows.Row], as_json: bool) -> Any:
+    """One answer for all rows, however many requests that takes.
 
     Raises:
-        Failed: nobody answers there, or it answered an error, which is shown as it is.
+        Failed: a request was refused.
     """
-    try:
-        answer = httpx.request(method, url, json=body, timeout=SECONDS, trust_env=False)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise Failed(
-            f"no answer from {url}: {error}. Is `belt up` running? BELT_GATEWAY names another gateway"
-        ) from None
-    if answer.is_success:
-        return answer.json()
-    hint = "; `belt deployments` lists what is live" if answer.status_code == 404 else ""
-    raise Failed(f"{url} answered {answer.status_code}: {answer.text.strip()}{hint}")
+    joined: dict[str, Any] = {}
+    for start in range(0, len(asked), BATCH):
+        try:
+            answer = call("POST", f"{url}/predict", {"rows": asked[start : start + BATCH]}, verbatim=as_json)
+        except Failed as error:
+            raise Failed(f"{error}\n(rows are counted from row {start} of yours)" if start else str(error)) from None
+        if joined and joined["version"] != answer["version"]:
+            say.note(f"{answer['version']} went live meanwhile: it answered from row {start} on (ids name the version)")
+        joined = {**answer, "predictions": joined.get("predictions", []) + answer["predictions"]}
+    return joined
 
 
-def _predictions(answer: Any) -> Any:
-    cells = ([one["id"], one["prediction"], _probabilities(one.get("probabilities"))] for one in answer["predictions"])
-    return say.table(("ID", "PREDICTION", "PROBABILITIES"), cells, "no predictions")
+def _classes(url: str, answer: Any, as_json: bool) -> list[str]:
+    """What the shares of a prediction are about, in their order; only a table needs to know."""
+    first = answer["predictions"][0].get("probabilities") if answer["predictions"] else None
+    if as_json or not isinstance(first, list):
+        return []
+    return [str(one) for one in call("GET", f"{url}/info").get("classes") or ()]
+
+
+def _predictions(answer: Any, classes: list[str]) -> Any:
+    told = answer["predictions"]
+    shares = any(one.get("probabilities") for one in told)
+    about = f" ({names(classes)})" if classes else ""
+    columns = ("ID", "PREDICTION", *([f"PROBABILITIES{about}"] if shares else []))
+    cells = (
+        [one["id"], _number(one["prediction"]), *([_probabilities(one.get("probabilities"))] if shares else [])]
+        for one in told
+    )
+    return say.table(columns, cells, "no predictions")
+
+
+def _number(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _probabilities(given: Any) -> str:

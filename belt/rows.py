@@ -1,21 +1,31 @@
 """Reads rows that a person hands over: a CSV, Parquet, JSON or JSON-lines file, `-` for stdin, or JSON itself."""
 
 import json
+import math
+import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from belt.say import Failed
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 Row = dict[str, Any]
+TABLES = (".csv", ".parquet", ".pq")
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def read(given: str, key: str) -> list[Row]:
+def read(given: str, key: str, text: Collection[str] = ()) -> list[Row]:
     """The rows in `given`.
 
     Args:
         given: a file name, `-`, or JSON text: a list of objects, one object, or `{key: [...]}`.
         key: under which a request to the gateway has them (`rows`, `labels`).
+        text: columns of a CSV file whose cells are text, also where they look like numbers.
 
     Raises:
         Failed: no such file, not what its name says, or no rows.
@@ -26,14 +36,14 @@ def read(given: str, key: str) -> list[Row]:
         return _from_json(given, key, "the argument")
     file = Path(given)
     try:
-        return _from_file(file, key)
+        return _from_file(file, key, text)
     except (OSError, UnicodeDecodeError) as error:
         raise Failed(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _from_file(file: Path, key: str) -> list[Row]:
-    if file.suffix.lower() in (".csv", ".parquet", ".pq"):
-        return _from_table(file)
+def _from_file(file: Path, key: str, text: Collection[str]) -> list[Row]:
+    if file.suffix.lower() in TABLES:
+        return _from_table(file, text)
     return _from_json(file.read_text(), key, str(file))
 
 
@@ -58,16 +68,42 @@ def _lines(text: str) -> list[Any] | None:
         return None
 
 
-def _from_table(file: Path) -> list[Row]:
+def _from_table(file: Path, text: Collection[str]) -> list[Row]:
     import pandas as pd  # only here: half a second that the other commands need not wait
 
     if not file.is_file():
         raise FileNotFoundError(2, "No such file or directory", str(file))
     try:
-        frame = pd.read_csv(file) if file.suffix.lower() == ".csv" else pd.read_parquet(file)
+        rows = _from_csv(file, text) if file.suffix.lower() == ".csv" else _records(pd.read_parquet(file))
     except (ValueError, OSError) as error:  # pandas' and pyarrow's complaints about content are both
         raise Failed(f"cannot read {file}: {error}") from None
-    rows: list[Row] = json.loads(frame.to_json(orient="records", date_format="iso", double_precision=15))
     if not rows:
         raise Failed(f"{file} has no rows")
     return rows
+
+
+def _from_csv(file: Path, text: Collection[str]) -> list[Row]:
+    """Every cell on its own: one that is no number does not make text of its whole column."""
+    import pandas as pd
+
+    return [
+        {name: cell if name in text or cell is None else value(cell) for name, cell in row.items()}
+        for row in _records(pd.read_csv(file, dtype=str))
+    ]
+
+
+def _records(frame: "DataFrame") -> list[Row]:
+    found: list[Row] = json.loads(frame.to_json(orient="records", date_format="iso", double_precision=15))
+    return found
+
+
+def value(cell: str) -> int | float | bool | str:
+    """What a cell of a CSV file says: a number, true or false, else the text itself."""
+    word = cell.strip()
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    if _INTEGER.fullmatch(word):
+        return int(word)
+    if _NUMBER.fullmatch(word) and math.isfinite(number := float(word)):
+        return number
+    return cell

@@ -10,9 +10,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from belt import calls
 from belt.main import app
 
-INFO = {"features": [{"name": "x", "type": "number"}]}
+INFO = {
+    "features": [{"name": "x", "type": "number"}],
+    "target": {"name": "y", "type": "integer"},
+    "classes": [*range(8), "eight"],
+}
+WRONG = {"error": "label 1: 'label' must be a whole number (y)", "details": [{"label": n} for n in range(5)]}
 runner = CliRunner()
 
 
@@ -34,7 +40,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.asked.append(body)
-        if self.path == "/digits/feedback":
+        if self.path == "/digits/feedback" and "late" in [one["label"] for one in body["labels"]]:
+            self.answer(422, WRONG)
+        elif self.path == "/digits/feedback":
             self.answer(200, {"accepted": len(body["labels"])})
         elif self.path == "/digits/predict" and all(row.keys() == {"x"} for row in body["rows"]):
             told = [
@@ -42,6 +50,9 @@ class Handler(BaseHTTPRequestHandler):
                 for n, _ in enumerate(body["rows"])
             ]
             self.answer(200, {"model": "digits", "version": "7-aaaaaaaa", "predictions": told})
+        elif self.path == "/diabetes/predict":
+            told = [{"id": f"diabetes.7-aaaaaaaa.{n}", "prediction": 152.1334841628967} for n in body["rows"]]
+            self.answer(200, {"model": "diabetes", "version": "7-aaaaaaaa", "predictions": told})
         else:
             self.answer(422, {"error": "rows.0: unknown feature 'colour'"})
 
@@ -92,10 +103,56 @@ def test_columns_of_a_file_that_are_no_features_are_left_out(gateway: Gateway, t
     assert "not features, left out: y" in done.stderr
 
 
-def test_what_the_server_refuses_is_shown_as_it_says_it(gateway: Gateway) -> None:
+def test_what_the_server_refuses_is_shown_in_words_and_with_json_as_it_says_it(gateway: Gateway) -> None:
     done = belt(gateway, "predict", "digits", '[{"colour": 1}]', "--json")
     assert (done.exit_code, done.stdout) == (1, "")
     assert 'answered 422: {"error": "rows.0: unknown feature \'colour\'"}' in done.stderr
+    assert (
+        "answered 422: rows.0: unknown feature 'colour'\n"
+        in belt(gateway, "predict", "digits", '[{"colour": 1}]').stderr
+    )
+
+
+def test_an_error_says_how_much_more_is_wrong_and_cuts_long_lists() -> None:
+    assert calls.in_short(json.dumps(WRONG)) == "label 1: 'label' must be a whole number (y); and 2 more"
+    many = ", ".join(f"pixel_{n}" for n in range(65))
+    short = calls.in_short(json.dumps({"error": f"row 0 lacks {many}"}))
+    assert short == "row 0 lacks pixel_0, pixel_1, pixel_2, pixel_3, pixel_4, … 60 more"
+    assert calls.in_short("<html>\n") == "<html>"
+
+
+def test_a_long_file_is_asked_in_batches_and_answered_as_one(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("x\n" + "1\n" * 1201)
+    done = belt(gateway, "predict", "digits", str(tmp_path / "rows.csv"), "--json")
+    assert [len(asked["rows"]) for asked in gateway.asked] == [500, 500, 201]
+    assert len(json.loads(done.stdout)["predictions"]) == 1201
+
+
+def test_the_heading_of_the_probabilities_names_the_classes(gateway: Gateway) -> None:
+    assert "PROBABILITIES (0, 1, 2, 3, 4, … 4 more)" in belt(gateway, "predict", "digits", '[{"x": 1}]').stdout
+
+
+def test_a_regression_has_no_probabilities_and_six_digits(gateway: Gateway) -> None:
+    shown = belt(gateway, "predict", "diabetes", '[{"x": 1}]').stdout
+    assert "PROBABILITIES" not in shown
+    assert shown.split()[-1] == "152.133"
+
+
+def test_one_bad_cell_leaves_the_others_what_they_are_and_nothing_is_taken(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,label\n1,3\nb,late\nc,4.5\nd,true\n")
+    done = belt(gateway, "feedback", "digits", str(tmp_path / "labels.csv"))
+    assert [tuple(one.values()) for one in gateway.asked[0]["labels"]] == [
+        ("1", 3), ("b", "late"), ("c", 4.5), ("d", True),
+    ]  # fmt: skip
+    assert done.exit_code == 1
+    assert "label 1: 'label' must be a whole number (y); and 2 more" in done.stderr
+    assert "no label was taken" in done.stderr
+
+
+def test_a_name_that_no_model_can_have_is_said(gateway: Gateway) -> None:
+    assert "no model 'No such'" in belt(gateway, "predict", "No such", '[{"x": 1}]').stderr
+    assert "no model 'No such'" in belt(gateway, "feedback", "No such", "a=1").stderr
+    assert gateway.asked == []
 
 
 @pytest.mark.parametrize(("given", "label"), [("digits.7-aaaaaaaa.0=3", 3), ("digits.7-aaaaaaaa.0=three", "three")])
