@@ -48,7 +48,7 @@ class Home:
         self.bus, self.gateway = self.root / "bus", self.root / "gateway"
         self.logs, self.run = self.root / "logs", self.root / "run"
         self.nats_url, self.gateway_url = self.root / "nats.url", self.root / "gateway.url"
-        self.routes = self.gateway / "dynamic.yml"
+        self.routes = self.gateway / "routes"
         self._lock: IO[str] | None = None
 
     def log(self, name: str) -> Path:

@@ -136,8 +136,7 @@ class Local:
     def _configure(self) -> None:
         for worker in WORKERS:
             (self.home.root / worker).mkdir(mode=0o700, exist_ok=True)
-        if not self.home.routes.exists():
-            replace(self.home.routes, "{}\n")  # Traefik watches only a file that was there when it started
+        self.home.routes.mkdir(mode=0o700, exist_ok=True)  # Traefik watches only a folder that is there when it starts
         values = {
             "ENTRY": f"127.0.0.1:{self._entry}",
             "PING": f"127.0.0.1:{self._ports[GATEWAY]}",

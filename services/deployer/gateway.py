@@ -1,22 +1,23 @@
-"""Traefik's routes: one file for all models of this deployer, replaced as a whole by rename.
+"""Traefik's routes: a folder with a file per model, each replaced as a whole by rename.
 
-Traefik watches the folder (file provider) and applies a change within milliseconds, without dropping a connection.
+Traefik watches the folder (file provider) and applies a change within milliseconds, without dropping a connection. A
+file per model, read whenever it is asked for: replicas of a deployer never write back what they remember of others.
 """
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
-import yaml
 
 VERSION_HEADER = "X-Model-Version"
 POLL = 0.02
 
 
 class NotSwitched(Exception):
-    """The gateway does not answer with the version its file names; it may be down or still starting."""
+    """The gateway does not answer with the version its route leads to; it may be down or still starting."""
 
 
 class Gateway(Protocol):
@@ -27,11 +28,11 @@ class Gateway(Protocol):
         ...
 
     def address(self, model: str) -> str | None:
-        """The server that a model's requests go to now."""
+        """The server that a model's requests go to now; None when they are refused."""
         ...
 
-    def route(self, model: str, address: str) -> None:
-        """Send a model's requests to `address` from now on."""
+    def route(self, model: str, address: str | None) -> None:
+        """Send a model's requests to `address` from now on; None: refuse them with 503, no available server."""
         ...
 
     async def wait_for(self, model: str, version: str) -> None:
@@ -44,25 +45,32 @@ class Gateway(Protocol):
 
 
 class Traefik:
-    """The gateway that reads `file` and answers at `url`."""
+    """The gateway that reads `folder` and answers at `url`."""
 
-    def __init__(self, url: str, file: Path, seconds: float) -> None:
-        self._url, self._file, self._seconds = url.rstrip("/"), file, seconds
-        self._addresses = _addresses(file)
+    def __init__(self, url: str, folder: Path, seconds: float) -> None:
+        self._url, self._folder, self._seconds = url.rstrip("/"), folder, seconds
         self._client = httpx.AsyncClient(timeout=2.0)
 
     def url(self, model: str) -> str:
         return f"{self._url}/{model}"
 
     def address(self, model: str) -> str | None:
-        return self._addresses.get(model)
+        try:
+            balancer = json.loads(self._file(model).read_text())["http"]["services"][model]["loadBalancer"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return None
+        return next((str(server["url"]) for server in balancer["servers"]), None)
 
-    def route(self, model: str, address: str) -> None:
-        self._addresses[model] = address
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_name(f".{self._file.name}.partial")  # no extension that Traefik reads
-        partial.write_text(yaml.safe_dump(configuration(self._addresses), sort_keys=True))
-        partial.replace(self._file)
+    def route(self, model: str, address: str | None) -> None:
+        # In a folder of its own, without an extension: Traefik neither watches nor reads what is half written.
+        partial = self._folder / ".partial" / model
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(configuration(model, address), indent=2))
+        partial.replace(self._file(model))
+
+    def has_routes(self) -> bool:
+        """Whether any model was ever routed."""
+        return any(self._folder.glob("*.yml"))
 
     async def wait_for(self, model: str, version: str) -> None:
         deadline, answered = time.monotonic() + self._seconds, "nothing"
@@ -80,33 +88,18 @@ class Traefik:
     async def close(self) -> None:
         await self._client.aclose()
 
+    def _file(self, model: str) -> Path:
+        return self._folder / f"{model}.yml"  # JSON, which is YAML too, and quick to read
 
-def configuration(addresses: dict[str, str]) -> dict[str, Any]:
-    """Traefik's dynamic configuration: `/<model>/…` goes to the model's address as `/…`."""
-    if not addresses:
-        return {}
+
+def configuration(model: str, address: str | None) -> dict[str, Any]:
+    """Traefik's dynamic configuration: `/<model>/…` goes to `address` as `/…`."""
+    servers = [] if address is None else [{"url": address}]
+    rule = f"PathPrefix(`/{model}/`) || Path(`/{model}`)"
     return {
         "http": {
-            "routers": {
-                model: {
-                    "rule": f"PathPrefix(`/{model}/`) || Path(`/{model}`)",
-                    "service": model,
-                    "middlewares": [model],
-                }
-                for model in addresses
-            },
-            "middlewares": {model: {"stripPrefix": {"prefixes": [f"/{model}"]}} for model in addresses},
-            "services": {
-                model: {"loadBalancer": {"servers": [{"url": address}], "passHostHeader": True}}
-                for model, address in addresses.items()
-            },
+            "routers": {model: {"rule": rule, "service": model, "middlewares": [model]}},
+            "middlewares": {model: {"stripPrefix": {"prefixes": [f"/{model}"]}}},
+            "services": {model: {"loadBalancer": {"servers": servers, "passHostHeader": True}}},
         }
     }
-
-
-def _addresses(file: Path) -> dict[str, str]:
-    try:
-        services = (yaml.safe_load(file.read_text()) or {})["http"]["services"]
-        return {model: service["loadBalancer"]["servers"][0]["url"] for model, service in services.items()}
-    except (FileNotFoundError, KeyError, yaml.YAMLError):
-        return {}

@@ -20,7 +20,8 @@ class Settings(BusSettings):
         default="http://127.0.0.1:8080", description="base URL of the gateway, under which every model answers"
     )
     routes: Path | None = Field(
-        default=None, description="Traefik's dynamic configuration file; default: traefik/routes.yml in the home folder"
+        default=None,
+        description="folder of Traefik's dynamic configuration, a file per model; default: routes in the home folder",
     )
     ready_seconds: float = Field(default=60.0, gt=0, description="how long a new version may take until it is ready")
     switch_seconds: float = Field(
@@ -32,6 +33,6 @@ class Settings(BusSettings):
     watch_seconds: float = Field(default=0.5, gt=0, description="pause between two looks at the serving processes")
 
     @property
-    def routes_file(self) -> Path:
-        """The dynamic configuration file, whether set or not."""
-        return self.routes or self.home / "traefik" / "routes.yml"
+    def routes_folder(self) -> Path:
+        """The folder of the dynamic configuration, whether set or not."""
+        return self.routes or self.home / "routes"

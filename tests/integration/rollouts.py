@@ -116,12 +116,10 @@ async def await_event(bus: Bus, subject: str, count: int = 1, seconds: float = 6
 
 @contextlib.contextmanager
 def traefik(folder: Path, routes: Path) -> Iterator[str]:
-    """A real Traefik with the file that `belt up` gives it; its URL."""
+    """A real Traefik with the configuration that `belt up` gives it; its URL."""
     binary = shutil.which("traefik", path=str(Path(sys.executable).parent))
     assert binary, "traefik is not installed: run `make setup`"
-    routes.parent.mkdir(parents=True, exist_ok=True)
-    if not routes.exists():
-        routes.write_text("{}\n")
+    routes.mkdir(parents=True, exist_ok=True)
     entry, ping = free_port(), free_port()
     values = {"ENTRY": f"127.0.0.1:{entry}", "PING": f"127.0.0.1:{ping}", "ROUTES": str(routes)}
     config = folder / "traefik.yml"

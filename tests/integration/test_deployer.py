@@ -102,7 +102,7 @@ class Deployment:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    routes = tmp_path / "gateway" / "routes.yml"
+    routes = tmp_path / "gateway" / "routes"
     with traefik(tmp_path, routes) as url:
         yield url, routes
 
