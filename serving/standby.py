@@ -1,7 +1,7 @@
 """A serving process before it knows what to serve: it pays the imports, then waits to be told.
 
-Run as a script by whoever starts servers. One line of JSON comes in on standard input: `bento` (folder), `environ`,
-`log` (file) and `options` of BentoML's HTTP worker, which this process then becomes: the same that `bentoml serve`
+Run as a script by whoever starts servers. One line of JSON comes in on standard input: `bento` (folder), `environ`
+(variables) and `options` of BentoML's HTTP worker, which this process then becomes: the same that `bentoml serve`
 starts behind its supervisor. No line: whoever started it is gone, and so is it. Imports nothing of ours: the code that
 serves comes from the Bento.
 """

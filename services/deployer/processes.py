@@ -126,8 +126,10 @@ class Standby:
 class Processes:
     """Servers as local processes under `home/servers`."""
 
-    def __init__(self, home: Path, nats_url: str, artifacts: Artifacts, pythons: Pythons, grace: float) -> None:
-        self._root = home.resolve() / "servers"
+    def __init__(
+        self, home: Path, nats_url: str, artifacts: Artifacts, pythons: Pythons, grace: float, script: Path = STANDBY
+    ) -> None:
+        self._root, self._script = home.resolve() / "servers", script
         self._nats_url, self._artifacts, self._pythons, self._grace = nats_url, artifacts, pythons, grace
         self._children: dict[int, subprocess.Popen[bytes]] = {}
         self._standby: Standby | None = None
@@ -147,13 +149,17 @@ class Processes:
             raise NoBento(f"{image.image} is not a packed Bento; this deployer runs no containers")
         bento = await self._artifacts.fetch_folder(image.artifact)
         python = await self._pythons.python(image.environment)
-        return await asyncio.to_thread(self._spawn, deployed, bento, python)
+        # Taken here, not in the thread: of two starts at once only one gets it.
+        standby, self._standby = self._standby, None
+        return await asyncio.to_thread(self._spawn, deployed, bento, python, standby)
 
     async def stop(self, server: Server) -> None:
         await asyncio.to_thread(self._end, [server])
 
     async def stand_by(self) -> None:
         """Pay the imports of the next server now."""
+        if self._standby is not None and self._standby.child.poll() is not None:
+            await self.stand_down()
         if self._standby is None:
             self._standby = await asyncio.to_thread(self._warm, Path(sys.executable))
 
@@ -182,15 +188,19 @@ class Processes:
     def sweep(self) -> None:
         """Remove folders of servers that were never told what to serve: they ended with their deployer."""
         for folder in self._root.glob("*"):
-            if not (folder / RECORD).exists():
+            if not (folder / RECORD).exists() and not _is_anothers(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _spawn(self, deployed: Deployed, bento: Path, python: Path) -> Server:
-        standby, self._standby = self._standby, None
-        if standby is None or standby.python != python or standby.child.poll() is not None:
-            if standby is not None:
-                standby.end()
-            standby = self._warm(python)
+    def prepare(self) -> None:
+        """`stand_by` before there is an event loop: when nothing runs that did, a server is needed at once."""
+        if not any(self.alive(server) for server in self.all()):
+            self._standby = self._warm(Path(sys.executable))
+
+    def _spawn(self, deployed: Deployed, bento: Path, python: Path, standby: Standby | None) -> Server:
+        if standby is not None and (standby.python != python or standby.child.poll() is not None):
+            standby.end()
+            standby = None
+        standby = standby or self._warm(python)
         # Links, not the cache's own folder: the cache may forget it while the server runs.
         shutil.copytree(bento, standby.folder / BENTO, copy_function=os.link)
         self._children[standby.child.pid] = standby.child
@@ -200,11 +210,11 @@ class Processes:
 
     def _warm(self, python: Path) -> Standby:
         self._root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=self._root))
+        folder = Path(tempfile.mkdtemp(dir=self._root, prefix=f"{os.getpid()}."))
         (folder / "home" / "metrics").mkdir(parents=True)
         with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener, (folder / LOG).open("wb") as log:
             child = subprocess.Popen(
-                [str(python), "-P", str(STANDBY)],
+                [str(python), "-P", str(self._script)],
                 cwd=folder,
                 env=self._environ(folder / "home"),
                 stdin=subprocess.PIPE,
@@ -257,6 +267,12 @@ def stop_all(home: Path, grace: float = 5.0) -> None:
     root = home.resolve() / "servers"
     pids.end([(server.pid, server.started) for server in _recorded(root)], grace)
     shutil.rmtree(root, ignore_errors=True)
+
+
+def _is_anothers(folder: Path) -> bool:
+    """Whether the deployer that made the folder, as its name says, is a living one beside this one."""
+    owner = folder.name.partition(".")[0]
+    return owner.isdecimal() and int(owner) != os.getpid() and pids.started(int(owner)) is not None
 
 
 def _recorded(root: Path) -> Iterator[Server]:
