@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from contracts.data import Probe, Value
-from contracts.events import ModelDeployed, ModelSuperseded
+from contracts.events import DeploymentFailed, ModelDeployed, ModelSuperseded
 from services.registry import Deployed, Live
 
 REMEMBERED = 20
@@ -56,25 +56,36 @@ def rolled_back(live: Live, new: Live) -> Live:
     return new.model_copy(update={"previous": None, "retired": gone[-REMEMBERED:]})
 
 
-def rollback_target(model: str, live: Live | None, to: str | None, order: int, there_are: Iterable[str]) -> str:
-    """The version a person wants back; when this very request was carried out already, the version it led to.
-
-    Raises:
-        CannotRollBack: nothing is live, there is no previous one, or `to` was never here.
+def rollback_target(live: Live | None, to: str | None, order: int) -> str | None:
+    """The version a person wants back, None when there is none; when this very request was carried out already, the
+    version it led to.
     """
+    if live is None:
+        return None
+    return live.version if live.order == order else to or live.previous
+
+
+def cannot_roll_back(model: str, live: Live | None, to: str | None, there_are: Iterable[str]) -> CannotRollBack:
+    """Why there is nothing to go back to, and the versions that there are."""
     versions = sorted(there_are, key=lambda version: int(version.split("-")[0]))
     choice = f"there are: {', '.join(versions) or 'none'}"
     if live is None:
-        raise CannotRollBack(f"{model} is not live here, so there is nothing to roll back; {choice}")
-    if to is not None and to not in versions:
-        raise CannotRollBack(f"{model} has no version {to} that ran here; {choice}")
-    if live.order == order:
-        return live.version
-    if to is None and live.previous is None:
-        raise CannotRollBack(
-            f"{model} {live.version} has no previous version; name one: belt rollback {model} --to VERSION; {choice}"
-        )
-    return to or live.previous or live.version
+        return CannotRollBack(f"{model} is not live here, so there is nothing to roll back; {choice}")
+    if to is not None:
+        return CannotRollBack(f"{model} has no version {to} that ran here; {choice}")
+    return CannotRollBack(
+        f"{model} {live.version} has no previous version; name one: belt rollback {model} --to VERSION; {choice}"
+    )
+
+
+def passed_over(order: int, anywhere: Iterable[Deployed]) -> str | None:
+    """The newer version, proven on some target, that a target with nothing live is to get instead.
+
+    A new target reads the stream from its beginning. Its newest version is on the way; those before would only be
+    started and ended one after another.
+    """
+    newer = [deployed for deployed in anywhere if deployed.generation > order]
+    return max(newer, key=lambda deployed: deployed.generation).image.version if newer else None
 
 
 def outcome(deployed: Deployed, live: Live, reason: Literal["release", "rollback"]) -> ModelDeployed | ModelSuperseded:
@@ -128,3 +139,17 @@ def same(expected: Value, got: Value) -> bool:
 def pause(crashes: int) -> float:
     """Seconds to wait before the next start of a version that died `crashes` times in a row."""
     return 0.0 if crashes <= 1 else min(LONGEST_PAUSE, 0.5 * 2.0 ** (crashes - 1))
+
+
+def crash_loop(live: Live, crashes: int, words: str) -> DeploymentFailed:
+    """What to say of a live version that does not stay up; `words` is the end of its log."""
+    return DeploymentFailed(
+        model=live.model,
+        version=live.version,
+        error="CrashLoop",
+        message=f"{live.model} {live.version} is live on {live.target}, but ended {crashes} times in a row soon after "
+        f"its start. It is started again and again, {LONGEST_PAUSE:.0f} s apart at the most. To go back: "
+        f"belt rollback {live.model}. Its log ends: {words or '(empty)'}",
+        attempts=crashes,
+        target=live.target,
+    )

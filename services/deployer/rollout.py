@@ -3,7 +3,8 @@
 The slow part (start and checks) runs beside the old version and holds nothing. The switch is short: under the
 model's lease what is live is read and decided on again, written by revision, and only then the route moves. A kill
 between any two steps is made good by the redelivered message or by the watch: what runs is found by its record, what is
-live by the registry, and the route follows the registry.
+live by the registry, and the route follows the registry. A recorded version is live: a gateway that is away is waited
+for, however long, because giving up would leave a live version that nobody was told of.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ import structlog
 from contracts.events import ImagePushed
 from services.deployer.checks import Checks, Lost
 from services.deployer.domain import decide, released, rolled_back, wanted
-from services.deployer.gateway import Gateway
+from services.deployer.gateway import Gateway, NotSwitched
 from services.deployer.processes import Server, Servers
 from services.registry import Deployed, Live
 
@@ -74,7 +75,6 @@ class Rollout:
 
         Raises:
             DidNotStart, PredictionsDiffer, Lost: it did not show what it must; what is live goes on.
-            NotSwitched: recorded as live, but the gateway does not answer with it yet.
             Conflict, LeaseTaken, LeaseLost: another deployer was at it.
         """
         return await self._roll_out(deployed, order, released)
@@ -84,14 +84,26 @@ class Rollout:
         return await self._roll_out(deployed, order, lambda live, new: rolled_back(live, new) if live else new)
 
     async def _roll_out(self, deployed: Deployed, order: int, record: Callable[[Live | None, Live], Live]) -> Live:
-        image = deployed.image
+        while True:
+            try:
+                return await self._attempt(deployed, order, record)
+            except NotSwitched as error:
+                # Everything is looked at anew: the server may have died meanwhile, or a newer version have won.
+                log.warning("waiting for the gateway", error=str(error))
+
+    async def _attempt(self, deployed: Deployed, order: int, record: Callable[[Live | None, Live], Live]) -> Live:
+        image, began = deployed.image, time.monotonic()
         live = await self.live(image.model)
         if live and decide(live, image.version, order) == "superseded":
             return live
         async with self._being_started(image):
             server = await self.checked(deployed)
-            await self._registry.put_image(deployed, self._target)
-            return await self._switch(deployed, order, server, record)
+            live = await self._switch(deployed, order, server, record)
+            if live.version == image.version:
+                await self.arrive(live, server)
+                seconds = round(time.monotonic() - began, 3)
+                log.info("live", port=server.port, previous=live.previous, seconds=seconds)
+            return live
 
     async def checked(self, deployed: Deployed) -> Server:
         """A server of the version that is ready and predicts what it should: the one that runs, or a new one.
@@ -128,10 +140,19 @@ class Rollout:
             self._ours.add(key)
         return key in self._ours
 
-    async def point(self, live: Live, server: Server) -> None:
-        """Send the model's requests to `server` and wait until they arrive there."""
+    def point(self, live: Live, server: Server) -> None:
+        """Send the model's requests to `server`; only while `switching` is held."""
         if self._gateway.address(live.model) != server.url:
             self._gateway.route(live.model, server.url)
+
+    async def arrive(self, live: Live, server: Server) -> None:
+        """Wait until the model's requests are seen to reach `server`.
+
+        Without the lease: a gateway that is away must not keep anybody from deciding on another version.
+
+        Raises:
+            NotSwitched: they do not yet.
+        """
         await self._gateway.wait_for(live.model, live.version)
         self._arrived[live.model] = server.url
 
@@ -171,7 +192,7 @@ class Rollout:
     async def _switch(
         self, deployed: Deployed, order: int, server: Server, record: Callable[[Live | None, Live], Live]
     ) -> Live:
-        image, began = deployed.image, time.monotonic()
+        image = deployed.image
         async with self.switching(image.model):
             live = await self.live(image.model)
             match decide(live, image.version, order):
@@ -185,8 +206,7 @@ class Rollout:
                 case _:
                     assert live is not None
                     new = live
-            await self.point(new, server)
-            log.info("live", port=server.port, previous=new.previous, seconds=round(time.monotonic() - began, 3))
+            self.point(new, server)
             return new
 
     def _new(self, deployed: Deployed, order: int) -> Live:
@@ -211,6 +231,8 @@ class Rollout:
             await self._checks.ready(server)
             ready = time.monotonic()
             await self._checks.predictions(server, deployed.image.probe)
+            # Before it counts as checked: whatever is adopted can be started again, and a warm version costs no write.
+            await self._registry.put_image(deployed, self._target)
             unchecked.pop_all()
         self._servers.note_checked(server)
         self._ours.add((server.pid, server.started))

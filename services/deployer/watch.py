@@ -1,14 +1,16 @@
-"""Keeps what is live alive: adopts what runs, restarts what died, ends what nobody needs."""
+"""Keeps what is live alive: adopts what runs, restarts what died, ends what nobody needs; says what does not hold."""
 
 import asyncio
 import time
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
 from nats.errors import Error as NatsError
 
-from services.deployer.domain import pause
+from contracts.events import DeploymentFailed
+from services.deployer.domain import crash_loop, pause
 from services.deployer.gateway import Gateway
 from services.deployer.processes import Servers
 from services.deployer.rollout import Lives, Rollout
@@ -17,31 +19,43 @@ from services.registry import Live
 log = structlog.get_logger()
 STEADY_SECONDS = 60.0
 """A version that lived this long has not crashed at its start."""
+CRASHES_TOLD = 5
+"""After this many starts in a row that did not hold a person is told."""
+Tell = Callable[[DeploymentFailed, str], Awaitable[None]]
+"""Publishes an event that no message caused, with an id that is the same for the same occurrence."""
 
 
 @dataclass
 class _Starts:
-    """How often a version was started again lately."""
+    """How often a version was started again lately, and when the last start was over, well or not."""
 
     crashes: int = 0
-    last: float = field(default=-STEADY_SECONDS)
+    last: float = field(default=float("-inf"))
 
     def due(self, now: float) -> bool:
         return now >= self.last + pause(self.crashes)
 
     def note(self, now: float) -> None:
         self.crashes = self.crashes + 1 if now - self.last < STEADY_SECONDS + pause(self.crashes) else 1
-        self.last = now
 
 
 class Watch:
     """Looks at the servers of one target for as long as the deployer lives."""
 
     def __init__(
-        self, target: str, registry: Lives, rollout: Rollout, servers: Servers, gateway: Gateway, seconds: float
+        self,
+        target: str,
+        registry: Lives,
+        rollout: Rollout,
+        servers: Servers,
+        gateway: Gateway,
+        tell: Tell,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._target, self._registry, self._rollout = target, registry, rollout
-        self._servers, self._gateway, self._seconds = servers, gateway, seconds
+        self._servers, self._gateway, self._tell, self._seconds, self._clock = servers, gateway, tell, seconds, clock
+        self._told: set[str] = set()
         self._models: set[str] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[tuple[str, str], _Starts] = defaultdict(_Starts)
@@ -82,6 +96,7 @@ class Watch:
     async def _tend(self, model: str) -> None:
         live = await self._rollout.live(model)
         if live is not None:
+            self._refuse(live.model)
             await self._revive(live, live.version)
             await self._route(live)
             if live.previous is not None:
@@ -92,29 +107,55 @@ class Watch:
         server = self._rollout.running(live.model, version)
         if server is not None and await self._rollout.adopt(server):
             return
-        starts, now = self._starts[live.model, version], time.monotonic()
+        starts, now = self._starts[live.model, version], self._clock()
         deployed = await self._registry.image(live.model, version, self._target)
         if deployed is None or (live.model, version) in self._rollout.busy or not starts.due(now):
             return
         starts.note(now)
-        self._tell(live.model, version, starts.crashes)
-        await self._rollout.checked(deployed)
+        words = self._last_words(live.model, version)
+        log.warning("starting again", model=live.model, version=version, attempt=starts.crashes, last_words=words)
+        if version == live.version and starts.crashes >= CRASHES_TOLD:
+            await self._tell_once(live, starts.crashes, words)
+        try:
+            await self._rollout.checked(deployed)
+        finally:
+            starts.last = self._clock()
 
     async def _route(self, live: Live) -> None:
         server = self._rollout.running(live.model, live.version)
-        if server is None or (self._gateway.address(live.model) == server.url and self._rollout.settled(live.model)):
+        if server is None:
             return
-        async with self._rollout.switching(live.model):
-            # Read again: between the look and the lease another version may have become live.
-            if (now := await self._rollout.live(live.model)) is not None and now.version == live.version:
-                await self._rollout.point(now, server)
+        if self._gateway.address(live.model) != server.url:
+            async with self._rollout.switching(live.model):
+                # Read again: between the look and the lease another version may have become live.
+                now = await self._rollout.live(live.model)
+                if now is None or now.version != live.version:
+                    return
+                self._rollout.point(now, server)
+        if not self._rollout.settled(live.model):
+            await self._rollout.arrive(live, server)
+
+    def _refuse(self, model: str) -> None:
+        # Better a clear 503 than requests to a port that may be another program's by now. Without the lease, which a
+        # dead deployer may hold: should another one point at the same moment, it sees that it did not arrive.
+        routed = self._gateway.address(model)
+        alive = {server.url for server in self._servers.all() if self._servers.alive(server)}
+        if routed is not None and routed not in alive:
+            self._gateway.route(model, None)
 
     async def _clear(self, live: Live) -> None:
         # Read again, and nothing awaited before the choice: no version can become live in between.
         if self._rollout.leftovers(live) and (now := await self._rollout.live(live.model)) is not None:
             await self._rollout.retire(now)
 
-    def _tell(self, model: str, version: str, crashes: int) -> None:
+    async def _tell_once(self, live: Live, crashes: int, words: str) -> None:
+        """Let a person know, once for as long as this version stays live."""
+        id = f"{live.target}.{live.model}.{live.version}.{live.since}"
+        if id in self._told:
+            return
+        await self._tell(crash_loop(live, crashes, words), id)
+        self._told.add(id)
+
+    def _last_words(self, model: str, version: str) -> str:
         dead = [s for s in self._servers.all() if (s.model, s.version) == (model, version)]
-        words = self._servers.last_words(dead[-1]) if dead else ""
-        log.warning("starting again", model=model, version=version, attempt=crashes, last_words=words[-1000:])
+        return self._servers.last_words(dead[-1])[-1000:] if dead else ""

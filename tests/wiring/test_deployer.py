@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,8 +108,10 @@ class FakeGateway:
     def address(self, model: str) -> str | None:
         return self.routes.get(model)
 
-    def route(self, model: str, address: str) -> None:
-        self.routes[model] = address
+    def route(self, model: str, address: str | None) -> None:
+        self.routes.pop(model, None)
+        if address is not None:
+            self.routes[model] = address
 
     async def wait_for(self, model: str, version: str) -> None:
         if self.away:
@@ -134,16 +137,23 @@ class World:
     def __init__(self, home: Path) -> None:
         self.registry, self.servers, self.gateway = MemoryRegistry(), FakeServers(), FakeGateway()
         self.leases, self.checks, self.home = FakeLeases(), FakeChecks(self.servers), home
+        self.told: dict[str, DeploymentFailed] = {}
+        self.now = 0.0
         self.restart()
 
     def restart(self) -> None:
         settings = Settings(home=self.home)
-        self.worker = Worker(
-            "deployer", settings, failed=DeploymentFailed, consumer="deployer-local", inbox=MemoryInbox()
-        )
+        failed = functools.partial(DeploymentFailed, target=settings.target)
+        self.worker = Worker("deployer", settings, failed=failed, consumer="deployer-local", inbox=MemoryInbox())
         self.rollout = Rollout("local", self.registry, self.leases, self.servers, self.checks, self.gateway)
-        self.watch = Watch("local", self.registry, self.rollout, self.servers, self.gateway, 0.01)
+        self.watch = Watch(
+            "local", self.registry, self.rollout, self.servers, self.gateway, self.tell, 0.01, lambda: self.now
+        )
         create_app(self.worker, self.registry, self.rollout, "local")  # type: ignore[arg-type]
+
+    async def tell(self, event: DeploymentFailed, id: str) -> None:
+        assert id not in self.told
+        self.told[id] = event
 
     async def push(self, version: str, order: int | None = None) -> Delivered:
         generation = order or int(version.split("-")[0])
@@ -355,11 +365,41 @@ async def test_a_rollback_delivered_again_does_not_go_back_twice(world: World) -
 
 
 async def test_a_gateway_that_is_away_is_waited_for(world: World) -> None:
-    world.gateway.away = [NotSwitched("nothing")]
-    assert await world.push(V1) == []
+    world.gateway.away = [NotSwitched("nothing")] * 20  # more than the attempts that a message has
     (event,) = await world.push(V1)
     assert isinstance(event, ModelDeployed)
     assert world.servers.started == [V1]
+
+
+async def test_while_the_gateway_is_away_another_version_can_be_chosen(world: World) -> None:
+    await world.push(V1)
+    wait_for = world.gateway.wait_for
+
+    async def away(model: str, version: str) -> None:
+        if version == V2:
+            await world.rollout.roll_back(Deployed(image=image(V1), run="r", generation=1), 10)
+            raise NotSwitched("still the one before")
+        await wait_for(model, version)
+
+    world.gateway.wait_for = away  # type: ignore[method-assign]
+    (event,) = await world.push(V2)
+    assert event == ModelSuperseded(model="digits", version=V2, by=V1)
+    assert world.live == world.routed == V1
+
+
+async def test_a_server_that_dies_while_the_gateway_is_away_is_started_again(world: World) -> None:
+    world.gateway.away = [NotSwitched("nothing")]
+    wait_for = world.gateway.wait_for
+
+    async def dying(model: str, version: str) -> None:
+        if world.gateway.away:
+            world.servers.dead.add(1)
+        await wait_for(model, version)
+
+    world.gateway.wait_for = dying  # type: ignore[method-assign]
+    (event,) = await world.push(V1)
+    assert isinstance(event, ModelDeployed)
+    assert world.gateway.routes["digits"] == "http://127.0.0.1:9002"
 
 
 async def test_a_live_server_that_died_is_started_again_and_routed(world: World) -> None:
@@ -399,6 +439,59 @@ async def test_leftovers_of_a_dead_deployer_are_ended(world: World) -> None:
     assert world.servers.running == {V1}
 
 
+async def test_a_new_target_is_spared_versions_that_a_newer_one_has_replaced_elsewhere(world: World) -> None:
+    await world.registry.put_image(Deployed(image=image(V2), run="r", generation=2), "other")
+    (event,) = await world.push(V1)
+    assert event == ModelSuperseded(model="digits", version=V1, by=V2)
+    (event,) = await world.push(V2)
+    assert isinstance(event, ModelDeployed)
+    assert world.servers.started == [V2]
+
+
+async def test_a_target_that_serves_takes_every_version(world: World) -> None:
+    await world.push(V1)
+    await world.registry.put_image(Deployed(image=image(V3), run="r", generation=3), "other")
+    (event,) = await world.push(V2)
+    assert isinstance(event, ModelDeployed)
+
+
+async def test_nothing_is_sent_to_where_a_dead_server_was(world: World) -> None:
+    await world.push(V1)
+    world.servers.records.clear()
+    world.checks.broken[V1] = [DidNotStart("boom")]
+    world.restart()
+    await world.look()
+    assert world.gateway.routes == {}
+    await world.look()
+    assert world.routed == V1
+
+
+async def test_a_live_version_that_crashes_again_and_again_is_told_once(world: World) -> None:
+    await world.push(V1)
+    for _ in range(9):
+        world.servers.dead.update(server.pid for server in world.servers.records)
+        await world.look()
+        world.now += 31.0
+    (failed,) = world.told.values()
+    assert (failed.version, failed.target, failed.error, failed.attempts) == (V1, "local", "CrashLoop", 5)
+    assert "its last words" in failed.message
+    await world.push(V2)
+    for _ in range(5):
+        world.servers.dead.update(server.pid for server in world.servers.records)
+        await world.look()
+        world.now += 31.0
+    assert [failed.version for failed in world.told.values()] == [V1, V2]
+
+
+async def test_a_version_that_dies_now_and_then_is_not_told(world: World) -> None:
+    await world.push(V1)
+    for _ in range(9):
+        world.servers.dead.update(server.pid for server in world.servers.records)
+        await world.look()
+        world.now += 200.0
+    assert world.told == {}
+
+
 async def test_a_crash_loop_backs_off(world: World) -> None:
     await world.push(V1)
     for _ in range(5):
@@ -428,10 +521,19 @@ async def test_a_server_nobody_checked_gets_no_traffic(world: World) -> None:
 async def test_nothing_is_ended_before_the_gateway_has_followed(world: World) -> None:
     await world.push(V1)
     await world.push(V2)
-    world.gateway.away = [NotSwitched("slow"), NotSwitched("slow")]
-    assert await world.back(10) == []
-    await world.look()
-    assert world.servers.running == {V1, V2}
+    wait_for = world.gateway.wait_for
+
+    async def slow(model: str, version: str) -> None:
+        # Recorded and routed, but not seen to have arrived: the version before may still get requests.
+        world.gateway.wait_for = wait_for  # type: ignore[method-assign]
+        world.gateway.away = [NotSwitched("slow")]
+        await world.look()
+        assert world.servers.running == {V1, V2}
+        raise NotSwitched("slow")
+
+    world.gateway.wait_for = slow  # type: ignore[method-assign]
+    (event,) = await world.back(10)
+    assert isinstance(event, ModelDeployed)
     await world.look()
     assert world.servers.running == {V1}
     assert world.routed == V1
