@@ -57,7 +57,7 @@ class Alarms:
             self._foreseen.cancel()  # it has recovered
             self._foreseen = None
         elif watch and self._foreseen is None:
-            self._foreseen = self._page(state, watch.version, state.moved(watch), watch.latest_rows(watch.window_rows))
+            self._foreseen = self._page(state, watch.version, state.moved(watch), watch.rows_since_loss())
 
     def _page(self, state: ModelWatch, version: str, moved: tuple[str, ...], rows: Rows) -> Page | None:
         profile = state.versions[version].profile

@@ -70,14 +70,14 @@ def truths(body: bytes) -> list[Truth]:
     """
     labels = _object(body).get("labels")
     _check(isinstance(labels, list), "labels is not a list")
+    _check(set(map(type, labels)) <= {dict}, "a label is not an object")
+    _check(_are_cells([label.get("label") for label in labels]), "a label is neither text nor a finite number")
     return [_truth(label, index) for index, label in enumerate(labels)]
 
 
 def _truth(label: Any, index: int) -> Truth:
-    _check(isinstance(label, dict), "a label is not an object")
     id, value, time = label.get("id"), label.get("label"), label.get("time", 0.0)
     _check(isinstance(id, str) and bool(id), "a label has no id")
-    _check(_are_cells([value]), "a label is neither text nor a finite number")
     _check(_is_time(time), "the time of a label is no unix seconds")
     return Truth(id, value, float(time), index)
 

@@ -217,6 +217,12 @@ class VersionWatch:
         since = max(ring.first, ring.total - at_most)
         return Rows(ring.column("sequence", since), ring.column("row", since))
 
+    def rows_since_loss(self) -> Rows:
+        """The newest predictions since the metric most likely fell, labelled or not."""
+        labelled, latest = self.labelled_rows(self.loss().since, self.window_rows), self.latest_rows(self.window_rows)
+        since = latest.sequence >= labelled.sequence.min(initial=np.iinfo(np.int64).max)
+        return Rows(latest.sequence[since], latest.row[since])
+
     def close_window(self, now: float) -> Finding | None:
         """Judge the window when it is full, or old enough and not too thin; else None: it goes on."""
         rows = self.rows - self.window_from
