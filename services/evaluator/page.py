@@ -1,5 +1,6 @@
 """The top of the page on a model that was not approved: what was asked of it, and what the held-out rows say."""
 
+from collections.abc import Collection
 from html import escape
 
 from contracts.data import ConditionResult, Verdict
@@ -20,13 +21,14 @@ STYLE = """
 #verdict th{color:#59636e;font-weight:600} #verdict .why{color:#59636e;font-size:13px}
 #verdict .outcome{color:#fff;border-radius:10px;padding:1px 10px;font-weight:600;white-space:nowrap}
 """
+MACRO = ("f1", "precision", "recall")
 WIDTH, MARGIN = 260, 12
 
 
-def page(trained: ModelTrained, verdict: Verdict, details: str = "") -> str:
-    """A whole HTML page; `details` is another one, whose body follows the verdict."""
+def page(trained: ModelTrained, verdict: Verdict, details: str = "", shown: str = "") -> str:
+    """A whole HTML page; `details` is another one, whose body follows the verdict, and `shown` says what it shows."""
     top = f'<style>{STYLE}</style><section id="verdict">{_head(trained, verdict)}{_table(verdict)}{_facts(trained)}'
-    top += "</section>"
+    top += f"<h2>The pictures below</h2><p>{escape(shown)}.</p></section>" if shown else "</section>"
     opened = details.find("<body")
     if opened >= 0:
         inside = details.index(">", opened) + 1
@@ -51,6 +53,15 @@ def _table(verdict: Verdict) -> str:
     rows = "".join(map(_row, verdict.conditions))
     titles = "".join(f"<th>{title}</th>" for title in ("Condition", "Rows", "Estimate and interval", "Outcome"))
     return f"<h2>Verdict</h2><table><tr>{titles}</tr>{rows}</table>"
+
+
+def _macro(metrics: Collection[str]) -> str:
+    """What the pictures, which speak of one class where there are two, call by the same names is something else."""
+    listed = [name for name in MACRO if name in metrics]
+    if not listed:
+        return ""
+    verb = "are macro averages" if len(listed) > 1 else "is a macro average"
+    return f'<p class="why">{", ".join(listed)} {verb} over the classes: each class counts the same.</p>'
 
 
 def _row(result: ConditionResult) -> str:
@@ -92,6 +103,7 @@ def _facts(trained: ModelTrained) -> str:
     return (
         f"<h2>The candidate</h2><p>Trained in {trained.seconds:.1f} s{commit} on data "
         f"<code>{trained.dataset.sha256[:12]}</code>. On its held-out rows: {metrics}.</p>"
+        + _macro(trained.metrics)
         + (f"<p>Noticed in the data:</p><ul>{warnings}</ul>" if warnings else "")
     )
 

@@ -256,6 +256,8 @@ async def test_the_report_shows_verdict_and_pictures(bench: Children, forks: For
     text = (await artifacts.fetch(report)).read_text()
     assert "accuracy &gt; 0.99" in text
     assert f"belt review approve flowers {VERSION}" in text
+    assert f"current = this candidate on its held-out rows, reference = the live version {OTHER}" in text
+    assert "(label)" not in text
     assert len(text) > 500_000
 
 
