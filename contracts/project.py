@@ -25,6 +25,13 @@ _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+_SHAPES = {
+    "name": "lower-case letters, digits and - between them, at most 40, e.g. my-churn",
+    "estimator": "write module:function, e.g. pipeline:build",
+}
+"""What to write where a regular expression would say nothing to a person."""
+
+
 class BadSpec(Exception):
     """A model.yaml that cannot be used; the text names the key, the line and what would be right."""
 
@@ -198,6 +205,8 @@ def _problem(problem: dict[str, Any], root: yaml.Node | None) -> str:
         return f"{where}: unknown key {key!r}"
     if problem["type"] == "missing":
         return f"model.yaml: {key!r} is missing"
+    if problem["type"] == "string_pattern_mismatch" and key in _SHAPES:
+        return f"{where}: {key}: {problem['input']!r} does not fit: {_SHAPES[key]}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}: {key + ': ' if key else ''}{message}"
 
