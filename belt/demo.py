@@ -32,6 +32,8 @@ def demo(json: Json = False) -> None:
 
     Starts a belt of its own, pushes examples/digits, answers traffic, turns the camera upside down, and waits until
     the belt has noticed, retrained, judged and rolled out by itself. Takes about a minute; leaves nothing behind.
+
+    Example:  belt demo
     """
     reach.run(_demo(json))
 

@@ -13,6 +13,8 @@ class Lives(NamedTuple):
     at: str
     help: str
     panel: str
+    example: str = ""
+    """Of a group, whose own help has none."""
 
 
 RUN, LOOK, USE, WIRE = "Run the belt", "See what happens", "Use and decide", "Wire it up"
@@ -31,11 +33,11 @@ COMMANDS = {
     "trace": Lives("belt.trace:trace", "Lead a prediction, version or image back to data, commit and verdict.", LOOK),
     "predict": Lives("belt.predict:predict", "Ask the live version for predictions.", USE),
     "feedback": Lives("belt.predict:feedback", "Send labels that became known.", USE),
-    "review": Lives("belt.review:app", "Decide about versions that the gate did not pass.", USE),
+    "review": Lives("belt.review:app", "Decide about versions that the gate did not pass.", USE, "belt review list"),
     "rollback": Lives("belt.rollback:rollback", "Move the traffic back to the previous (or a named) version.", USE),
     "replay": Lives("belt.replay:replay", "Publish an event or the start of a run again.", USE),
-    "hook": Lives("belt.hook:app", "Push from git: install a hook.", WIRE),
-    "ci": Lives("belt.ci:app", "Print a CI workflow that tests and pushes a project.", WIRE),
+    "hook": Lives("belt.hook:app", "Push from git: install a hook.", WIRE, "belt hook install examples/digits"),
+    "ci": Lives("belt.ci:app", "Print a CI workflow that tests and pushes a project.", WIRE, "belt ci github ."),
     "schema": Lives("belt.schema:schema", "Print the JSON Schema of an event, or AsyncAPI.", WIRE),
 }
 
@@ -61,10 +63,17 @@ def load(lives: Lives) -> Any:
     module, _, attribute = lives.at.partition(":")
     found = getattr(import_module(module), attribute)
     if isinstance(found, typer.Typer):
-        return typer.main.get_command(found)
+        return _group(found, lives)
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
     alone.command(name=attribute)(found)
     return typer.main.get_command(alone)
+
+
+def _group(found: typer.Typer, lives: Lives) -> Any:
+    """A group below `belt`: completion is installed by `belt`, for all of them."""
+    above = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    above.add_typer(found, name="group", help=f"{lives.help}\n\nExample:  {lives.example}")
+    return typer.main.get_group(above).commands["group"]
 
 
 app = typer.Typer(

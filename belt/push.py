@@ -98,6 +98,5 @@ def _finish(run: Run, as_json: bool) -> None:
     if as_json:
         say.answer(True, runs.document(run), "")
     if run.outcome != "deployed":
-        next_step = story.command_after(run)
-        say.fail(f"{run.model} was not deployed ({run.outcome}): {run.why}\nnext: {next_step}")
+        say.fail(f"{story.verdict(run)}\nnext: {story.command_after(run)}")
     say.note(f"{run.model} {run.version} is live at {run.url}")

@@ -17,7 +17,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
-    help="Decide about versions that the gate did not pass.\n\nExample:  belt review list",
+    help="Decide about versions that the gate did not pass.",
 )
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]

@@ -1,10 +1,12 @@
 """`belt runs` and `belt run`: what happened, read from the event stream."""
 
+from textwrap import indent
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from belt import history, reach, say, screen, story, wording
 from belt.say import HOME, Failed, Home, Json
@@ -78,7 +80,10 @@ def picture(run: Run) -> Group:
         "took": wording.duration(run.seconds),
         "next": story.command_after(run),
     }
-    return Group(say.facts(head), "", _stages(run), "", _moments(run))
+    detail = next((moment.detail for moment in reversed(run.moments) if moment.detail), "")
+    told: tuple[str | Text, ...] = ("", Text(indent(detail, "  "), "dim"))
+    why = told if detail and run.outcome == "failed" else ()
+    return Group(say.facts(head), *why, "", _stages(run), "", _moments(run))
 
 
 def find(told: list[Run], id: str) -> Run:

@@ -3,8 +3,9 @@ elsewhere plain lines.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from textwrap import indent
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,13 +57,22 @@ def progress(line: Mapping[str, Any]) -> Progress | None:
     )
 
 
+def furthest(before: Progress | None, now: Progress) -> Progress:
+    """The step of `now` with a count that never falls: steps of a room run side by side and each has its own."""
+    if before is None or before.room != now.room or before.total != now.total or before.done is None:
+        return now
+    return replace(now, done=max(before.done, now.done or 0))
+
+
 class Screen:
     """A console that is told events and log lines. On a terminal it keeps the runs under way at the bottom."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._runs: dict[str, Run] = {}
+        self._over: set[str] = set()
         self._progress: dict[str, Progress] = {}
+        self._told: set[tuple[str, str, str]] = set()
         self._live = Live(console=console, get_renderable=self._view, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
@@ -77,21 +87,37 @@ class Screen:
         """Show an event, and the run it belongs to as it stands after it."""
         self._progress.pop(about.run, None)
         self._runs.pop(about.run, None)
-        if run and not run.over:
+        self._over.discard(about.run)
+        if run and run.over:
+            self._over.add(run.id)
+        elif run:
             self._runs[run.id] = run
         self._print(event_line(event, about))
+        if detail := wording.detail(event):
+            self._print(Text(indent(detail, "          "), "dim"))
 
     def logged(self, line: Mapping[str, Any]) -> None:
         """Show a log line: progress moves the bar, warnings and errors are printed."""
         run = str(line.get("run", ""))
         if made := progress(line):
-            before = self._progress.get(run)
-            self._progress[run] = made
-            new_step = before is None or (before.room, before.step) != (made.room, made.step)
-            if not self._console.is_terminal and (new_step or made.done == made.total):
-                self._print(Text(f"          {made.room}: {made}"))
+            if self._works(run, made.room):
+                self._made(run, made)
         elif line.get("level") in LOUD:
             self._print(log_line(line))
+
+    def _works(self, run: str, room: str) -> bool:
+        """Whether a room may still be at it: lines come on a stream of their own, also after the event that ends it."""
+        if known := self._runs.get(run):
+            return any(stage.room == room and stage.state == "working" for stage in known.stages)
+        return run not in self._over
+
+    def _made(self, run: str, made: Progress) -> None:
+        before = self._progress.get(run)
+        self._progress[run] = furthest(before, made)
+        told = (run, made.room, made.step)
+        if not self._console.is_terminal and told not in self._told:
+            self._told.add(told)
+            self._print(Text(f"          {made.room}: {made.step}"))
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=not self._console.is_terminal)

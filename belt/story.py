@@ -60,6 +60,7 @@ class Moment:
     id: str
     source: str
     sequence: int
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ class Run:
         return next((stage.room for stage in self.stages if stage.state == "working"), None)
 
     @property
+    def broken(self) -> str | None:
+        """The room where it failed."""
+        return next((stage.room for stage in self.stages if stage.state == "failed"), None)
+
+    @property
     def over(self) -> bool:
         """Nothing more will happen by itself."""
         return self.outcome != "running"
@@ -115,9 +121,22 @@ def after(run: Run | None, event: Event, about: Envelope) -> Run | None:
     key = (about.subject, about.source, about.id)
     if run is None or key in run.seen:
         return run
-    moment = Moment(about.time, about.subject, wording.says(event), about.id, about.source, about.sequence)
+    moment = Moment(
+        about.time, about.subject, wording.says(event), about.id, about.source, about.sequence, wording.detail(event)
+    )
     run = replace(run, seen=run.seen | {key}, moments=(*run.moments, moment))
     return _next(run, event, about.time)
+
+
+def verdict(run: Run) -> str:
+    """How a run ended that did not deploy, in one line; why a failure failed is told where it is shown."""
+    version = f"{run.model} {run.version}"
+    return {
+        "review": f"{version} waits for a person: {run.why}",
+        "rejected": f"{version} was rejected: {run.why}",
+        "superseded": f"{version} is not needed: {run.why}",
+        "failed": f"{run.model} is not deployed: the {run.broken} did not get through",
+    }.get(run.outcome, f"{run.model} is {run.outcome}")
 
 
 def command_after(run: Run) -> str | None:

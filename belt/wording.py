@@ -19,6 +19,9 @@ from contracts.events import (
     StageFailed,
 )
 
+DETAIL_LINES = 15
+FOR_MACHINES = frozenset({"e_value", "p_value", "max_loss", "coverage", "columns"})
+"""Numbers behind an alarm that tell a person nothing by themselves; `--json` has them."""
 DECIDED = {"approve": "approved", "reject": "rejected"}
 
 
@@ -53,14 +56,27 @@ def _says_of_trouble(event: Event) -> str:
         case RollbackRequested():
             return f"to {event.to or 'the previous version'} by {event.by}: {event.reason}"
         case DriftDetected():
-            seen = ", ".join(f"{name} {value:.4g}" for name, value in event.evidence.items())
-            return _joined(f"{event.kind} → {event.action}", seen, ", ".join(event.columns[:5]))
+            return _drift(event)
         case StageFailed():
             return f"{event.error}: {last_line(event.message)}"
         case AlertRaised():
             return event.title
         case _:
             return ""
+
+
+def _drift(event: DriftDetected) -> str:
+    """`performance → retrain, accuracy 0.44 instead of 0.98 on 502 labels; most moved: x, y`."""
+    numbers = dict(event.evidence)
+    promised, labels = numbers.pop("promised", None), numbers.pop("labels", None)
+    named = [(name, value) for name, value in numbers.items() if name not in FOR_MACHINES]
+    seen = ", ".join(f"{name} {value:.4g}" for name, value in named)
+    if seen and promised is not None:
+        seen += f" instead of {promised:.4g}"
+    if seen and labels is not None:
+        seen += f" on {labels:.0f} labels"
+    moved = f"; most moved: {', '.join(event.columns[:5])}" if event.columns else ""
+    return _joined(f"{event.kind} → {event.action}", seen) + moved
 
 
 def verdict(judged: Verdict) -> str:
@@ -71,7 +87,9 @@ def verdict(judged: Verdict) -> str:
 def condition(result: ConditionResult) -> str:
     """One condition, its estimate with the interval, and the outcome."""
     group = f" on {result.group} rows" if result.group != "all" else ""
-    return f"{result.condition}{group}: {interval(result)} {result.outcome}".replace(":  ", ": ")
+    said = f"{result.condition}{group}: {interval(result)} {result.outcome}".replace(":  ", ": ")
+    alone = "champion" in result.condition and result.estimate is None and result.outcome == "pass"
+    return f"{said} (no champion yet)" if alone else said
 
 
 def interval(result: ConditionResult) -> str:
@@ -127,7 +145,16 @@ def last_line(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if not lines:
         return ""
-    return lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0]
+    line = lines[-1] if any(line.startswith("Traceback") for line in lines) else lines[0]
+    return line.removesuffix(":")
+
+
+def detail(event: Event) -> str:
+    """What a failure says beyond its one line: the last lines of its message; empty when that was all."""
+    if not isinstance(event, StageFailed):
+        return ""
+    lines = [line.rstrip() for line in event.message.strip().splitlines()]
+    return "\n".join(lines[-DETAIL_LINES:]) if len(lines) > 1 else ""
 
 
 def _joined(*parts: str | None) -> str:

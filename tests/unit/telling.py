@@ -109,6 +109,12 @@ def failed_training() -> TrainingFailed:
     return TrainingFailed(model="digits", version=VERSION, error="ProjectCodeFailed", message=message, attempts=1)
 
 
+def failed_tests() -> TrainingFailed:
+    told = "\n".join(f"E   line {number}" for number in range(30))
+    message = f"the project's tests fail, so nothing was trained:\n{told}"
+    return TrainingFailed(model="digits", version=VERSION, error="ProjectTestsFailed", message=message, attempts=1)
+
+
 def approved(by: str = "gate", version: str = VERSION) -> ModelApproved:
     return ModelApproved(
         model="digits", version=version, tag=f"digits:{version}", task="classification", artifact=REF, project=REF,

@@ -35,7 +35,16 @@ def test_help_lists_every_command_without_importing_what_they_need() -> None:
 def test_the_help_of_every_command_teaches_with_an_example(command: list[str]) -> None:
     shown = runner.invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
-    assert ("Example" in shown.stdout and f"belt {' '.join(command)}" in shown.stdout) or command == ["demo"]
+    assert "Example" in shown.stdout
+    assert f"belt {' '.join(command)}" in shown.stdout
+    assert "--install-completion" not in shown.stdout
+
+
+@pytest.mark.parametrize("group", sorted({command[0] for command in leaves() if len(command) > 1}))
+def test_a_group_teaches_with_an_example_and_has_no_completion_of_its_own(group: str) -> None:
+    shown = runner.invoke(app, [group, "--help"], env={"COLUMNS": "200"})
+    assert f"Example:  belt {group} " in shown.stdout
+    assert "completion" not in shown.stdout
 
 
 def test_everything_that_prints_takes_json() -> None:

@@ -4,7 +4,7 @@ from io import StringIO
 from rich.console import Console
 
 from belt import runs, story
-from belt.screen import Screen, log_line
+from belt.screen import Progress, Screen, furthest, log_line, progress
 from tests.unit import telling
 
 
@@ -37,10 +37,46 @@ def test_every_event_is_a_line() -> None:
     assert lines[1].endswith("accuracy 0.972, 1.5 s")
 
 
-def test_without_a_terminal_progress_is_told_once_per_step_and_at_its_end() -> None:
-    written = shown(1, [made(1), made(2), made(3), made(1, "score")], terminal=False)
+def test_without_a_terminal_progress_is_told_once_per_step_and_without_a_count() -> None:
+    written = shown(1, [made(1), made(2), made(1, "score"), made(3)], terminal=False)
     told = [line.strip() for line in written.splitlines()[1:]]
-    assert told == ["trainer: fit 1/3", "trainer: fit 3/3", "trainer: score 1/3"]
+    assert told == ["trainer: fit", "trainer: score"]
+
+
+def test_a_count_never_falls_though_steps_run_side_by_side() -> None:
+    now: Progress | None = None
+    counts = []
+    for line in (made(0, "read"), made(2, "tests"), made(1, "check"), made(3, "save")):
+        found = progress(line)
+        assert found
+        now = furthest(now, found)
+        counts.append(str(now))
+    assert counts == ["read 0/3", "tests 2/3", "check 2/3", "save 3/3"]
+
+
+def test_lines_of_a_stage_that_has_ended_are_not_shown() -> None:
+    assert "trainer: fit" not in shown(2, [made(1)], terminal=False)
+    assert "trainer: fit" not in shown(5, [made(1)], terminal=False)
+
+
+def test_a_failure_shows_the_end_of_its_message_once() -> None:
+    console = Console(file=StringIO(), width=160, _environ={})
+    (event, about) = telling.history(telling.failed_tests())[0]
+    with Screen(console) as screen:
+        screen.happened(event, about, None)
+    assert isinstance(console.file, StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].endswith("ProjectTestsFailed: the project's tests fail, so nothing was trained")
+    assert lines[1:] == [f"          E   line {number}" for number in range(15, 30)]
+
+
+def test_a_failed_run_shows_the_end_of_the_message_too() -> None:
+    (run,) = story.stories(telling.history(telling.pushed(), telling.failed_tests()))
+    console = Console(file=StringIO(), width=160, _environ={})
+    console.print(runs.picture(run))
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().count("E   line 29") == 1
+    assert story.verdict(run) == "digits is not deployed: the trainer did not get through"
 
 
 def test_on_a_terminal_the_stages_under_way_stand_at_the_bottom() -> None:

@@ -1,6 +1,8 @@
 import pytest
 
+from belt import wording
 from belt.story import Run, after, command_after, stories
+from contracts.data import ConditionResult
 from contracts.envelope import Envelope, run_of
 from contracts.events import Event, ModelTrained
 from tests.unit import telling
@@ -92,6 +94,19 @@ def test_drift_starts_a_run_only_when_it_retrains() -> None:
     other = run_of("monitor", "d1", "digits")
     assert stories(telling.history(telling.drifted("alert"), run=other)) == []
     assert only(telling.history(telling.drifted(), run=other)).started_by == "drift.detected"
+
+
+def test_drift_is_told_in_the_numbers_a_person_knows() -> None:
+    evidence = {"accuracy": 0.44, "promised": 0.98, "max_loss": 0.05, "e_value": 9e9, "labels": 502.0, "coverage": 1.0}
+    event = telling.drifted().model_copy(update={"evidence": evidence, "columns": ("pixel_7_6", "pixel_0_2")})
+    told = "performance → retrain, accuracy 0.44 instead of 0.98 on 502 labels; most moved: pixel_7_6, pixel_0_2"
+    assert wording.says(event) == told
+
+
+def test_a_first_version_passes_without_a_champion_and_a_decision_is_past() -> None:
+    alone = ConditionResult(condition="accuracy - champion > -0.05", rows=9, outcome="pass")
+    assert wording.condition(alone) == "accuracy - champion > -0.05: pass (no champion yet)"
+    assert wording.says(telling.reviewed("reject")).startswith("rejected by Ada")
 
 
 def test_runs_are_told_apart_and_in_the_order_they_started() -> None:
