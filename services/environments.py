@@ -15,12 +15,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import structlog
+
 from contracts.artifact import TEXT, ArtifactRef
 from contracts.data import Environment
 from services.artifacts import Artifacts
 
 BASE_LOCK = Path(__file__).resolve().parents[1] / "requirements" / "serving.txt"
 MAKE_SECONDS = 600.0
+log = structlog.get_logger()
 
 
 class BadRequirements(Exception):
@@ -64,7 +67,7 @@ class Environments:
         folder = self._folder / environment.lock
         if not (folder / "complete").exists():
             ref = ArtifactRef(uri=environment.locked, sha256=environment.lock, size=0, media_type=TEXT)
-            await self._make(folder, await self._artifacts.fetch(ref))
+            await self._make(folder, await self._artifacts.fetch(ref), environment.requirements)
         return folder / "bin" / "python"
 
     async def _lock(self, requirements: tuple[str, ...]) -> Path:
@@ -74,6 +77,7 @@ class Environments:
         known = self._folder / f"{key}.lock"
         if not known.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
+            _tell(requirements)
             with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
                 extra, locked = Path(scratch) / "extra.in", Path(scratch) / "locked.txt"
                 extra.write_text(wanted)
@@ -84,11 +88,12 @@ class Environments:
                 locked.replace(known)
         return known
 
-    async def _make(self, folder: Path, lock: Path) -> None:
+    async def _make(self, folder: Path, lock: Path, requirements: Sequence[str]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         async with _only_one(folder.with_suffix(".making")):
             if (folder / "complete").exists():
                 return
+            _tell(requirements)
             shutil.rmtree(folder, ignore_errors=True)
             await _uv("venv", "--quiet", "--python", sys.executable, str(folder))
             await _uv(
@@ -96,6 +101,16 @@ class Environments:
                 "--python", str(folder / "bin" / "python"), "-r", str(lock),
             )  # fmt: skip
             (folder / "complete").touch()
+
+
+def _tell(requirements: Sequence[str]) -> None:
+    """It can take minutes; `belt watch` shows why nothing seems to happen."""
+    log.info(
+        "progress",
+        step="install",
+        packages=", ".join(requirements) or "those it was trained with",
+        note="first time only",
+    )
 
 
 @asynccontextmanager

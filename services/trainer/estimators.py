@@ -3,6 +3,7 @@
 import copyreg
 import importlib
 import random
+import reprlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,4 +116,9 @@ def _checked(made: Any, name: str, task: str) -> Any:
 def _described(made: Any) -> str:
     if made is None:
         return "nothing (None)"
-    return f"the class {made.__name__} itself" if isinstance(made, type) else f"a {type(made).__name__}"
+    if isinstance(made, type):
+        return f"the class {made.__name__} itself"
+    kind = type(made).__name__
+    if isinstance(made, str | int | float):
+        return f"{reprlib.repr(made)} ({kind})"
+    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"

@@ -1,7 +1,10 @@
 """What stops a training, in words for the person who pushed. All but `TrainingKilled` are final."""
 
+import importlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from services.forks import JobFailed, JobKilled, JobTimedOut
 from services.worker import Permanent
@@ -11,6 +14,12 @@ OWN = frozenset({"NoEstimator"})
 TAIL_LINES = 40
 TAIL_CHARACTERS = 8000
 """An event carries the message, and one line of output can be as long as it likes."""
+
+MISSING = "name its package under requirements in model.yaml"
+_FRAME = re.compile(r'^  File "(?P<path>[^"]*)".*\n(?:    .*\n)*', re.MULTILINE)
+_OURS = (str(Path(__file__).resolve().parents[1]), "<frozen importlib", str(Path(importlib.__file__).parent))
+_COPY = re.compile(r'(?<=  File ")[^"]*/scratch/[^/"]+/(?:fit|tests)/')
+"""Where the project is copied to; the person knows its files by their place in the project."""
 
 
 class BadProject(Permanent):
@@ -69,7 +78,15 @@ def _failure(step: str, memory: int, error: JobFailed) -> Permanent:
         return NoEstimator(error.message)
     if error.kind == "MemoryError" or error.kind.endswith("ArrayMemoryError"):
         return OutOfMemory(f"{step} wanted more than {memory / 1024**2:.0f} MiB of memory (TRAINER_MEMORY)")
-    return ProjectCodeFailed(f"{step} failed with {error.kind}: {error.message}\n{_tail(error.traceback)}")
+    hint = f" ({MISSING})" if error.kind == "ModuleNotFoundError" else ""
+    shown = _tail(frames_of_the_project(error.traceback))
+    return ProjectCodeFailed(f"{step} failed with {error.kind}: {error.message}{hint}\n{shown}")
+
+
+def frames_of_the_project(traceback: str) -> str:
+    """The traceback without the frames of our own files and of the import machinery."""
+    kept = _FRAME.sub(lambda frame: "" if frame["path"].startswith(_OURS) else frame[0], traceback)
+    return _COPY.sub("", kept)
 
 
 def _tail(text: str) -> str:

@@ -29,7 +29,6 @@ from services.trainer.schema import Rejected, Schema
 from services.trainer.table import download, read
 
 Progress = Callable[[dict[str, Any]], None]
-STEPS = ("read", "check", "tests", "fit", "save")
 BEAT_SECONDS = 1.0
 """Between signs of life of a long fit."""
 RECENT_ROWS = 30
@@ -203,4 +202,4 @@ def _heartbeat(progress: Progress, started: float) -> Iterator[None]:
 
 
 def _tell(progress: Progress, step: str, **more: Any) -> None:
-    progress({"step": step, "done": STEPS.index(step), "total": len(STEPS), **more})
+    progress({"step": step, **more})

@@ -56,8 +56,11 @@ def _read_file(path: Path, name: str) -> pd.DataFrame:
 def _read_parquet(path: Path, name: str) -> pd.DataFrame:
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise Rejected(f"dataset {name} is a damaged Parquet file, perhaps cut short: {error}") from None
+    except pa.ArrowNotImplementedError as error:
+        raise Rejected(f"dataset {name} is Parquet of a kind that cannot be read: {error}") from None
+    except (pa.ArrowException, OSError):
+        # Arrow's own words are the same again, with a path that means nothing to the person.
+        raise Rejected(f"dataset {name} is a damaged Parquet file, perhaps cut short") from None
     doubled = sorted({column for column in table.column_names if table.column_names.count(column) > 1})
     if doubled:
         raise Rejected(*(f"column {column!r}: there are several of that name" for column in doubled))

@@ -16,7 +16,7 @@ from contracts.project import BadSpec, ModelSpec
 from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
 from services.forks import Forks, JobFailed, JobKilled, JobTimedOut
 from services.trainer.domain import NO_DATASET, dataset_of, named, read_spec
-from services.trainer.failures import BadProject, ProjectTestsFailed, explained
+from services.trainer.failures import MISSING, BadProject, ProjectTestsFailed, explained
 from services.trainer.schema import Rejected, Schema
 from services.trainer.settings import Settings
 from services.worker import log
@@ -24,6 +24,7 @@ from services.worker import log
 JOBS = "services.trainer.job"
 RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Between attempts to read a remote dataset."""
+STEPS = ("read", "check", "tests", "fit", "save")
 HOPELESS = ("ImportError", "ModuleNotFoundError", "ValueError")
 """An unknown protocol, or one whose package is not installed."""
 
@@ -161,6 +162,9 @@ class _Steps:
         self._forks, self._settings, self._environment = forks, settings, environment
         self._project, self._delays = project, delays
         spec = project.spec.model_dump(mode="json")
+        self._has_tests = (project.folder / "tests").is_dir()
+        self._at: dict[str, str] = {}
+        self._done: set[str] = set()
         self._common = {"spec": spec, "project": str(project.folder), "scratch": str(scratch)}
 
     async def prepare_and_test(self, location: str, name: str, schema: Schema | None) -> Mapping[str, Any]:
@@ -212,22 +216,38 @@ class _Steps:
         raise AssertionError("the last attempt returns or raises")
 
     async def _test(self) -> None:
-        if not (self._project.folder / "tests").is_dir():
+        if not self._has_tests:
             return
         with explained("the project's tests", "TRAINER_TEST_SECONDS", self._settings.memory):
             told = await self._run("tests", self._settings.test_seconds, packages=_packages())
         if not told["passed"]:
-            raise ProjectTestsFailed(f"the project's tests fail, so nothing was trained:\n{told['output']}")
+            output = told["output"]
+            hint = f" ({MISSING})" if "ModuleNotFoundError" in output else ""
+            raise ProjectTestsFailed(f"the project's tests fail, so nothing was trained{hint}:\n{output}")
 
     async def _run(self, job: str, seconds: float, **more: Any) -> Mapping[str, Any]:
-        return await self._forks.run(
-            self._environment,
+        # What speaks s3:// and the like is with the worker's own packages, not among a project's.
+        environment = self._forks.environments.base if job == "fetch" else self._environment
+        answer = await self._forks.run(
+            environment,
             f"{JOBS}:{job}",
             {**self._common, **more},
             seconds=seconds,
             memory=self._settings.memory,
-            progress=lambda step: log.info("progress", **step),
+            progress=lambda said: self._tell(job, said),
         )
+        if job != "fetch":  # its step is `read`, which goes on
+            self._done |= {self._at.pop(job)} if job in self._at else set()
+        return answer
+
+    def _tell(self, job: str, said: Mapping[str, Any]) -> None:
+        """Jobs run side by side: what is counted is the steps that are over, so that the count never falls."""
+        before = self._at.get(job, said["step"])
+        self._at[job] = said["step"]
+        if before != said["step"]:
+            self._done.add(before)
+        total = len(STEPS) if self._has_tests else len(STEPS) - 1
+        log.info("progress", **said, done=len(self._done), total=total)
 
 
 def _packages() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from contracts.artifact import TEXT
 from contracts.data import Environment
@@ -154,8 +155,13 @@ async def test_models_of_an_older_installation_keep_their_environment(home: Path
     environments = Environments(home / "envs", artifacts)
     ref = await artifacts.put(older, TEXT)
     environment = Environment(python=environments.base.python, lock=ref.sha256, locked=ref.uri)
-    python = await environments.python(environment)
+    with structlog.testing.capture_logs() as lines:
+        python = await environments.python(environment)
+        await environments.python(environment)
     assert subprocess.run([str(python), "-c", "import humanize"], check=False).returncode == 0
+    assert [(line["event"], line["step"], line["note"]) for line in lines] == [
+        ("progress", "install", "first time only")
+    ]
 
 
 async def _lock_of(package: str, folder: Path) -> Path:

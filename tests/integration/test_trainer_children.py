@@ -196,7 +196,8 @@ async def test_random_numbers_of_numpy_are_seeded_too(bench: Bench, tmp_path: Pa
 
 NO_ESTIMATOR = {
     "def build():\n    pass\n": "returned nothing (None); a scikit-learn estimator is needed",
-    "def build():\n    return 'a string'\n": "returned a str; a scikit-learn estimator is needed",
+    "def build():\n    return 'a string'\n": "returned 'a string' (str); a scikit-learn estimator is needed",
+    "def build():\n    return []\n": "returned a list; a scikit-learn estimator is needed",
     "from sklearn.svm import SVC\ndef build():\n    return SVC\n": "returned the class SVC itself",
     "from sklearn.svm import SVR\ndef build():\n    return SVR()\n": "a regressor, but model.yaml says task: classif",
     "def make():\n    pass\n": "there is no function 'build' in module 'pipeline'",
@@ -223,7 +224,7 @@ async def test_a_pipeline_that_is_not_there(bench: Bench, tmp_path: Path, data: 
     [
         ("def build():\n    raise ValueError('no luck today')\n", "ValueError: no luck today"),
         ("def build(:\n", "SyntaxError"),
-        ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind'"),
+        ("import nothing_of_the_kind\n", "No module named 'nothing_of_the_kind' (name its package under requirements"),
         ("import sys\ndef build():\n    sys.exit(3)\n", "SystemExit: 3"),
         ("from sklearn.svm import SVC as build\n", "could not convert string to float"),  # no encoder for the text
     ],
@@ -233,6 +234,9 @@ async def test_a_pipeline_that_raises(bench: Bench, tmp_path: Path, data: Path, 
         await bench.train(project(tmp_path, pipeline), data)
     assert said in str(failed.value)
     assert "Traceback" in str(failed.value) or "File" in str(failed.value)
+    assert "services/" not in str(failed.value)
+    assert "importlib" not in str(failed.value)
+    assert ('File "pipeline.py", line' in str(failed.value)) == (" SVC " not in pipeline)
 
 
 async def test_a_pipeline_that_never_ends(bench: Bench, tmp_path: Path, data: Path) -> None:

@@ -63,7 +63,7 @@ def test_truncated_parquet(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"
     FRAME.to_parquet(path)
     path.write_bytes(path.read_bytes()[:-20])
-    assert "data.parquet is a damaged Parquet file, perhaps cut short" in refusal(path)
+    assert refusal(path) == "dataset data.parquet is a damaged Parquet file, perhaps cut short"
 
 
 def test_parquet_in_name_only(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Events in, events out; the children are played by a table of answers."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import pytest
+import structlog
 
 from contracts.artifact import PARQUET, TAR_GZ, ArtifactRef
 from contracts.data import RECENT, ColumnProfile, Environment, Feature, Profile, Window
@@ -46,14 +49,26 @@ class Children:
         }
         self.asked: dict[str, Mapping[str, Any]] = {}
         self.environment: Environment | None = None
+        self.environments_of: dict[str, Environment] = {}
+        self.steps: dict[str, list[str]] = {
+            "prepare": ["read", "check"],
+            "tests": ["tests"],
+            "fit": ["fit", "fit", "save"],
+        }
         self.environments = SimpleNamespace(base=BASE, resolve=self._resolve)
 
     async def _resolve(self, requirements: tuple[str, ...]) -> Environment:
         return BASE.model_copy(update={"requirements": requirements})
 
-    async def run(self, environment: Environment, job: str, argument: Mapping[str, Any], **_: Any) -> Mapping[str, Any]:
+    async def run(
+        self, environment: Environment, job: str, argument: Mapping[str, Any], *, progress: Any, **_: Any
+    ) -> Mapping[str, Any]:
         step = job.rsplit(":", 1)[1]
         self.asked[step], self.environment = argument, environment
+        self.environments_of[step] = environment
+        for name in self.steps.get(step, ["read"]):
+            progress({"step": name})
+            await asyncio.sleep(0)
         answer = self.answers[step]
         if isinstance(answer, list):
             answer = answer.pop(0)
@@ -191,6 +206,27 @@ async def test_a_fetch_that_is_killed_once_is_tried_again(room: Room) -> None:
     (trained,) = await room.push(dataset="s3://bucket/rows.csv")
     assert isinstance(trained, ModelTrained)
     assert room.children.asked["prepare"]["location"] == "/copy.csv"
+
+
+async def test_a_fetch_has_the_workers_own_packages(room: Room) -> None:
+    room.children.answers["fetch"] = {"path": "/copy.csv"}
+    text = "name: m\ntarget: y\nrequirements: [imbalanced-learn]\n"
+    await room.push(project=await room.project(text), dataset="s3://bucket/rows.csv")
+    assert room.children.environments_of["fetch"] == BASE
+    assert room.children.environments_of["prepare"] != BASE
+
+
+@pytest.mark.parametrize("protocol", ["s3", "gs", "http", "file"])
+def test_datasets_may_come_from(protocol: str) -> None:
+    assert fsspec.get_filesystem_class(protocol)
+
+
+async def test_progress_counts_the_steps_that_are_over(room: Room) -> None:
+    with structlog.testing.capture_logs() as lines:
+        await room.push(project=await room.project(**{"tests/test_x.py": ""}))
+    said = [(line["step"], line["done"], line["total"]) for line in lines if line["event"] == "progress"]
+    assert [done for _, done, _ in said] == sorted(done for _, done, _ in said)
+    assert (said[0], said[-1]) == (("read", 0, 5), ("save", 4, 5))
 
 
 async def test_no_dataset_at_all(room: Room) -> None:
