@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contracts.artifact import JOBLIB
@@ -19,6 +20,7 @@ from services.builder.domain import pushed
 from services.builder.packed import PackedBentos
 from services.bus import Bus
 from services.deployer import pids
+from services.deployer.gateway import Traefik
 from services.deployer.processes import Server, stop_all
 from services.environments import Environments
 from services.forks import Forks
@@ -227,3 +229,17 @@ async def test_a_probe_is_no_traffic(target: Deployment, images: dict[int, Image
     logged = await target.bus.js.subscribe("predictions.tiny", ordered_consumer=True)
     first = json.loads((await logged.next_msg(timeout=10)).data)
     assert first["columns"] == {"a": [0.2], "b": [0.3]}
+
+
+async def test_a_model_whose_servers_are_gone_is_refused_with_503(gateway: tuple[str, Path]) -> None:
+    url, folder = gateway
+    routes = Traefik(url, folder, 10.0)
+    routes.route("tiny", None)
+    async with httpx.AsyncClient(base_url=url) as http:
+
+        async def refusal() -> str | None:
+            answer = await http.get("/tiny/info")
+            return answer.text if answer.status_code == 503 else None
+
+        assert await eventually(refusal) == "no available server\n"
+    await routes.close()
