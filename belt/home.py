@@ -49,6 +49,7 @@ class Home:
         self.logs, self.run = self.root / "logs", self.root / "run"
         self.nats_url, self.gateway_url = self.root / "nats.url", self.root / "gateway.url"
         self.routes = self.gateway / "routes"
+        self.scratch = self.run / "tmp"
         self._lock: IO[str] | None = None
 
     def log(self, name: str) -> Path:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import secrets
 import string
 import sys
@@ -127,6 +128,7 @@ class Local:
             "HTTP_PORT": str(self._ports[name]),
             "DEPLOYER_ROUTES": str(self.home.routes),
             "DEPLOYER_GATEWAY_URL": self.gateway,
+            "TMPDIR": str(self.home.scratch),
             "BENTOML_DO_NOT_TRACK": "True",
             "PYTHONUNBUFFERED": "1",
             # -P keeps the folder one happens to be in off the path, so that its `services` is never taken for ours.
@@ -136,6 +138,9 @@ class Local:
     def _configure(self) -> None:
         for worker in WORKERS:
             (self.home.root / worker).mkdir(mode=0o700, exist_ok=True)
+        # What a killed worker leaves of its temporary files is gone with the next start.
+        shutil.rmtree(self.home.scratch, ignore_errors=True)
+        self.home.scratch.mkdir(mode=0o700, parents=True)
         self.home.routes.mkdir(mode=0o700, exist_ok=True)  # Traefik watches only a folder that is there when it starts
         values = {
             "ENTRY": f"127.0.0.1:{self._entry}",
