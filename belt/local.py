@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import secrets
+import shutil
 import string
 import sys
 import time
