@@ -11,23 +11,24 @@ from typing import Any
 import httpx
 
 from belt import ports
-from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[1]
 BELT = [sys.executable, "-m", "belt.main"]
+COMMAND_SECONDS = 120
 
 
 class Belt:
-    """A running belt and the commands against it."""
+    """A running belt and the commands against it; settings are environment variables of its workers."""
 
-    def __init__(self, home: Path) -> None:
-        self.home, self.port = home, ports.free(1)[0]
+    def __init__(self, home: Path, **settings: str) -> None:
+        self.home, self.port, self._settings = home, ports.free(1)[0], settings
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
         self._up: subprocess.Popen[str] | None = None
 
     def up(self) -> None:
         self._up = subprocess.Popen(
             [*BELT, "up", "--home", str(self.home), "--port", str(self.port)],
+            env=os.environ | self._settings,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -42,34 +43,52 @@ class Belt:
 
     def run(self, *arguments: str, code: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """A belt command; it has to exit with `code`."""
-        done = subprocess.run(
-            [*BELT, *arguments],
-            env=os.environ | {"BENTOBELT_HOME": str(self.home)},
-            capture_output=True,
-            text=True,
-            input=stdin,
-            check=False,
-            cwd=ROOT,
-        )
-        assert done.returncode == code, f"belt {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        done = self._called(*arguments, stdin=stdin)
+        assert done.returncode == code, _told(done)
         return done
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
 
     def push(self, project: Path | str, *options: str) -> dict[str, Any]:
-        """Push and wait until the run is over, however it ended."""
-        run = self.json("push", str(project), *options)["run"]
-        return until(lambda: self._over(run), seconds=90)
+        """Push and wait until the run is over, however it ended: what `belt run` says of it."""
+        done = self._called("push", str(project), "--wait", "--json", *options)
+        assert done.stdout, _told(done)
+        told: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == (0 if told["outcome"] == "deployed" else 1), _told(done)
+        return told
 
-    def _over(self, run: str) -> dict[str, Any]:
-        told: dict[str, Any] = self.json("run", run) if self._known(run) else {}
-        return told if told.get("outcome", "running") != "running" else {}
-
-    def _known(self, run: str) -> bool:
-        return any(known["run"] == run for known in self.json("runs"))
+    def finished(self, run: str) -> dict[str, Any]:
+        """A run that was started without waiting, once it is over."""
+        self.run("watch", run)
+        told: dict[str, Any] = self.json("run", run)
+        return told
 
     def version(self, model: str) -> str:
         response = self.http.get(f"/{model}/info")
         assert response.status_code == 200, response.text
         return str(response.json()["version"])
+
+    def nats_url(self) -> str:
+        return (self.home / "nats.url").read_text().strip()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """Of commands against this belt."""
+        return os.environ | {"BENTOBELT_HOME": str(self.home)}
+
+    def _called(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*BELT, *arguments],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            input=stdin,
+            check=False,
+            cwd=ROOT,
+            timeout=COMMAND_SECONDS,
+        )
+
+
+def _told(done: subprocess.CompletedProcess[str]) -> str:
+    return f"{' '.join(map(str, done.args[2:]))}: {done.returncode}\n{done.stdout}\n{done.stderr}"
