@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import typer
 from rich.rule import Rule
 
-from belt import history, ports, reach, say, story, wording
+from belt import history, ports, reach, say, story, ticker, wording
 from belt.say import Failed, Json
 from belt.story import Run
 from belt.traffic import Image, Traffic
@@ -24,6 +25,11 @@ PROJECT = Path(__file__).resolve().parents[1] / "examples" / "digits"
 MODEL, TRAINED_ON = "digits", 1000
 """Images 1 to 1 000 train the first version; the camera sees the other 797, which no version was trained on."""
 BEFORE_ROWS, AFTER_ROWS = 400, 400
+INTERRUPTED = 130
+NEXT = """go on with a belt of your own:
+  belt up
+  belt push examples/digits --wait
+  belt predict digits examples/digits/data/digits.parquet"""
 DRIFT_SECONDS, RETRAIN_SECONDS = 90.0, 90.0
 
 
@@ -35,7 +41,12 @@ def demo(json: Json = False) -> None:
 
     Example:  belt demo
     """
-    reach.run(_demo(json))
+    try:
+        reach.run(_demo(json))
+    except KeyboardInterrupt:
+        say.note("interrupted; everything is stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    say.note(NEXT)
 
 
 async def _demo(as_json: bool) -> None:
@@ -44,9 +55,11 @@ async def _demo(as_json: bool) -> None:
         home, port = Path(folder) / "home", ports.free(1)[0]
         names, images = _split(Path(folder) / "first.parquet")
         chapter("1. The belt: bus, gateway and six workers")
-        with belt_up(home, port):
+        async with belt_up(home, port):
             chapter(f"2. Push {PROJECT.name}: train, judge, build, roll out")
-            belt("push", str(PROJECT), "--data", str(Path(folder) / "first.parquet"), "--wait", "--home", str(home))
+            await belt(
+                "push", str(PROJECT), "--data", str(Path(folder) / "first.parquet"), "--wait", "--home", str(home)
+            )
             async with reach.bus(home, patient=True) as bus:
                 traffic = Traffic(f"http://127.0.0.1:{port}", MODEL, names, images)
                 first, second = await _live_through(bus, home, traffic)
@@ -58,21 +71,23 @@ async def _live_through(bus: Bus, home: Path, traffic: Traffic) -> tuple[str, st
     """Traffic before, during and after the drift; returns the two versions that answered it."""
     async with running(traffic):
         chapter("3. Steady traffic; labels arrive late")
-        await _answered(traffic, BEFORE_ROWS, 60)
+        async with ticker.telling(traffic):
+            await _answered(traffic, BEFORE_ROWS, 60)
         first = traffic.answers[0].version
         say.note(f"first answer by {first}: accuracy {traffic.accuracy(version=first, upside_down=False)[0]:.3f}")
         chapter("4. The camera is mounted upside down")
         since = await history.next_sequence(bus, "EVENTS")
         traffic.upside_down = True
-        run = await _drift(bus, traffic, since)
+        async with ticker.telling(traffic):
+            run = await _drift(bus, traffic, since)
         chapter("5. Retrain on old and new rows, compare with the champion, roll out under traffic")
-        belt_in_background = asyncio.to_thread(belt, "watch", run, "--home", str(home))
-        await asyncio.wait_for(belt_in_background, RETRAIN_SECONDS)
+        await asyncio.wait_for(belt("watch", run, "--home", str(home)), RETRAIN_SECONDS)
         told = _find(story.stories(await history.events(bus)), run)
         if told.outcome != "deployed" or not told.version:
             raise Failed(f"the retrained version was not deployed but {told.outcome}: {told.why}")
         chapter("6. Traffic goes on")
-        await _answered_by(traffic, told.version, AFTER_ROWS, 60)
+        async with ticker.telling(traffic):
+            await _answered_by(traffic, told.version, AFTER_ROWS, 60)
         return first, told.version
 
 
@@ -160,32 +175,54 @@ def _split(target: Path) -> tuple[list[str], list[Image]]:
     return names, images
 
 
-@contextmanager
-def belt_up(home: Path, port: int) -> Iterator[None]:
+@asynccontextmanager
+async def belt_up(home: Path, port: int) -> AsyncIterator[None]:
     """A whole belt until the block is left; Ctrl-C reaches it through us."""
-    command = [sys.executable, "-m", "belt.main", "up", "--home", str(home), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = _start(home, port)
     try:
         assert process.stdout is not None
-        if process.stdout.readline().strip() != "ready":
+        if (await asyncio.to_thread(process.stdout.readline)).strip() != "ready":
             raise Failed(f"`belt up` did not get ready; it exited with {process.wait(10)}")
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
+        _ended(process)
+
+
+def _start(home: Path, port: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "belt.main", "up", "--home", str(home), "--port", str(port)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _ended(process: "subprocess.Popen[str]") -> None:
+    """Wait until a stopped belt is gone, also when Ctrl-C is pressed again meanwhile: then at once."""
+    try:
+        process.wait(30)
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        process.send_signal(signal.SIGTERM)
         process.wait(30)
 
 
-def belt(*arguments: str) -> None:
+async def belt(*arguments: str) -> None:
     """Run a belt command as a person would.
 
     Raises:
         Failed: it did not exit with 0.
     """
     say.note(f"$ belt {' '.join(arguments)}")
-    done = subprocess.run([sys.executable, "-m", "belt.main", *arguments], stdout=sys.stderr, check=False)
-    if done.returncode:
-        raise Failed(f"`belt {arguments[0]}` exited with {done.returncode}")
+    command = [sys.executable, "-m", "belt.main", *arguments]
+    # In a session of its own: a Ctrl-C is ours to answer, once.
+    process = await asyncio.create_subprocess_exec(*command, stdout=sys.stderr, start_new_session=True)
+    try:
+        code = await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+            say.stderr().show_cursor()  # it had no time to do so itself
+    if code:
+        raise Failed(f"`belt {arguments[0]}` exited with {code}")
 
 
 @asynccontextmanager
