@@ -75,7 +75,7 @@ class Outbox:
         """Keep a message that is given up, with body, headers and the reason."""
         raw = message.raw_message
         consumer = topology.consumer_of(self._consumer, raw.subject)
-        kept = {name: value for name, value in (raw.headers or {}).items() if name.lower() != "nats-msg-id"}
+        kept = {name: value for name, value in (raw.headers or {}).items() if not name.lower().startswith("nats-")}
         letter = {
             "Dead-Reason": " ".join(reason.split())[:REASON_CHARACTERS],
             "Dead-Subject": raw.subject,
