@@ -88,9 +88,17 @@ async def happenings(bus: Bus, start: int | None = None) -> AsyncIterator[Next]:
     try:
         yield lambda: _first(queue, readers)
     finally:
-        for reader in readers:
+        await _ended(readers)
+
+
+async def _ended(readers: "list[asyncio.Task[None]]") -> None:
+    # More than once if need be: a cancellation that meets the end of nats-py's wait is taken for that end.
+    left = set(readers)
+    while left:
+        for reader in left:
             reader.cancel()
-        await asyncio.gather(*readers, return_exceptions=True)
+        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
+    await asyncio.gather(*readers, return_exceptions=True)
 
 
 async def _first(queue: "asyncio.Queue[Happened]", readers: "list[asyncio.Task[None]]") -> Happened:
@@ -130,7 +138,7 @@ async def _follow(bus: Bus, stream: str, subject: str, start: int | None) -> Asy
         try:
             reader = await _reader(bus.js, stream, subject, upcoming)
             while True:
-                for message in await _some(reader):
+                for message in await _some(reader, upcoming):
                     upcoming = message.metadata.sequence.stream + 1
                     yield message
         except (nats.errors.Error, APIError, ServiceUnavailableError, TimeoutError):
@@ -140,12 +148,19 @@ async def _follow(bus: Bus, stream: str, subject: str, start: int | None) -> Asy
             await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _some(reader: JetStreamContext.PullSubscription) -> list[Msg]:
+async def _some(reader: JetStreamContext.PullSubscription, upcoming: int) -> list[Msg]:
+    """What has come; nothing when it is quiet.
+
+    Raises:
+        TimeoutError: the server has sent more than arrived: nobody would send it again.
+    """
     try:
         return await reader.fetch(BATCH, timeout=POLL_SECONDS)
     except (nats.errors.TimeoutError, TimeoutError):
         # Quiet, or gone? The server answers the second with an error.
-        await reader.consumer_info()
+        sent = (await reader.consumer_info()).delivered
+        if sent and sent.stream_seq >= upcoming:
+            raise TimeoutError(f"message {upcoming} was sent and did not arrive") from None
         return []
 
 
