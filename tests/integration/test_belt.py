@@ -49,6 +49,7 @@ class Belt:
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         environment = os.environ | {"NATS_URL": self.nats_url, "PYTHONPATH": str(Path.cwd())}
+        environment.pop("COLUMNS", None)  # pytest-xdist sets it, and a pipe has no width
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "belt.main", *arguments,
             cwd=self.folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
