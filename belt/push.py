@@ -16,7 +16,8 @@ from belt.story import Run
 from contracts.artifact import TAR_GZ, ArtifactRef
 from contracts.envelope import run_of
 from contracts.events import DataPushed
-from services.artifacts import Artifacts, pack_folder
+from services.archives import pack_folder
+from services.artifacts import Artifacts
 from services.bus import Bus
 
 

@@ -1,18 +1,15 @@
 """The content-addressed artifact store: bytes go in, a reference with their digest comes out.
 
 Kept in the bus's object store, or behind any fsspec URL. What is read is checked against its digest every time,
-from the local cache too. Folders travel as deterministic tar.gz archives.
+from the local cache too.
 """
 
 import asyncio
-import gzip
 import hashlib
-import io
 import os
 import shutil
-import tarfile
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 from nats.js.errors import NotFoundError, ObjectNotFoundError
@@ -20,12 +17,12 @@ from nats.js.object_store import ObjectStore
 
 from contracts import topology
 from contracts.artifact import ArtifactRef
+from services import archives
 from services.bus import Bus
 from services.settings import BusSettings
 
 CACHE_BYTES = 2 * 1024**3
 """The local cache forgets what was used longest ago beyond this size."""
-SKIPPED = {"__pycache__", ".git", ".venv", "node_modules"}
 
 
 class ArtifactMissing(Exception):
@@ -36,12 +33,6 @@ class ArtifactMissing(Exception):
 
 class ArtifactCorrupt(Exception):
     """The bytes do not hash to what the reference says."""
-
-    permanent = True
-
-
-class BadArchive(Exception):
-    """An archive that would write outside its folder, or is not an archive."""
 
     permanent = True
 
@@ -66,7 +57,7 @@ class Artifacts(Protocol):
         """The local folder that the archive `ref` unpacks to; not to be written to.
 
         Raises:
-            BadArchive: it is no archive, or a member points outside the folder.
+            archives.BadArchive: it is no archive, or a member points outside the folder.
         """
         ...
 
@@ -92,7 +83,7 @@ class _Cached:
     async def fetch_folder(self, ref: ArtifactRef) -> Path:
         file = await self.fetch(ref)
         folder = self._cache / f"{ref.sha256}.d"
-        await asyncio.to_thread(_unpacked, file, folder)
+        await asyncio.to_thread(archives.unpacked, file, folder)
         return folder
 
     async def _download(self, ref: ArtifactRef, to: Path) -> None:
@@ -157,54 +148,6 @@ def open_artifacts(bus: Bus, settings: BusSettings) -> Artifacts:
     return FsspecArtifacts(settings.artifacts_url, cache)
 
 
-def pack_folder(folder: Path, leave_out: frozenset[Path] = frozenset()) -> bytes:
-    """A tar.gz of `folder` that depends on names and contents only: sorted, without times and owners.
-
-    Hidden files, caches and virtual environments stay out, and so does what `leave_out` names.
-    """
-    raw = io.BytesIO()
-    with (
-        gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, compresslevel=6) as zipped,
-        tarfile.open(fileobj=zipped, mode="w") as tar,
-    ):
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder)
-            if path.is_file() and path not in leave_out and not _skipped(name):
-                tar.add(path, str(PurePosixPath(name)), filter=_anonymous)
-    return raw.getvalue()
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar or tar.gz into `folder`.
-
-    Raises:
-        BadArchive: not a tar, truncated, or with a member that leaves the folder.
-    """
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-    except tarfile.FilterError as error:
-        raise BadArchive(f"the archive would write outside its folder: {error}") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise BadArchive(f"the archive cannot be unpacked: {error}") from None
-
-
-def digest_of(data: bytes | Path) -> str:
-    """sha256 of some bytes or of a file's content, hex."""
-    return _measure(data)[0]
-
-
-def _skipped(name: Path) -> bool:
-    return any(part in SKIPPED or part.startswith(".") for part in name.parts)
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.mtime = member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mode = 0o755 if member.mode & 0o100 else 0o644
-    return member
-
-
 def _measure(data: bytes | Path) -> tuple[str, int]:
     if isinstance(data, bytes):
         return hashlib.sha256(data).hexdigest(), len(data)
@@ -227,41 +170,6 @@ def _adopt(partial: Path, file: Path, ref: ArtifactRef) -> None:
     partial.replace(file)
 
 
-def _unpacked(archive: Path, folder: Path) -> None:
-    """Have `folder` hold what was unpacked from `archive`, and nothing that was written into it since."""
-    seal = _seal(folder)
-    if folder.is_dir() and not (seal.exists() and seal.read_text() == _tree_digest(folder)):
-        shutil.rmtree(folder)
-    if not folder.is_dir():
-        _unpack_beside(archive, folder)
-
-
-def _seal(folder: Path) -> Path:
-    return folder.with_suffix(".seal")
-
-
-def _tree_digest(folder: Path) -> str:
-    """One digest over the names and contents of all files; bytecode caches come and go."""
-    digest = hashlib.sha256()
-    for file in sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
-        digest.update(f"{file.relative_to(folder)}\n{_measure(file)[0]}\n".encode())
-    return digest.hexdigest()
-
-
-def _unpack_beside(archive: Path, folder: Path) -> None:
-    # Unpacked aside and renamed: a kill leaves no half folder under the final name.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unpack-") as scratch:
-        unpack(archive, Path(scratch) / "content")
-        (Path(scratch) / "content").mkdir(exist_ok=True)
-        (Path(scratch) / "seal").write_text(_tree_digest(Path(scratch) / "content"))
-        (Path(scratch) / "seal").replace(_seal(folder))
-        try:
-            (Path(scratch) / "content").rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process may have been first
-                raise
-
-
 def _evict(cache: Path) -> None:
     files = sorted((file for file in cache.iterdir() if file.is_file()), key=lambda file: file.stat().st_mtime)
     excess = sum(file.stat().st_size for file in files) - CACHE_BYTES
@@ -271,7 +179,7 @@ def _evict(cache: Path) -> None:
         excess -= file.stat().st_size
         file.unlink(missing_ok=True)
         shutil.rmtree(file.with_name(f"{file.name}.d"), ignore_errors=True)
-        file.with_name(f"{file.name}.seal").unlink(missing_ok=True)
+        archives.seal_of(file.with_name(f"{file.name}.d")).unlink(missing_ok=True)
 
 
 def _sibling(file: Path) -> Path:

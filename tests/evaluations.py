@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from contracts.artifact import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
 from contracts.data import ColumnProfile, Environment, Feature, Profile
 from contracts.events import ModelTrained
-from services.artifacts import pack_folder
+from services.archives import pack_folder
 from tests.fakes import MemoryArtifacts
 
 VERSION, OTHER = "7-0a1b2c3d", "5-00000001"

@@ -12,7 +12,8 @@ from faststream.nats import NatsBroker, TestNatsBroker
 from contracts import envelope
 from contracts.artifact import ArtifactRef
 from contracts.events import Event, subject_of
-from services.artifacts import ArtifactMissing, _unpack_beside
+from services.archives import unpack_beside
+from services.artifacts import ArtifactMissing
 from services.inbox import Entry
 from services.registry import Candidate, Conflict, Deployed, Live, Project
 from services.worker import Worker
@@ -42,7 +43,7 @@ class MemoryArtifacts:
     async def fetch_folder(self, ref: ArtifactRef) -> Path:
         folder = self.folder / f"{ref.sha256}.d"
         if not folder.is_dir():
-            _unpack_beside(await self.fetch(ref), folder)
+            unpack_beside(await self.fetch(ref), folder)
         return folder
 
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from contracts.artifact import HTML, ArtifactRef
 from contracts.data import Verdict
 from contracts.events import ModelApproved, ModelTrained
-from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts, BadArchive
+from services.archives import BadArchive
+from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
 from services.environments import BadRequirements
 from services.evaluator.domain import Asked, Judged, Rival, incomparable
 from services.evaluator.page import page

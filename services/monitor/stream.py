@@ -13,7 +13,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError, ServerError
 
 from contracts import topology
 from services.bus import Bus
@@ -24,6 +24,8 @@ from services.monitor.watch import Rows
 STREAM = "PREDICTIONS"
 AT_ONCE = 64
 """Messages in one fetch: a message may hold a thousand rows."""
+RETRY_SECONDS = (0.1, 0.5)
+"""Between attempts to make the consumer anew."""
 PARALLEL = 32
 LETTER_BYTES = 4096
 """Kept free in a dead letter for what is said of it."""
@@ -66,10 +68,19 @@ class TrafficStream:
         durable = consumer_of(self.model)
         with contextlib.suppress(NotFoundError):
             await self._bus.js.delete_consumer(STREAM, durable)
-        await self._bus.js.add_consumer(STREAM, _config(durable, self.model, position))
+        await self._made(_config(durable, self.model, position))
         self._subscription = await self._bus.js.pull_subscribe_bind(consumer=durable, stream=STREAM)
         self._expected, self._last = 1, None
         return position
+
+    async def _made(self, config: ConsumerConfig) -> None:
+        """Add the consumer. nats-server may still be removing the files of the one before: it says 500 then."""
+        for pause in RETRY_SECONDS:
+            with contextlib.suppress(ServerError):
+                await self._bus.js.add_consumer(STREAM, config)
+                return
+            await asyncio.sleep(pause)
+        await self._bus.js.add_consumer(STREAM, config)
 
     async def fetch(self, seconds: float) -> list[Traffic]:
         """What has come, at most a few dozen messages; [] after `seconds` without any. Unreadable ones are put aside.

@@ -6,15 +6,8 @@ from pathlib import Path
 import pytest
 
 from contracts.artifact import TEXT, ArtifactRef
-from services.artifacts import (
-    ArtifactCorrupt,
-    ArtifactMissing,
-    Artifacts,
-    BadArchive,
-    FsspecArtifacts,
-    open_artifacts,
-    pack_folder,
-)
+from services.archives import BadArchive, pack_folder
+from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts, FsspecArtifacts, open_artifacts
 from services.bus import Bus
 from services.settings import BusSettings
 

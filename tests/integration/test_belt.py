@@ -18,7 +18,8 @@ from contracts import envelope
 from contracts.artifact import HTML
 from contracts.envelope import Envelope
 from contracts.events import DataPushed, Event, ImagePushed, ReviewDecided, RollbackRequested, subject_of
-from services.artifacts import open_artifacts, unpack
+from services.archives import unpack
+from services.artifacts import open_artifacts
 from services.bus import Bus, connect
 from services.registry import Candidate, Deployed, Live, Project, Registry
 from services.settings import BusSettings

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.artifact import TAR_GZ
 from contracts.data import Environment
-from services.artifacts import pack_folder
+from services.archives import pack_folder
 from services.deployer.processes import Processes, stop_all
 from services.registry import Deployed
 from tests.fakes import MemoryArtifacts

@@ -18,7 +18,7 @@ import pytest_asyncio
 from contracts.artifact import PARQUET, TAR_GZ, ArtifactRef
 from contracts.data import RECENT
 from contracts.events import ModelTrained
-from services.artifacts import BadArchive, pack_folder
+from services.archives import BadArchive, pack_folder
 from services.environments import Environments
 from services.forks import Forks
 from services.trainer.failures import (

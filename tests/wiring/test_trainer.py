@@ -13,7 +13,7 @@ import structlog
 from contracts.artifact import PARQUET, TAR_GZ, ArtifactRef
 from contracts.data import RECENT, ColumnProfile, Environment, Feature, Profile, Window
 from contracts.events import DataPushed, DataRejected, DriftDetected, ModelTrained, TrainingFailed
-from services.artifacts import pack_folder
+from services.archives import pack_folder
 from services.forks import JobFailed, JobKilled, JobTimedOut
 from services.registry import Candidate, Live
 from services.trainer.app import create_app
