@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Protocol
 
@@ -62,7 +63,7 @@ class Artifacts(Protocol):
         ...
 
 
-class _Cached:
+class _Cached(ABC):
     """The local half of every store: a folder of files named by their digest."""
 
     def __init__(self, cache: Path) -> None:
@@ -86,8 +87,8 @@ class _Cached:
         await asyncio.to_thread(archives.unpacked, file, folder)
         return folder
 
-    async def _download(self, ref: ArtifactRef, to: Path) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _download(self, ref: ArtifactRef, to: Path) -> None: ...
 
 
 class NatsArtifacts(_Cached):

@@ -82,7 +82,8 @@ class Outbox:
             "Dead-Consumer": consumer,
             "Dead-Sequence": str(at.sequence),
             "Dead-Delivered": str(at.delivered),
-            "Nats-Msg-Id": f"dlq:{consumer}:{raw.subject}:{at.sequence}:{at.delivered}",
+            # The same at every delivery: a kill before the record is written leaves one letter, not two.
+            "Nats-Msg-Id": f"dlq:{consumer}:{raw.subject}:{at.sequence}",
         }
         to = f"dlq.{consumer}.{raw.subject}"
         await self._broker.publish(raw.data, to, headers=kept | letter, stream="DLQ", timeout=PUBLISH_SECONDS)

@@ -122,7 +122,7 @@ class Worker(Process):
         super().__init__(service, self._consumer, settings)
         self._inbox = inbox or KvInbox(self.bus)
         self._outbox = Outbox(self.broker, self._consumer)
-        self._returned: Counter[int] = Counter()
+        self._returned: Counter[tuple[str, int]] = Counter()
         self._tracer = TracerProvider().get_tracer("bentobelt")
 
     def on(self, *events: type[E]) -> Callable[[Handler[E]], Handler[E]]:
@@ -192,7 +192,7 @@ class Worker(Process):
                 raise
             except Exception as error:
                 at = position(message)
-                self._returned[at.sequence] += 1
+                self._returned[message.raw_message.subject, at.sequence] += 1
                 delay = topology.RETRY_DELAYS[min(at.delivered, len(topology.RETRY_DELAYS)) - 1]
                 log.warning("the bus is in trouble; will be tried again", error=_text(error), seconds=delay)
                 raise NackMessage(delay=delay) from error
@@ -208,7 +208,7 @@ class Worker(Process):
                 if entry.outputs is not None:
                     await self._outbox.publish(entry.outputs)
                     outcome = "repeated"
-                elif (lost := self._lost(delivery.at, entry)) >= topology.MAX_LOST:
+                elif (lost := self._lost(about.subject, delivery.at, entry)) >= topology.MAX_LOST:
                     await self._give_up(delivery, _died(lost), delivery.at.delivered)
                     outcome = "lost"
                 else:
@@ -217,9 +217,9 @@ class Worker(Process):
                 health.EVENTS.labels(self.service, about.subject, outcome).inc()
                 health.SECONDS.labels(self.service, about.subject).observe(time.monotonic() - started)
 
-    def _lost(self, at: Position, entry: Entry) -> int:
+    def _lost(self, subject: str, at: Position, entry: Entry) -> int:
         """Earlier deliveries that ended without a word: a worker died over them."""
-        return at.delivered - 1 - entry.errors - entry.returned - self._returned[at.sequence]
+        return at.delivered - 1 - entry.errors - entry.returned - self._returned[subject, at.sequence]
 
     async def _attempt(self, delivery: _Delivery, entry: Entry) -> str:
         identity = delivery.about.identity
