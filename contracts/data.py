@@ -13,6 +13,10 @@ RECENT = "bentobelt_recent"
 """Boolean column that marks the labelled rows taken from live traffic in a retraining dataset."""
 
 
+MIN_MEMORY = 256 * 1024**2
+"""Bytes; with less, a server of the smallest model is killed while it starts."""
+
+
 class Frozen(BaseModel):
     """An immutable value. Unknown keys are ignored: additive changes only within v1."""
 
@@ -76,6 +80,17 @@ class Promise(Frozen):
     )
     window: int = Field(default=500, ge=1, description="labelled rows in a window")
     cooldown: float = Field(default=600.0, ge=0, description="seconds after an incident closed before another may open")
+
+
+class Limits(Frozen):
+    """What a serving container may use.
+
+    1 GiB: a server with scikit-learn and pandas takes about a quarter of it, the rest is for the model and its
+    requests. One CPU: a server is one process whose model answers from one thread.
+    """
+
+    memory: int = Field(default=1024**3, ge=MIN_MEMORY, description="bytes")
+    cpus: float = Field(default=1.0, ge=0.1, description="number of CPUs, fractions too")
 
 
 class Environment(Frozen):

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from contracts.artifact import ArtifactRef
-from contracts.data import Environment, Feature, Frozen, Probe, Profile, Promise, Value, Verdict, Window
+from contracts.data import Environment, Feature, Frozen, Limits, Probe, Profile, Promise, Value, Verdict, Window
 
 ModelName = Annotated[
     # A BentoML tag begins and ends with a letter or a digit.
@@ -132,6 +132,12 @@ class ImagePushed(Event):
     image: str = Field(description="registry/name@sha256:…, or bento+<artifact uri> on the embedded default")
     artifact: ArtifactRef | None = Field(default=None, description="the packed Bento, on the embedded default")
     size: int = Field(ge=0, description="bytes")
+    sbom: ArtifactRef | None = Field(
+        default=None, description="the Python packages inside a real image (CycloneDX JSON)"
+    )
+    limits: Limits | None = Field(
+        default=None, description="what a container of it may use, from the project's model.yaml; default: 1 GiB, 1 CPU"
+    )
     environment: Environment
     probe: Probe
     profile: Profile

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
+from contracts.data import MIN_MEMORY, Limits
 from contracts.events import ModelName, Task
 
 METRICS: dict[Task, tuple[str, ...]] = {
@@ -23,6 +24,8 @@ _CONDITION = re.compile(
 )
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MEMORY = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)\s*$")
+_BYTES = {"MB": 1000**2, "GB": 1000**3, "MiB": 1024**2, "GiB": 1024**3}
 
 
 _SHAPES = {
@@ -92,6 +95,20 @@ def duration(value: object) -> object:
     return float(found[1]) * _SECONDS[found[2]]
 
 
+def size(value: object) -> object:
+    """`512MiB` → 536870912 bytes; plain numbers are bytes.
+
+    Raises:
+        ValueError: neither a number nor a number with MB, GB, MiB or GiB.
+    """
+    if not isinstance(value, str):
+        return value
+    found = _MEMORY.match(value)
+    if not found:
+        raise ValueError(f"{value!r} is no amount of memory; write e.g. 512MiB or 2GiB")
+    return int(float(found[1]) * _BYTES[found[2]])
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -133,6 +150,17 @@ class Serve(_Section):
     """How the model is served."""
 
     max_rows: int = Field(default=10_000, ge=1, description="largest number of rows in one request")
+    memory: Annotated[int, BeforeValidator(size)] = Field(
+        default=Limits().memory,
+        ge=MIN_MEMORY,
+        description="bytes (or 512MiB, 2GiB) a serving container may use; beyond that the kernel ends it",
+    )
+    cpus: float = Field(default=Limits().cpus, ge=0.1, description="CPUs a serving container may use, fractions too")
+
+    @property
+    def limits(self) -> Limits:
+        """What the deployer is told."""
+        return Limits(memory=self.memory, cpus=self.cpus)
 
 
 class ModelSpec(_Section):

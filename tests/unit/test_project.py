@@ -26,6 +26,20 @@ def test_the_whole_spec_is_read() -> None:
     assert spec.monitor.cooldown == 600.0
 
 
+@pytest.mark.parametrize(
+    ("serve", "memory", "cpus"),
+    [
+        ("{}", 1024**3, 1.0),
+        ("{memory: 512MiB, cpus: 0.5}", 512 * 1024**2, 0.5),
+        ("{memory: 1.5GB, cpus: 2}", 1_500_000_000, 2.0),
+        ("{memory: 300000000}", 300_000_000, 1.0),
+    ],
+)
+def test_what_a_server_may_use_is_read_in_peoples_units(serve: str, memory: int, cpus: float) -> None:
+    limits = parse(f"name: a\ntarget: y\nserve: {serve}\n").serve.limits
+    assert (limits.memory, limits.cpus) == (memory, cpus)
+
+
 @pytest.mark.parametrize(("task", "metric"), [("classification", "accuracy"), ("regression", "r2")])
 def test_default_gate_compares_with_the_champion(task: str, metric: str) -> None:
     spec = parse(f"name: a\ntarget: y\ntask: {task}\n")
@@ -46,6 +60,9 @@ def test_default_gate_compares_with_the_champion(task: str, metric: str) -> None
         (GOOD.replace("accuracy > 0.90", "accuracy is high"), "line 8.*is not a condition"),
         ("name: a\ntarget: y\ntask: regression\ngate:\n  conditions: [accuracy > 0.5]\n", "r2, mae, rmse"),
         (GOOD.replace("10m", "ten minutes"), "line 10.*is not a duration"),
+        ("name: a\ntarget: y\nserve: {memory: lots}\n", "line 3: serve.memory: 'lots' is no amount .*512MiB or 2GiB"),
+        ("name: a\ntarget: y\nserve: {memory: 8MiB}\n", "line 3: serve.memory: .*greater than or equal to 268435456"),
+        ("name: a\ntarget: y\nserve: {cpus: 0}\n", "line 3: serve.cpus: .*greater than or equal to 0.1"),
         ("name: a\ntarget: y\nestimator: rm -rf\n", "line 3: estimator: .*write module:function, e.g. pipeline:build"),
         ("", "empty"),
         ("[1, 2]", "empty"),
