@@ -79,5 +79,11 @@ def store(folder: Path) -> Path:
 
 
 def use_store(folder: Path) -> None:
-    """Make children of this process use the builder's store; BentoML reads this once, when it is imported."""
+    """Make children of this process use the builder's store; BentoML reads this once, when it is imported.
+
+    They find our uv too: BentoML looks for one on the PATH, and else runs pip, which an environment of ours has not.
+    """
+    from uv import find_uv_bin
+
     os.environ["BENTOML_HOME"] = str(store(folder.resolve()))
+    os.environ["PATH"] = os.pathsep.join([str(Path(find_uv_bin()).parent), os.environ.get("PATH", os.defpath)])
