@@ -13,8 +13,9 @@ import numpy as np
 
 from contracts.data import ColumnProfile, Profile, Promise
 from services.monitor.batches import answered, truths
-from services.monitor.domain import ModelWatch, Traffic
-from services.monitor.watch import Rules
+from services.monitor.domain import ModelWatch
+from services.monitor.rules import Rules
+from services.monitor.traffic import Traffic
 
 VERSION = "1-0123abcd"
 FEATURES, ROWS, MESSAGES, ROUNDS = 20, 500, 20, 25

@@ -11,9 +11,9 @@ from contracts.topology import RETRY_DELAYS
 from services.artifacts import ArtifactCorrupt, ArtifactMissing
 from services.forks import JobKilled
 from services.monitor.domain import Incident, ModelWatch
+from services.monitor.joins import Rows
 from services.monitor.stream import Recent
 from services.monitor.telling import Page, Teller, event_of
-from services.monitor.watch import Rows
 from services.worker import log
 
 Trouble = (nats.errors.Error, nats.js.errors.Error, ArtifactMissing, ArtifactCorrupt, JobKilled, OSError)
@@ -57,10 +57,10 @@ class Alarms:
             self._foreseen.cancel()  # it has recovered
             self._foreseen = None
         elif watch and self._foreseen is None:
-            self._foreseen = self._page(state, watch.version, state.moved(watch), watch.rows_since_loss())
+            self._foreseen = self._page(state, watch.version, watch.windows.moved, watch.rows_since_loss())
 
     def _page(self, state: ModelWatch, version: str, moved: tuple[str, ...], rows: Rows) -> Page | None:
-        profile = state.versions[version].profile
+        profile = state.traffic.versions[version].profile
         if profile is None:
             return None
         return asyncio.create_task(self._teller.page(state.model, version, moved, rows, profile, self._recent))

@@ -14,11 +14,12 @@ from services.leases import LeaseLost, Leases, LeaseTaken
 from services.monitor import metrics
 from services.monitor.alarms import Alarms, Raise
 from services.monitor.codec import Unknown, pack, unpack
-from services.monitor.domain import ModelWatch, Traffic
+from services.monitor.domain import ModelWatch
+from services.monitor.rules import Rules
 from services.monitor.store import Fenced, Store
 from services.monitor.stream import Gap, Recent
 from services.monitor.telling import Teller
-from services.monitor.watch import Rules
+from services.monitor.traffic import Traffic
 from services.registry import Registry
 from services.worker import log
 
@@ -97,13 +98,13 @@ class Follower:
         """Take up the saved state, or start from the first message that the bus has."""
         saved = await self._store.load(self.model)
         self.state = self._restored(saved)
-        self.state.position = await self._stream.open(self.state.position)
+        self.state.traffic.position = await self._stream.open(self.state.traffic.position)
         self._known, self._news, self._dirty = self._open_incident(), [], False
         if not self.state.live:
             for live in await self._registry.lives():
                 if live.model == self.model:
                     await self._went_live(live.version, live.target)
-        log.info("follows", model=self.model, position=self.state.position)
+        log.info("follows", model=self.model, position=self.state.traffic.position)
 
     def _restored(self, saved: bytes | None) -> ModelWatch:
         if saved is not None:
@@ -116,7 +117,7 @@ class Follower:
     async def step(self) -> None:
         """One round: what came, what is due, save, acknowledge, tell."""
         traffic = await self._stream.fetch(self._poll)
-        for version in self.state.unknown(traffic):
+        for version in self.state.traffic.unknown(traffic):
             await self._introduce(version)
         now = self._clock()
         self.state.apply(traffic, now)

@@ -29,6 +29,15 @@ class Label(NamedTuple):
     time: float
 
 
+class Rows(NamedTuple):
+    """Where rows stand on the bus: sequence and place of each prediction, and of its label when there is one."""
+
+    sequence: NDArray[np.int64]
+    row: NDArray[np.int32]
+    label_sequence: NDArray[np.int64] | None = None
+    label_row: NDArray[np.int32] | None = None
+
+
 def key_of(id: str) -> int:
     """64 bits that stand for a prediction id."""
     return int.from_bytes(blake2b(id.encode(), digest_size=8).digest(), "big")

@@ -18,18 +18,18 @@ POSITION = Gauge("bentobelt_monitor_position", "stream sequence up to which traf
 
 def show(state: ModelWatch) -> None:
     """Set all gauges of a model."""
-    UNMATCHED.labels(state.model).set(state.early.unmatched + state.invalid)
-    POSITION.labels(state.model).set(state.position)
-    for version in set(state.live.values()) & state.versions.keys():
-        watch = state.versions[version]
+    UNMATCHED.labels(state.model).set(state.traffic.early.unmatched + state.traffic.invalid)
+    POSITION.labels(state.model).set(state.traffic.position)
+    for version in set(state.live.values()) & state.traffic.versions.keys():
+        watch = state.traffic.versions[version]
         values = {
-            VALUE: watch.accuracy if watch.accuracy >= 0 else float("nan"),
+            VALUE: watch.judged.accuracy if watch.judged.accuracy >= 0 else float("nan"),
             PROMISED: watch.promise.value if watch.promise else float("nan"),
             COVERAGE: watch.pending.coverage(),
-            LOSS: watch.statistic,
-            DRIFT: watch.drift,
-            ROWS: watch.rows,
-            LABELS: watch.labelled.total,
+            LOSS: watch.judged.statistic,
+            DRIFT: watch.windows.drift,
+            ROWS: watch.windows.rows,
+            LABELS: watch.judged.total,
         }
         for gauge, value in values.items():
             gauge.labels(state.model, version).set(value)

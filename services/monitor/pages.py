@@ -10,8 +10,8 @@ from contracts.artifact import HTML, ArtifactRef
 from contracts.data import Profile
 from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
 from services.forks import Forks, JobFailed, JobKilled, JobTimedOut
+from services.monitor.joins import Rows
 from services.monitor.stream import Recent
-from services.monitor.watch import Rows
 from services.registry import Registry
 from services.worker import log
 

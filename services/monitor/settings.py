@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.monitor.watch import Rules
+from services.monitor.rules import Rules
 from services.settings import BusSettings
 
 

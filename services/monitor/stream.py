@@ -18,8 +18,8 @@ from nats.js.errors import NotFoundError, ServerError
 from contracts import topology
 from services.bus import Bus
 from services.monitor.batches import Malformed, answered, truths
-from services.monitor.domain import Traffic
-from services.monitor.watch import Rows
+from services.monitor.joins import Rows
+from services.monitor.traffic import Traffic
 
 STREAM = "PREDICTIONS"
 AT_ONCE = 64

@@ -12,9 +12,9 @@ from contracts.events import DriftDetected
 from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
 from services.forks import Forks, JobFailed, JobTimedOut
 from services.monitor.domain import Incident
+from services.monitor.joins import Rows
 from services.monitor.pages import Pages
 from services.monitor.stream import Recent
-from services.monitor.watch import Rows
 from services.registry import Candidate, Registry
 from services.worker import log
 

@@ -22,9 +22,10 @@ from services.artifacts import open_artifacts
 from services.bus import Bus
 from services.monitor.codec import unpack
 from services.monitor.domain import SOURCE, ModelWatch
+from services.monitor.joins import Rows
+from services.monitor.rules import Rules
 from services.monitor.store import Fenced, KvStore
 from services.monitor.stream import TrafficStream, consumer_of
-from services.monitor.watch import Rows, Rules
 from services.registry import Registry
 from services.settings import BusSettings
 from tests.unit.monitored import VERSION, Stream, base_rows, candidate, deployed, live, messages
@@ -85,7 +86,7 @@ async def state(bus: Bus) -> ModelWatch | None:
 async def counted(bus: Bus, position: int) -> ModelWatch:
     async def reached() -> ModelWatch | None:
         now = await state(bus)
-        return now if now and now.position >= position else None
+        return now if now and now.traffic.position >= position else None
 
     found = await eventually(reached)
     assert found
@@ -152,8 +153,8 @@ async def test_killed_again_and_again_it_counts_every_label_once(bus: Bus, home:
         process.wait()
         position = await publish(bus, *messages(stream, 50, 0.95))
     started()
-    watch = (await counted(bus, position)).versions[VERSION]
-    assert (watch.rows, watch.labelled.total, watch.repeated) == (900, 900, 0)
+    watch = (await counted(bus, position)).traffic.versions[VERSION]
+    assert (watch.windows.rows, watch.judged.total, watch.repeated) == (900, 900, 0)
 
 
 async def test_of_two_replicas_one_reads_and_the_other_takes_over(bus: Bus, home: Path, started: Any) -> None:
@@ -165,8 +166,8 @@ async def test_of_two_replicas_one_reads_and_the_other_takes_over(bus: Bus, home
     holder = first if lease["id"].startswith(f"{first.pid}-") else second
     os.kill(holder.pid, signal.SIGTERM)
     assert await asyncio.to_thread(holder.wait, 30) == 0
-    watch = (await counted(bus, await publish(bus, *messages(stream, 50, 0.95)))).versions[VERSION]
-    assert (watch.rows, watch.labelled.total) == (100, 100)
+    watch = (await counted(bus, await publish(bus, *messages(stream, 50, 0.95)))).traffic.versions[VERSION]
+    assert (watch.windows.rows, watch.judged.total) == (100, 100)
 
 
 async def test_unreadable_traffic_is_put_aside_and_the_rest_counts(bus: Bus, home: Path, started: Any) -> None:
@@ -182,7 +183,7 @@ async def test_unreadable_traffic_is_put_aside_and_the_rest_counts(bus: Bus, hom
         await bus.js.publish("predictions.digits", body)
     await bus.js.publish("feedback.digits", b'{"labels":[{"label":1}]}')
     state = await counted(bus, await publish(bus, *messages(Stream(4), 50, 0.95)))
-    assert state.versions[VERSION].labelled.total == 50
+    assert state.traffic.versions[VERSION].judged.total == 50
     assert (await bus.js.stream_info("DLQ")).state.messages == 6
 
 

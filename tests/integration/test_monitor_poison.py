@@ -44,7 +44,7 @@ async def test_a_poisoned_message_is_put_aside_and_the_next_label_counts(
     for subject, body in poison():
         await bus.js.publish(f"{subject}.digits", body.encode())
     state = await counted(bus, await publish(bus, labels))
-    assert state.versions[VERSION].labelled.total == 50
+    assert state.traffic.versions[VERSION].judged.total == 50
     assert (await bus.js.stream_info("DLQ")).state.messages == len(poison())
     assert monitor.poll() is None
 
@@ -71,7 +71,7 @@ async def test_a_dead_letter_is_sent_whatever_the_message_says_and_however_large
 async def test_rows_that_are_no_longer_readable_are_left_out(bus: Bus, odd: str) -> None:
     import numpy as np
 
-    from services.monitor.watch import Rows
+    from services.monitor.joins import Rows
 
     await publish(bus, *messages(Stream(7), 3, 0.95))
     await bus.js.publish("feedback.digits", json.dumps(odd).encode())

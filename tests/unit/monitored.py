@@ -7,8 +7,9 @@ from contracts.artifact import ArtifactRef
 from contracts.data import RECENT, ColumnProfile, Environment, Feature, Probe, Profile, Promise, Verdict
 from contracts.events import Feedback, Label, ModelApproved, ModelDeployed, ModelTrained, Predictions
 from services.monitor.batches import Answered, Truth
-from services.monitor.domain import ModelWatch, Traffic
-from services.monitor.watch import Rules
+from services.monitor.domain import ModelWatch
+from services.monitor.rules import Rules
+from services.monitor.traffic import Traffic
 from services.registry import Candidate, Live
 
 VERSION = "1-0123abcd"

@@ -5,8 +5,9 @@ import pytest
 from contracts.data import Promise
 from services.monitor.batches import Answered
 from services.monitor.codec import pack, unpack
-from services.monitor.domain import Incident, ModelWatch, Traffic
-from services.monitor.watch import Rules
+from services.monitor.domain import Incident, ModelWatch
+from services.monitor.rules import Rules
+from services.monitor.traffic import Traffic
 from tests.unit.monitored import VERSION, Stream, profile, promise, watched
 
 NEXT = "2-0123abcd"
@@ -129,7 +130,7 @@ def test_labels_of_one_class_are_no_verdict() -> None:
 def test_a_transient_loss_that_has_recovered_is_forgotten() -> None:
     watch, stream = watched(), Stream(8)
     assert feed(watch, stream, 60 // 50 * 50, 0.0) == []
-    assert watch.versions[VERSION].alarmed is not None
+    assert watch.traffic.versions[VERSION].judged.alarmed is not None
     opened = feed(watch, stream, 2000, 1.0)
     assert [incident.kind for incident in opened] == []
 
@@ -180,10 +181,10 @@ def test_thin_windows_carry_over_until_they_are_worth_a_look() -> None:
     watch, stream = watched(), Stream(12)
     watch.apply([stream.answers(20, 0.95)[0]], 20.0)
     watch.tick(now=10_000.0)
-    assert watch.versions[VERSION].index == 0
+    assert watch.traffic.versions[VERSION].windows.index == 0
     watch.apply([stream.answers(80, 0.95)[0]], 10_001.0)
     watch.tick(now=20_000.0)
-    assert watch.versions[VERSION].index == 1
+    assert watch.traffic.versions[VERSION].windows.index == 1
 
 
 def test_the_day_has_a_budget_of_retrainings() -> None:
@@ -209,19 +210,19 @@ def test_unknown_labels_are_counted_as_unmatched_and_bounded() -> None:
     for _ in range(10):
         _, truths = stream.answers(50, 0.9)
         watch.apply([truths], 1.0)
-    assert watch.early.unmatched == 500
-    assert len(watch.early.dump()["keys"]) == 100
+    assert watch.traffic.early.unmatched == 500
+    assert len(watch.traffic.early.dump()["keys"]) == 100
 
 
 def test_memory_is_bounded_by_the_rules() -> None:
     watch, stream = watched(rules=Rules(pending=200)), Stream(15)
     feed(watch, stream, 5000, 0.95)
-    assert len(watch.versions[VERSION].pending._numbers) == 200
-    assert watch.versions[VERSION].labelled.total == 5000
+    assert len(watch.traffic.versions[VERSION].pending._numbers) == 200
+    assert watch.traffic.versions[VERSION].judged.total == 5000
     for generation in range(2, 30):
         watch.introduce(f"{generation}-0123abcd", profile(), promise())
-    assert len(watch.versions) == 4
-    assert VERSION in watch.versions  # it is live
+    assert len(watch.traffic.versions) == 4
+    assert VERSION in watch.traffic.versions  # it is live
 
 
 def test_state_goes_on_after_a_restart_as_if_nothing_had_happened() -> None:

@@ -9,8 +9,9 @@ from scipy.stats import chi2, ncx2
 from contracts.data import ColumnProfile, Profile
 from services.monitor.batches import Answered, Malformed, Truth, answered, truths
 from services.monitor.bins import Bins
-from services.monitor.domain import ModelWatch, Traffic
+from services.monitor.domain import ModelWatch
 from services.monitor.joins import Early, Label, Pending, Ring, key_of, signature, signatures
+from services.monitor.rules import Rules
 from services.monitor.statistics import (
     change_point,
     culprits,
@@ -20,7 +21,7 @@ from services.monitor.statistics import (
     noncentral_chi2_sf,
     shiryaev_roberts,
 )
-from services.monitor.watch import Rules
+from services.monitor.traffic import Traffic
 from tests.unit.monitored import VERSION, profile, promise
 
 
@@ -105,9 +106,9 @@ def test_the_state_is_the_same_whatever_the_order_and_the_repeats(data: st.DataO
     watch = ModelWatch("digits", Rules())
     watch.deployed(VERSION, "local", profile(), promise(0.5, window=8), now=0.0)
     watch.apply([Traffic(n + 1, messages[place]) for n, place in enumerate([*order, *repeats])], now=1.0)
-    one = watch.versions[VERSION]
-    assert (one.rows, one.labelled.total, one.errors) == (12, 12, 8)
-    assert watch.early.unmatched == 2
+    one = watch.traffic.versions[VERSION]
+    assert (one.windows.rows, one.judged.total, one.judged.errors) == (12, 12, 8)
+    assert watch.traffic.early.unmatched == 2
     assert one.pending.coverage() == 1.0
 
 
@@ -118,14 +119,14 @@ def test_a_label_goes_to_the_version_that_predicted() -> None:
     first = Answered(VERSION, 1.0, ["a"], {}, [1])
     second = Answered("2-0123abcd", 2.0, ["b"], {}, [1])
     watch.apply([Traffic(1, first), Traffic(2, second), Traffic(3, [Truth("a", 2, 3.0, 0)])], now=3.0)
-    assert [watch.versions[v].labelled.total for v in (VERSION, "2-0123abcd")] == [1, 0]
-    assert watch.versions[VERSION].errors == 1
+    assert [watch.traffic.versions[v].judged.total for v in (VERSION, "2-0123abcd")] == [1, 0]
+    assert watch.traffic.versions[VERSION].judged.errors == 1
 
 
 def test_a_label_without_a_value_is_invalid() -> None:
     watch = ModelWatch("digits", Rules())
     watch.apply([Traffic(1, [Truth("a", None, 1.0, 0)])], now=1.0)
-    assert (watch.invalid, watch.early.unmatched) == (1, 0)
+    assert (watch.traffic.invalid, watch.traffic.early.unmatched) == (1, 0)
 
 
 @pytest.mark.parametrize("pair", [(3, 3.0), ("3", 3), (True, 1), ("spam", "spam")])

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from services.monitor.batches import Malformed, answered, truths
 from services.monitor.codec import pack
-from services.monitor.domain import Traffic
+from services.monitor.joins import Rows
 from services.monitor.stream import collect
-from services.monitor.watch import Rows
+from services.monitor.traffic import Traffic
 from tests.unit.monitored import VERSION, watched
 
 HUGE = 10**400
@@ -67,7 +67,7 @@ def take(bodies: list[tuple[str, bytes]]) -> list[Traffic]:
             traffic.append(Traffic(sequence, answered(body) if kind == "predictions" else truths(body)))
         except Malformed:
             continue
-    for version in watch.unknown(traffic):
+    for version in watch.traffic.unknown(traffic):
         watch.introduce(version, None, None)
     watch.apply(traffic, now=1e9)
     watch.tick(now=2e9)
@@ -152,7 +152,7 @@ def test_one_long_text_takes_no_room_for_the_other_rows() -> None:
     ).encode()
     watch = watched()
     watch.apply([Traffic(1, answered(body))], now=1.0)
-    assert watch.versions[VERSION].rows == rows
+    assert watch.traffic.versions[VERSION].windows.rows == rows
 
 
 def message(time: str = "1", values: str = "[1,2]", prediction: str = "[1,2]", version: str = VERSION) -> bytes:

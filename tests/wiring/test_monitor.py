@@ -13,12 +13,14 @@ from services.leases import Leases
 from services.monitor.app import create_app
 from services.monitor.batches import answered, truths
 from services.monitor.bursts import Bursts
-from services.monitor.domain import Incident, Traffic
+from services.monitor.domain import Incident
 from services.monitor.follow import Follower
 from services.monitor.followers import Followers
+from services.monitor.joins import Rows
+from services.monitor.rules import Rules
 from services.monitor.settings import Settings
 from services.monitor.telling import Page
-from services.monitor.watch import Rows, Rules
+from services.monitor.traffic import Traffic
 from services.worker import Worker
 from tests.fakes import MemoryInbox, MemoryRegistry, deliver
 from tests.unit.monitored import VERSION, Stream, candidate, deployed, live, messages
@@ -152,7 +154,7 @@ async def test_a_loss_is_told_once_and_closed_by_the_end_of_its_run() -> None:
     await other.begin()
     await room.read(other)
     assert [event.kind for _, event in room.raised] == kinds
-    assert other.state.versions[VERSION].rows == 800
+    assert other.state.traffic.versions[VERSION].windows.rows == 800
     await deliver(
         room.worker, DataRejected(model="digits", dataset="d", violations=("x",)), ce_correlationid=incident.run
     )

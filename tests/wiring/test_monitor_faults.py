@@ -103,7 +103,7 @@ async def test_a_state_of_another_release_starts_anew_from_the_bus(damage: Any) 
     await second.begin()
     room.stream.acked = 0
     await room.read(second)
-    assert second.state.versions[VERSION].labelled.total == 50
+    assert second.state.traffic.versions[VERSION].judged.total == 50
 
 
 @pytest.mark.parametrize("news", [{"deployed": {"model": "digits"}}, {"errors": 3}, {"deployed": 1}, {}])
