@@ -26,7 +26,7 @@ pull() {
     [[ $reached != no ]] || return 1
     if said=$(timeout "$PULL_SECONDS" docker pull -q "$image" 2>&1); then
         reached=yes
-    elif grep -qiE 'not found|manifest unknown|access denied' <<<"$said"; then
+    elif grep -qiE 'manifest unknown|manifest for .* not found|pull access denied' <<<"$said"; then
         fail "$image: $said"
     elif [[ $reached == yes ]]; then
         fail "$image could not be pulled, though others could: $said"
