@@ -8,7 +8,7 @@ import httpx
 
 from contracts.data import Probe
 from services.deployer.domain import check_predictions
-from services.deployer.processes import Server, Servers
+from services.deployer.servers import Server, Servers
 
 PROBE_HEADERS = {"X-Bentobelt-Probe": "1"}
 """Serving does not log such requests as traffic."""
@@ -65,11 +65,11 @@ class HttpChecks:
         deadline = time.monotonic() + self._seconds
         while not await self._is_ready(server):
             if not self._servers.alive(server):
-                words = self._servers.last_words(server)
-                kind = Lost if words.startswith("signal ") else DidNotStart
-                raise kind(f"{server.model} {server.version} ended before it was ready: {words}")
+                ending = await self._servers.ending(server)
+                kind = Lost if ending.again else DidNotStart
+                raise kind(f"{server.model} {server.version} ended before it was ready: {ending.words}")
             if time.monotonic() > deadline:
-                words = self._servers.last_words(server)
+                words = (await self._servers.ending(server)).words
                 raise DidNotStart(
                     f"{server.model} {server.version} was not ready within {self._seconds:.0f} s; its log ends: {words}"
                 )
@@ -90,9 +90,10 @@ class HttpChecks:
         except httpx.TransportError as error:
             raise Lost(f"{server.model} {server.version} does not answer: {error!r}") from error
         if answer.status_code != 200:
+            words = (await self._servers.ending(server)).words
             raise DidNotStart(
                 f"{server.model} {server.version} answers held-out rows with {answer.status_code}: "
-                f"{answer.text[:500]}; its log ends: {self._servers.last_words(server)}"
+                f"{answer.text[:500]}; its log ends: {words}"
             )
         check_predictions(probe, tuple(one["prediction"] for one in answer.json()["predictions"]))
 

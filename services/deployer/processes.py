@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from contracts.data import Environment, Frozen
 from services.artifacts import Artifacts
 from services.deployer import pids
+from services.deployer.servers import Ending, Server
 from services.registry import Deployed
 
 RECORD, CHECKED, LOG, BENTO = "server.json", "checked", "server.log", "bento"
@@ -42,8 +43,8 @@ class NoBento(Exception):
     permanent = True
 
 
-class Server(Frozen):
-    """A started server, as its record says. `started` tells a process from a later one with its pid, `since` is unix
+class Record(Frozen):
+    """A server as its folder has it on record. `started` tells a process from a later one with its pid, `since` is unix
     seconds.
     """
 
@@ -57,37 +58,21 @@ class Server(Frozen):
     folder: Path
 
     @property
-    def url(self) -> str:
-        """Where it answers."""
-        return f"http://127.0.0.1:{self.port}"
+    def server(self) -> Server:
+        """What the rest of the deployer knows of it."""
+        return Server(
+            model=self.model,
+            version=self.version,
+            image=self.image,
+            id=self.folder.name,
+            url=f"http://127.0.0.1:{self.port}",
+            since=self.since,
+        )
 
-
-class Servers(Protocol):
-    """What runs the versions of one target."""
-
-    def all(self) -> list[Server]:
-        """Every recorded server, dead ones too."""
-        ...
-
-    def alive(self, server: Server) -> bool: ...
-
-    async def start(self, deployed: Deployed) -> Server:
-        """Start a version beside whatever runs; recorded before this returns, not yet ready."""
-        ...
-
-    async def stop(self, server: Server) -> None:
-        """Let it finish its requests, end it, forget it."""
-        ...
-
-    def note_checked(self, server: Server) -> None:
-        """Record that it has passed its checks: only then may it be adopted."""
-        ...
-
-    def was_checked(self, server: Server) -> bool: ...
-
-    def last_words(self, server: Server) -> str:
-        """How it ended, when it did, and the end of its log."""
-        ...
+    @property
+    def lives(self) -> bool:
+        """Whether the process that was recorded still is there."""
+        return pids.started(self.pid) == self.started
 
 
 class Pythons(Protocol):
@@ -131,17 +116,18 @@ class Processes:
     ) -> None:
         self._root, self._script = home.resolve() / "servers", script
         self._nats_url, self._artifacts, self._pythons, self._grace = nats_url, artifacts, pythons, grace
-        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._standby: Standby | None = None
 
+    async def look(self) -> None:
+        """Nothing to do: the records are on the disk, the processes one glance away."""
+
     def all(self) -> list[Server]:
-        return list(_recorded(self._root))
+        return [record.server for record in _recorded(self._root)]
 
     def alive(self, server: Server) -> bool:
-        child = self._children.get(server.pid)
-        if child is not None and child.poll() is not None:
-            return False
-        return pids.started(server.pid) == server.started
+        child, record = self._children.get(server.id), self._record(server)
+        return record is not None and record.lives and (child is None or child.poll() is None)
 
     async def start(self, deployed: Deployed) -> Server:
         image = deployed.image
@@ -154,7 +140,7 @@ class Processes:
         return await asyncio.to_thread(self._spawn, deployed, bento, python, standby)
 
     async def stop(self, server: Server) -> None:
-        await asyncio.to_thread(self._end, [server])
+        await asyncio.to_thread(self._end, server)
 
     async def stand_by(self) -> None:
         """Pay the imports of the next server now."""
@@ -169,21 +155,21 @@ class Processes:
         if standby is not None:
             await asyncio.to_thread(standby.end)
 
-    def note_checked(self, server: Server) -> None:
-        (server.folder / CHECKED).touch()
+    async def note_checked(self, server: Server) -> None:
+        (self._folder(server) / CHECKED).touch()
 
     def was_checked(self, server: Server) -> bool:
-        return (server.folder / CHECKED).exists()
+        return (self._folder(server) / CHECKED).exists()
 
-    def last_words(self, server: Server) -> str:
-        child = self._children.get(server.pid)
+    async def ending(self, server: Server) -> Ending:
+        child = self._children.get(server.id)
         code = child.poll() if child else None
         how = "" if code is None else f"signal {-code}\n" if code < 0 else f"exit code {code}\n"
         try:
-            text = (server.folder / LOG).read_text(errors="replace")
+            text = (self._folder(server) / LOG).read_text(errors="replace")
         except FileNotFoundError:
             text = ""
-        return how + text[-TAIL:].strip()
+        return Ending(how + text[-TAIL:].strip(), again=code is not None and code < 0)
 
     def sweep(self) -> None:
         """Remove folders of servers that were never told what to serve: they ended with their deployer."""
@@ -193,7 +179,7 @@ class Processes:
 
     def prepare(self) -> None:
         """`stand_by` before there is an event loop: when nothing runs that did, a server is needed at once."""
-        if not any(self.alive(server) for server in self.all()):
+        if not any(record.lives for record in _recorded(self._root)):
             self._standby = self._warm(Path(sys.executable))
 
     def _spawn(self, deployed: Deployed, bento: Path, python: Path, standby: Standby | None) -> Server:
@@ -203,10 +189,10 @@ class Processes:
         standby = standby or self._warm(python)
         # Links, not the cache's own folder: the cache may forget it while the server runs.
         shutil.copytree(bento, standby.folder / BENTO, copy_function=os.link)
-        self._children[standby.child.pid] = standby.child
-        server = self._record(deployed, standby)
+        self._children[standby.folder.name] = standby.child
+        record = _write(deployed, standby)
         standby.serve(standby.folder / BENTO, deployed.image.image, self._grace)
-        return server
+        return record.server
 
     def _warm(self, python: Path) -> Standby:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -235,37 +221,25 @@ class Processes:
             "NATS_URL": self._nats_url,
         }
 
-    def _record(self, deployed: Deployed, standby: Standby) -> Server:
-        # Before it is told to serve: a server without a record never serves, it ends with us.
-        pid, folder = standby.child.pid, standby.folder
-        server = Server(
-            model=deployed.image.model,
-            version=deployed.image.version,
-            image=deployed.image.image,
-            port=standby.port,
-            pid=pid,
-            started=pids.started(pid) or "",
-            since=time.time(),
-            folder=folder,
-        )
-        partial = folder / f".{RECORD}"
-        partial.write_text(server.model_dump_json())
-        partial.replace(folder / RECORD)
-        return server
+    def _folder(self, server: Server) -> Path:
+        return self._root / server.id
 
-    def _end(self, servers: list[Server]) -> None:
+    def _record(self, server: Server) -> Record | None:
+        return _read(self._folder(server) / RECORD)
+
+    def _end(self, server: Server) -> None:
         # The server gives up on requests under way after the grace itself; a second more for its own end.
-        pids.end([(server.pid, server.started) for server in servers], self._grace + 1)
-        for server in servers:
-            if (child := self._children.pop(server.pid, None)) is not None:
-                child.wait(timeout=5)
-            shutil.rmtree(server.folder, ignore_errors=True)
+        if (record := self._record(server)) is not None:
+            pids.end([(record.pid, record.started)], self._grace + 1)
+        if (child := self._children.pop(server.id, None)) is not None:
+            child.wait(timeout=5)
+        shutil.rmtree(self._folder(server), ignore_errors=True)
 
 
 def stop_all(home: Path, grace: float = 5.0) -> None:
     """End every server of `home` and forget it. For `belt up`, which leaves nothing behind."""
     root = home.resolve() / "servers"
-    pids.end([(server.pid, server.started) for server in _recorded(root)], grace)
+    pids.end([(record.pid, record.started) for record in _recorded(root)], grace)
     shutil.rmtree(root, ignore_errors=True)
 
 
@@ -275,9 +249,33 @@ def _is_anothers(folder: Path) -> bool:
     return owner.isdecimal() and int(owner) != os.getpid() and pids.started(int(owner)) is not None
 
 
-def _recorded(root: Path) -> Iterator[Server]:
+def _write(deployed: Deployed, standby: Standby) -> Record:
+    # Before it is told to serve: a server without a record never serves, it ends with us.
+    pid, folder = standby.child.pid, standby.folder
+    record = Record(
+        model=deployed.image.model,
+        version=deployed.image.version,
+        image=deployed.image.image,
+        port=standby.port,
+        pid=pid,
+        started=pids.started(pid) or "",
+        since=time.time(),
+        folder=folder,
+    )
+    partial = folder / f".{RECORD}"
+    partial.write_text(record.model_dump_json())
+    partial.replace(folder / RECORD)
+    return record
+
+
+def _recorded(root: Path) -> Iterator[Record]:
     for file in sorted(root.glob(f"*/{RECORD}")):
-        try:
-            yield Server.model_validate_json(file.read_bytes())
-        except (FileNotFoundError, ValidationError):  # ended meanwhile, or no record of ours
-            continue
+        if (record := _read(file)) is not None:
+            yield record
+
+
+def _read(file: Path) -> Record | None:
+    try:
+        return Record.model_validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):  # ended meanwhile, or no record of ours
+        return None

@@ -20,7 +20,7 @@ from contracts.events import ImagePushed
 from services.deployer.checks import Checks, Lost
 from services.deployer.domain import decide, released, rolled_back, wanted
 from services.deployer.gateway import Gateway, NotSwitched
-from services.deployer.processes import Server, Servers
+from services.deployer.servers import Server, Servers
 from services.registry import Deployed, Live
 
 log = structlog.get_logger()
@@ -54,9 +54,9 @@ class Rollout:
         self._starting: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self.busy: set[tuple[str, str]] = set()
         """Model and version of what is being started: not live yet, and nobody's leftover either."""
-        self._ending: set[int] = set()
-        """Pids of servers on their way out: they may still answer, but nothing is to be built on them."""
-        self._ours: set[tuple[int, str]] = set()
+        self._ending: set[str] = set()
+        """Ids of servers on their way out: they may still answer, but nothing is to be built on them."""
+        self._ours: set[tuple[str, float]] = set()
         """Servers that this process has checked or adopted."""
         self._arrived: dict[str, str] = {}
         """Model → the address that its requests were last seen to reach through the gateway."""
@@ -102,7 +102,7 @@ class Rollout:
             if live.version == image.version:
                 await self.arrive(live, server)
                 seconds = round(time.monotonic() - began, 3)
-                log.info("live", port=server.port, previous=live.previous, seconds=seconds)
+                log.info("live", url=server.url, previous=live.previous, seconds=seconds)
             return live
 
     async def checked(self, deployed: Deployed) -> Server:
@@ -128,15 +128,15 @@ class Rollout:
     def running(self, model: str, version: str) -> Server | None:
         """The living server of a version; of several the one that gets the traffic, or the newest."""
         mine = [server for server in self._servers.all() if (server.model, server.version) == (model, version)]
-        found = [server for server in mine if self._servers.alive(server) and server.pid not in self._ending]
+        found = [server for server in mine if self._servers.alive(server) and server.id not in self._ending]
         routed = self._gateway.address(model)
         return max(found, key=lambda server: (server.url == routed, server.since), default=None)
 
     async def adopt(self, server: Server) -> bool:
         """Whether a living server can be relied on: checked by whoever started it, and, asked once, it answers."""
-        key = (server.pid, server.started)
+        key = (server.id, server.since)
         if key not in self._ours and self._servers.was_checked(server) and await self._checks.answers(server):
-            log.info("adopted", model=server.model, version=server.version, pid=server.pid)
+            log.info("adopted", model=server.model, version=server.version, server=server.id)
             self._ours.add(key)
         return key in self._ours
 
@@ -170,18 +170,18 @@ class Rollout:
             return []
         kept = [self.running(live.model, version) for version in wanted(live)]
         found = [server for server in self._servers.all() if server.model == live.model and server not in kept]
-        return [server for server in found if not self._in_use(server) and server.pid not in self._ending]
+        return [server for server in found if not self._in_use(server) and server.id not in self._ending]
 
     def _in_use(self, server: Server) -> bool:
         routed = self._gateway.address(server.model) == server.url and self._servers.alive(server)
         return routed or (server.model, server.version) in self.busy
 
     async def _end(self, server: Server) -> None:
-        self._ending.add(server.pid)
+        self._ending.add(server.id)
         try:
             await self._servers.stop(server)
         finally:
-            self._ending.discard(server.pid)
+            self._ending.discard(server.id)
 
     @contextlib.asynccontextmanager
     async def switching(self, model: str) -> AsyncIterator[None]:
@@ -234,9 +234,9 @@ class Rollout:
             # Before it counts as checked: whatever is adopted can be started again, and a warm version costs no write.
             await self._registry.put_image(deployed, self._target)
             unchecked.pop_all()
-        self._servers.note_checked(server)
-        self._ours.add((server.pid, server.started))
-        log.info("checked", pid=server.pid, port=server.port, ready=ready - began, predictions=time.monotonic() - ready)
+        await self._servers.note_checked(server)
+        self._ours.add((server.id, server.since))
+        log.info("checked", server=server.id, url=server.url, ready=ready - began, predictions=time.monotonic() - ready)
         return server
 
     @contextlib.asynccontextmanager

@@ -12,8 +12,8 @@ from nats.errors import Error as NatsError
 from contracts.events import DeploymentFailed
 from services.deployer.domain import crash_loop, pause
 from services.deployer.gateway import Gateway
-from services.deployer.processes import Servers
 from services.deployer.rollout import Lives, Rollout
+from services.deployer.servers import Servers
 from services.registry import Live
 
 log = structlog.get_logger()
@@ -112,7 +112,7 @@ class Watch:
         if deployed is None or (live.model, version) in self._rollout.busy or not starts.due(now):
             return
         starts.note(now)
-        words = self._last_words(live.model, version)
+        words = await self._last_words(live.model, version)
         log.warning("starting again", model=live.model, version=version, attempt=starts.crashes, last_words=words)
         if version == live.version and starts.crashes >= CRASHES_TOLD:
             await self._tell_once(live, starts.crashes, words)
@@ -156,6 +156,6 @@ class Watch:
         await self._tell(crash_loop(live, crashes, words), id)
         self._told.add(id)
 
-    def _last_words(self, model: str, version: str) -> str:
+    async def _last_words(self, model: str, version: str) -> str:
         dead = [s for s in self._servers.all() if (s.model, s.version) == (model, version)]
-        return self._servers.last_words(dead[-1])[-1000:] if dead else ""
+        return (await self._servers.ending(dead[-1])).words[-1000:] if dead else ""

@@ -18,8 +18,7 @@ from belt import history, leftovers
 from belt.home import Home
 from contracts import topology
 from services.bus import Bus
-from services.deployer import pids
-from services.deployer.processes import Server
+from services.deployer.processes import Record
 from tests.belts import Belt
 from tests.chaos.held import MODEL, ROW
 from tests.waiting import eventually, until
@@ -62,11 +61,11 @@ class Hurt(Belt):
         leftovers.kill(self.home)
         self.http.close()
 
-    def servers(self) -> dict[str, Server]:
+    def servers(self) -> dict[str, Record]:
         """Version → its living server."""
         records = (self.home / "deployer" / "servers").glob("*/server.json")
-        found = [Server.model_validate_json(record.read_bytes()) for record in records]
-        return {server.version: server for server in found if pids.started(server.pid) == server.started}
+        found = [Record.model_validate_json(record.read_bytes()) for record in records]
+        return {server.version: server for server in found if server.lives}
 
     def start_push(self, project: Path, *options: str) -> str:
         """Push without waiting; the run."""

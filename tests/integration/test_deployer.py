@@ -19,9 +19,8 @@ from services.builder.bento import JOB, BentoBuilder, use_store
 from services.builder.domain import pushed
 from services.builder.packed import PackedBentos
 from services.bus import Bus
-from services.deployer import pids
 from services.deployer.gateway import Traefik
-from services.deployer.processes import Server, stop_all
+from services.deployer.processes import Record, stop_all
 from services.environments import Environments
 from services.forks import Forks
 from tests.integration import rollouts
@@ -94,10 +93,10 @@ class Deployment:
         return (await await_event(self.bus, kind.subject, count))[-1]
 
     @property
-    def servers(self) -> list[Server]:
-        return [Server.model_validate_json(file.read_text()) for file in self.home.glob("servers/*/server.json")]
+    def servers(self) -> list[Record]:
+        return [Record.model_validate_json(file.read_text()) for file in self.home.glob("servers/*/server.json")]
 
-    def server(self, number: int) -> Server:
+    def server(self, number: int) -> Record:
         (found,) = [server for server in self.servers if server.version == version(number)]
         return found
 
@@ -201,7 +200,7 @@ async def test_after_everything_ended_live_and_previous_come_back(
     target.stop()
     stop_all(target.home)
     assert not (target.home / "servers").exists()
-    assert not any(pids.started(server.pid) == server.started for server in gone)
+    assert not any(server.lives for server in gone)
     target.start()
     assert await eventually(lambda: asyncio.to_thread(serves, target.url)) == version(2)
     until(lambda: {server.version for server in target.servers} == {version(1), version(2)})

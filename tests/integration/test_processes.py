@@ -12,7 +12,8 @@ import pytest
 from contracts.artifact import TAR_GZ
 from contracts.data import Environment
 from services.archives import pack_folder
-from services.deployer.processes import Processes, stop_all
+from services.deployer.processes import RECORD, Processes, Record, stop_all
+from services.deployer.servers import Server
 from services.registry import Deployed
 from tests.fakes import MemoryArtifacts
 from tests.waiting import until
@@ -60,6 +61,10 @@ def waiting(home: Path) -> list[int]:
     return [int(file.read_text()) for file in home.glob("servers/*/pid")]
 
 
+def recorded(home: Path, server: Server) -> Record:
+    return Record.model_validate_json((home / "servers" / server.id / RECORD).read_bytes())
+
+
 async def test_of_two_starts_at_once_one_takes_the_server_on_standby(
     servers: Processes, artifacts: MemoryArtifacts, home: Path, tmp_path: Path
 ) -> None:
@@ -68,9 +73,10 @@ async def test_of_two_starts_at_once_one_takes_the_server_on_standby(
     until(lambda: waiting(home))
     (ready,) = waiting(home)
     started = await asyncio.gather(*(servers.start(one) for one in both))
-    assert len({server.pid for server in started}) == len({server.port for server in started}) == 2
-    assert ready in {server.pid for server in started}
-    assert [(server.folder / "bento" / "bento.yaml").read_text() for server in started] == [V1, V2]
+    records = [recorded(home, server) for server in started]
+    assert len({record.pid for record in records}) == len({server.url for server in started}) == 2
+    assert ready in {record.pid for record in records}
+    assert [(record.folder / "bento" / "bento.yaml").read_text() for record in records] == [V1, V2]
 
 
 async def test_a_standby_that_died_while_it_waited_is_replaced(
@@ -83,9 +89,9 @@ async def test_a_standby_that_died_while_it_waited_is_replaced(
     os.kill(dead, signal.SIGKILL)
     os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)
     server = await servers.start(one)
-    assert server.pid != dead
+    assert recorded(home, server).pid != dead
     assert servers.alive(server)
-    assert [folder.name for folder in home.glob("servers/*")] == [server.folder.name]
+    assert [folder.name for folder in home.glob("servers/*")] == [server.id]
 
 
 async def test_standing_by_again_replaces_a_dead_one(servers: Processes, home: Path) -> None:

@@ -15,8 +15,8 @@ from services.deployer.app import create_app
 from services.deployer.checks import DidNotStart, Lost
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.gateway import NotSwitched
-from services.deployer.processes import Server
 from services.deployer.rollout import Rollout
+from services.deployer.servers import Ending, Server
 from services.deployer.settings import Settings
 from services.deployer.watch import Watch
 from services.registry import Deployed
@@ -35,42 +35,45 @@ class FakeServers:
 
     def __init__(self) -> None:
         self.records: list[Server] = []
-        self.dead: set[int] = set()
-        self.checked: set[int] = set()
+        self.dead: set[str] = set()
+        self.checked: set[str] = set()
         self.started: list[str] = []
-        self.ending = asyncio.Event()
+        self.ending_began = asyncio.Event()
         self.may_end = asyncio.Event()
         self.may_end.set()
+
+    async def look(self) -> None:
+        return None
 
     def all(self) -> list[Server]:
         return list(self.records)
 
     def alive(self, server: Server) -> bool:
-        return server in self.records and server.pid not in self.dead
+        return server in self.records and server.id not in self.dead
 
     async def start(self, deployed: Deployed) -> Server:
         image, number = deployed.image, len(self.started) + 1
         server = Server(
-            model=image.model, version=image.version, image=image.image, port=9000 + number, pid=number,
-            started=str(number), since=float(number), folder=Path("/nowhere"),
+            model=image.model, version=image.version, image=image.image, id=str(number),
+            url=f"http://127.0.0.1:{9000 + number}", since=float(number),
         )  # fmt: skip
         self.records.append(server)
         self.started.append(image.version)
         return server
 
     async def stop(self, server: Server) -> None:
-        self.ending.set()
+        self.ending_began.set()
         await self.may_end.wait()
         self.records.remove(server)
 
-    def note_checked(self, server: Server) -> None:
-        self.checked.add(server.pid)
+    async def note_checked(self, server: Server) -> None:
+        self.checked.add(server.id)
 
     def was_checked(self, server: Server) -> bool:
-        return server.pid in self.checked
+        return server.id in self.checked
 
-    def last_words(self, server: Server) -> str:
-        return "its last words"
+    async def ending(self, server: Server) -> Ending:
+        return Ending("its last words")
 
     @property
     def running(self) -> set[str]:
@@ -264,7 +267,7 @@ async def test_a_rollback_to_a_version_that_is_just_being_ended_starts_it_again(
         await world.push(version)
     world.servers.may_end.clear()
     await world.watch.look()
-    await world.servers.ending.wait()
+    await world.servers.ending_began.wait()
     (event,) = await world.back(10, to=V1)
     world.servers.may_end.set()
     await world.watch.settle()
@@ -393,7 +396,7 @@ async def test_a_server_that_dies_while_the_gateway_is_away_is_started_again(wor
 
     async def dying(model: str, version: str) -> None:
         if world.gateway.away:
-            world.servers.dead.add(1)
+            world.servers.dead.add("1")
         await wait_for(model, version)
 
     world.gateway.wait_for = dying  # type: ignore[method-assign]
@@ -404,11 +407,11 @@ async def test_a_server_that_dies_while_the_gateway_is_away_is_started_again(wor
 
 async def test_a_live_server_that_died_is_started_again_and_routed(world: World) -> None:
     await world.push(V1)
-    world.servers.dead.add(1)
+    world.servers.dead.add("1")
     await world.look()
     assert world.servers.started == [V1, V1]
     assert world.gateway.routes["digits"] == "http://127.0.0.1:9002"
-    assert [server.pid for server in world.servers.records] == [2]
+    assert [server.id for server in world.servers.records] == ["2"]
 
 
 async def test_a_restarted_deployer_adopts_what_runs(world: World) -> None:
@@ -469,7 +472,7 @@ async def test_nothing_is_sent_to_where_a_dead_server_was(world: World) -> None:
 async def test_a_live_version_that_crashes_again_and_again_is_told_once(world: World) -> None:
     await world.push(V1)
     for _ in range(9):
-        world.servers.dead.update(server.pid for server in world.servers.records)
+        world.servers.dead.update(server.id for server in world.servers.records)
         await world.look()
         world.now += 31.0
     (failed,) = world.told.values()
@@ -477,7 +480,7 @@ async def test_a_live_version_that_crashes_again_and_again_is_told_once(world: W
     assert "its last words" in failed.message
     await world.push(V2)
     for _ in range(5):
-        world.servers.dead.update(server.pid for server in world.servers.records)
+        world.servers.dead.update(server.id for server in world.servers.records)
         await world.look()
         world.now += 31.0
     assert [failed.version for failed in world.told.values()] == [V1, V2]
@@ -486,7 +489,7 @@ async def test_a_live_version_that_crashes_again_and_again_is_told_once(world: W
 async def test_a_version_that_dies_now_and_then_is_not_told(world: World) -> None:
     await world.push(V1)
     for _ in range(9):
-        world.servers.dead.update(server.pid for server in world.servers.records)
+        world.servers.dead.update(server.id for server in world.servers.records)
         await world.look()
         world.now += 200.0
     assert world.told == {}
@@ -495,14 +498,14 @@ async def test_a_version_that_dies_now_and_then_is_not_told(world: World) -> Non
 async def test_a_crash_loop_backs_off(world: World) -> None:
     await world.push(V1)
     for _ in range(5):
-        world.servers.dead.update(server.pid for server in world.servers.records)
+        world.servers.dead.update(server.id for server in world.servers.records)
         await world.look()
     assert len(world.servers.started) == 3
 
 
 async def test_a_version_that_does_not_come_up_again_does_not_end_the_watch(world: World) -> None:
     await world.push(V1)
-    world.servers.dead.add(1)
+    world.servers.dead.add("1")
     world.checks.broken[V1] = [DidNotStart("boom")]
     await world.look()
     assert world.servers.running == set()
@@ -515,7 +518,7 @@ async def test_a_server_nobody_checked_gets_no_traffic(world: World) -> None:
     await world.servers.start(Deployed(image=image(V1), run="r", generation=1))
     (event,) = await world.push(V1)
     assert isinstance(event, ModelDeployed)
-    assert [server.pid for server in world.servers.records] == [2]
+    assert [server.id for server in world.servers.records] == ["2"]
 
 
 async def test_nothing_is_ended_before_the_gateway_has_followed(world: World) -> None:
