@@ -5,9 +5,10 @@ set -euo pipefail
 umask 022
 
 # fetch PACKAGE FOLDER: unpacks Debian's package, from Debian 13 where .ci/engine made that known
+# (not grep -q: it would end apt-cache by a broken pipe, which counts as a failure here)
 fetch() {
     local package=$1 folder=$2 wanted=$1
-    apt-cache madison "$package" | grep -q trixie && wanted=$package/trixie
+    apt-cache madison "$package" | grep trixie >/dev/null && wanted=$package/trixie
     mkdir -p "$folder"
     (cd "$folder" && apt-get download -q "$wanted" && dpkg-deb -x ./*.deb . && rm ./*.deb)
 }
