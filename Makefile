@@ -1,6 +1,6 @@
 # make setup      .venv with everything, from hash-locked requirements; nothing to do when the locks are unchanged
 # make demo       the whole story on real data, in about two minutes
-# make test       setup, lint and all tests that need no Docker       make test-docker   those that do
+# make test       setup, lint and the tests that need no Docker       make test-docker   those that need an engine
 # make lint       ruff and mypy                                       make chaos         kills, outages, floods
 # make bench      every measurement of benchmarks/                    make lock          resolve requirements/ anew
 SHELL := /bin/sh
@@ -44,9 +44,11 @@ demo: setup
 
 test: lint
 	$(BIN)/python -m pytest tests --ignore=tests/chaos --ignore=tests/docker -n $(WORKERS) --dist loadfile
+	@echo "not run: $$(ls tests/docker/test_*.py | wc -l) files of tests that need a Docker engine (make test-docker) and tests/chaos (make chaos)"
 
 test-docker: setup
-	@if [ -d tests/docker ]; then $(BIN)/python -m pytest tests/docker; else echo "no Docker tests yet"; fi
+	tests/docker/images.sh
+	$(BIN)/python -m pytest tests/docker
 
 lint: setup
 	$(BIN)/ruff check .
