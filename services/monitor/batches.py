@@ -84,7 +84,7 @@ def _truth(label: Any, index: int) -> Truth:
 
 def _object(body: bytes) -> Any:
     try:
-        event = from_json(body)
+        event = from_json(body, cache_strings="keys")  # ids never come again: kept, they would only cost memory
     except ValueError as error:
         raise Malformed(f"not JSON: {error}") from None
     _check(isinstance(event, dict), "not a JSON object")

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 SECONDS = 60.0
 LINES = 1000
+VERSIONS = 100
+"""Counted at once; the one without an error for longest is let go: versions come and go, this process stays."""
 
 
 class Burst(NamedTuple):
@@ -25,13 +27,14 @@ class Bursts:
 
     def add(self, model: str, version: str, time: float, count: int = 1) -> Burst | None:
         """Count errors; the burst when that makes it one. It is told once, then counting begins anew."""
-        lines = self._lines.setdefault((model, version), deque(maxlen=LINES))
+        lines = self._lines.pop((model, version), None) or deque(maxlen=LINES)
         lines.append((time, count))
         while lines and lines[0][0] < time - SECONDS:
             lines.popleft()
         total = sum(count for _, count in lines)
         if total < self._threshold:
+            self._lines[model, version] = lines
+            if len(self._lines) > VERSIONS:
+                del self._lines[next(iter(self._lines))]
             return None
-        burst = Burst(version, total, min(at for at, _ in lines), max(at for at, _ in lines))
-        del self._lines[model, version]
-        return burst
+        return Burst(version, total, min(at for at, _ in lines), max(at for at, _ in lines))

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from contracts.events import ModelDeployed
 from services.leases import LeaseLost, Leases, LeaseTaken
-from services.monitor import metrics
 from services.monitor.alarms import Alarms, Raise
 from services.monitor.codec import Unknown, pack, unpack
 from services.monitor.domain import ModelWatch
+from services.monitor.metrics import Shown
 from services.monitor.rules import Rules
 from services.monitor.store import Fenced, Store
 from services.monitor.stream import Gap, Recent
@@ -67,7 +67,7 @@ class Follower:
         self.model, self.state = model, ModelWatch(model, rules)
         self._stream, self._store, self._registry = stream, store, registry
         self._rules, self._poll, self._pause, self._clock = rules, poll, save, clock
-        self._alarms = Alarms(teller, emit, stream, clock)
+        self._alarms, self._shown = Alarms(teller, emit, stream, clock), Shown(model)
         self._saved, self._wait, self._dirty = 0.0, save, False
         self._known: str | None = None
         self._news: list[str] = []
@@ -92,6 +92,7 @@ class Follower:
                 await self.step()
         finally:
             self._alarms.stop()
+            self._shown.hide()
             await self._stream.close()
 
     async def begin(self) -> None:
@@ -135,7 +136,7 @@ class Follower:
         await self._store.forget(self.model, self._news)
         self._saved, self._wait = now, max(self._pause, len(state) / BYTES_PER_SECOND)
         self._known, self._news, self._dirty = self._open_incident(), [], False
-        metrics.show(self.state)
+        self._shown.show(self.state)
 
     def _open_incident(self) -> str | None:
         incident = self.state.incident

@@ -77,7 +77,7 @@ class Ring:
 
     def __init__(self, fields: Fields, capacity: int) -> None:
         self.capacity, self.total = capacity, 0
-        self._columns: dict[str, Array] = {name: np.zeros(capacity, dtype=dtype) for name, dtype in fields}
+        self._columns: dict[str, Array] = {name: np.zeros(0, dtype=dtype) for name, dtype in fields}
 
     @property
     def first(self) -> int:
@@ -87,10 +87,19 @@ class Ring:
     def append(self, **columns: Any) -> None:
         """Add rows; every column has as many entries, at most `capacity`."""
         count = len(next(iter(columns.values())))
+        self._make_room(self.total + count)
         slots = np.arange(self.total, self.total + count) % self.capacity
         for name, values in columns.items():
             self._columns[name][slots] = values
         self.total += count
+
+    def _make_room(self, rows: int) -> None:
+        """Grow by doubling: a version with little traffic does not pay for the capacity."""
+        room = len(next(iter(self._columns.values())))
+        more = min(self.capacity, max(rows, 2 * room)) - room
+        if rows > room and more:
+            for name, values in self._columns.items():
+                self._columns[name] = np.concatenate((values, np.zeros(more, values.dtype)))
 
     def at(self, name: str, number: int) -> Any:
         return self._columns[name][number % self.capacity]

@@ -3,6 +3,7 @@
 from prometheus_client import Gauge
 
 from services.monitor.domain import ModelWatch
+from services.monitor.watch import VersionWatch
 
 _BY = ("model", "version")
 VALUE = Gauge("bentobelt_monitor_accuracy", "accuracy (or share within tolerance) of the last window of labels", _BY)
@@ -15,21 +16,46 @@ LABELS = Gauge("bentobelt_monitor_labels", "labels joined", _BY)
 UNMATCHED = Gauge("bentobelt_monitor_unmatched", "labels without a known prediction", ("model",))
 POSITION = Gauge("bentobelt_monitor_position", "stream sequence up to which traffic is counted", ("model",))
 
+BY_VERSION = (VALUE, PROMISED, COVERAGE, LOSS, DRIFT, ROWS, LABELS)
 
-def show(state: ModelWatch) -> None:
-    """Set all gauges of a model."""
-    UNMATCHED.labels(state.model).set(state.traffic.early.unmatched + state.traffic.invalid)
-    POSITION.labels(state.model).set(state.traffic.position)
-    for version in set(state.live.values()) & state.traffic.versions.keys():
-        watch = state.traffic.versions[version]
-        values = {
-            VALUE: watch.judged.accuracy if watch.judged.accuracy >= 0 else float("nan"),
-            PROMISED: watch.promise.value if watch.promise else float("nan"),
-            COVERAGE: watch.pending.coverage(),
-            LOSS: watch.judged.statistic,
-            DRIFT: watch.windows.drift,
-            ROWS: watch.windows.rows,
-            LABELS: watch.judged.total,
-        }
-        for gauge, value in values.items():
-            gauge.labels(state.model, version).set(value)
+
+class Shown:
+    """What is told of one model: of its live versions only, or each deployment would leave gauges for ever."""
+
+    def __init__(self, model: str) -> None:
+        self._model, self._versions = model, set[str]()
+
+    def show(self, state: ModelWatch) -> None:
+        """Set all gauges of the model."""
+        UNMATCHED.labels(self._model).set(state.traffic.early.unmatched + state.traffic.invalid)
+        POSITION.labels(self._model).set(state.traffic.position)
+        live = set(state.live.values()) & state.traffic.versions.keys()
+        self._remove(self._versions - live)
+        self._versions = live
+        for version in live:
+            for gauge, value in zip(BY_VERSION, _values(state.traffic.versions[version]), strict=True):
+                gauge.labels(self._model, version).set(value)
+
+    def hide(self) -> None:
+        """Another replica tells of it from now on."""
+        self._remove(self._versions)
+        self._versions = set()
+        for gauge in (UNMATCHED, POSITION):
+            gauge.remove(self._model)
+
+    def _remove(self, versions: set[str]) -> None:
+        for version in versions:
+            for gauge in BY_VERSION:
+                gauge.remove(self._model, version)
+
+
+def _values(watch: VersionWatch) -> tuple[float, ...]:
+    return (
+        watch.judged.accuracy if watch.judged.accuracy >= 0 else float("nan"),
+        watch.promise.value if watch.promise else float("nan"),
+        watch.pending.coverage(),
+        watch.judged.statistic,
+        watch.windows.drift,
+        watch.windows.rows,
+        watch.judged.total,
+    )

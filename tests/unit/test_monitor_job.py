@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contracts.data import RECENT
-from services.monitor.bursts import Burst, Bursts
+from services.monitor.bursts import VERSIONS, Burst, Bursts
 from services.monitor.codec import Unknown, pack, unpack
 from services.monitor.job import NoRows, dataset
 
@@ -69,6 +69,14 @@ def test_a_burst_is_told_once_and_old_errors_are_forgotten() -> None:
     assert bursts.add("m", "w", 100.0, 2) is None
     assert bursts.add("m", "v", 110.0, 2) == Burst("v", 3, 100.0, 110.0)
     assert bursts.add("m", "v", 111.0) is None
+
+
+def test_errors_of_versions_long_gone_are_forgotten() -> None:
+    bursts = Bursts(3)
+    for generation in range(10 * VERSIONS):
+        assert bursts.add("m", f"{generation}-0123abcd", 100.0, 2) is None
+        assert (bursts.add("m", "live", 100.0) is not None) == (generation % 3 == 2)
+    assert len(bursts._lines) == VERSIONS
 
 
 def test_damaged_state_is_said() -> None:

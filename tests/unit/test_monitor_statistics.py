@@ -157,6 +157,14 @@ def test_a_ring_keeps_the_last_rows_and_loads_into_another_size() -> None:
         )
 
 
+def test_a_ring_takes_room_for_what_is_in_it() -> None:
+    ring = Ring((("x", "<i8"),), 50_000)
+    for value in range(200):
+        ring.append(x=[value])
+    assert ring._columns["x"].nbytes <= 2 * 200 * 8
+    assert ring.column("x", since=198).tolist() == [198, 199]
+
+
 def test_pending_forgets_the_oldest_and_finds_the_rest() -> None:
     pending = Pending(10)
     keys = [key_of(str(n)) for n in range(25)]

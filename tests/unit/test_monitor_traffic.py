@@ -1,6 +1,7 @@
 """What anyone may publish to `predictions.*` and `feedback.*`, and that nothing of it can stop the monitor."""
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
@@ -158,3 +159,11 @@ def test_one_long_text_takes_no_room_for_the_other_rows() -> None:
 def message(time: str = "1", values: str = "[1,2]", prediction: str = "[1,2]", version: str = VERSION) -> bytes:
     head = json.dumps({"version": version, "id": ["a", "b"]})[:-1]
     return f'{head},"time":{time},"columns":{{"x0":{values}}},"prediction":{prediction}}}'.encode()
+
+
+def test_the_parser_keeps_no_ids() -> None:
+    columns = {"version": VERSION, "time": 1.0, "columns": {}, "id": ["an id"], "prediction": [1]}
+    read = answered(json.dumps(columns).encode())
+    label = truths(b'{"labels": [{"id": "another id", "label": 1}]}')[0]
+    # One from where it is, one from the argument.
+    assert [sys.getrefcount(read.ids[0]), sys.getrefcount(label.id)] == [2, 2]

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pytest
+from prometheus_client import REGISTRY
+
 from contracts.artifact import ArtifactRef
 from contracts.data import Profile
 from contracts.events import DataRejected, DriftDetected, Feedback, Predictions
@@ -19,6 +22,7 @@ from services.monitor.followers import Followers
 from services.monitor.joins import Rows
 from services.monitor.rules import Rules
 from services.monitor.settings import Settings
+from services.monitor.stream import Gap
 from services.monitor.telling import Page
 from services.monitor.traffic import Traffic
 from services.worker import Worker
@@ -211,6 +215,48 @@ async def test_a_deployed_model_is_news() -> None:
     await follower.begin()
     await follower.step()
     assert follower.state.live == {"local": VERSION}
+
+
+def shown(model: str) -> set[str]:
+    """Versions (or none) that Prometheus is told of."""
+    samples = [sample for metric in REGISTRY.collect() for sample in metric.samples]
+    told = [s.labels for s in samples if s.name.startswith("bentobelt_monitor_") and s.labels["model"] == model]
+    return {labels.get("version", "") for labels in told}
+
+
+async def test_after_many_versions_there_is_something_left_of_the_newest_only() -> None:
+    room = Room()
+    follower = room.follower()
+    await follower.begin()
+    versions = [f"{generation}-0123abcd" for generation in range(1, 31)]
+    for number, version in enumerate(versions):
+        await room.store.tell(
+            "digits", "e1", {"deployed": deployed(version).model_dump(mode="json"), "sequence": number}
+        )
+        room.stream.publish(*messages(Stream(number, version=version), 50, 0.95))
+        await follower.step()
+    assert follower.state.live == {"local": versions[-1]}
+    assert set(follower.state.traffic.versions) == set(versions[-Rules().versions :])
+    assert shown("digits") & set(versions) == {versions[-1]}
+
+
+async def test_who_gives_a_model_up_tells_prometheus_of_it_no_more() -> None:
+    class Straying(MemoryStream):
+        """All that was published, then a gap."""
+
+        async def fetch(self, seconds: float) -> list[Traffic]:
+            if self.at < len(self.messages):
+                return await super().fetch(seconds)
+            assert VERSION in shown("digits")
+            raise Gap("went astray")
+
+    room = Room()
+    room.stream = Straying()
+    await room.approve()
+    room.stream.publish(*messages(Stream(1), 50, 0.95))
+    with pytest.raises(Gap):
+        await room.follower().session()
+    assert VERSION not in shown("digits")
 
 
 async def test_news_of_models_that_are_not_live_are_not_kept() -> None:
