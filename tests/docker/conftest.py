@@ -1,0 +1,154 @@
+"""A real engine and real registries for the tests. What a test starts is labelled, and removed by its id.
+
+Without an engine these tests fail when CI=true, and say that they did not run otherwise.
+"""
+
+import contextlib
+import os
+import secrets
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import DockerException, NotFound
+
+# Its reaper is an image that has to be pulled; what the tests start, they end.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
+from tests.docker.registries import Registry
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_ENGINE = "no Docker engine answers: start one, or as root on Debian run .ci/engine"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """The engine, with the base images there."""
+    try:
+        client = docker.from_env(timeout=300)
+        client.ping()
+    except DockerException as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{NO_ENGINE} ({error})")
+        pytest.skip(NO_ENGINE)
+    subprocess.run([ROOT / "tests/docker/images.sh", "python", "registry"], check=True)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def shared_registry(engine: docker.DockerClient) -> Iterator[Registry]:
+    """A registry for the whole session: what is pushed once, such as a runtime image, stays."""
+    with Registry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def registry(engine: docker.DockerClient) -> Iterator[Registry]:
+    """An empty registry of the test's own, that can be stopped and started."""
+    with Registry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def private_registry(engine: docker.DockerClient) -> Iterator[Registry]:
+    """A registry that wants a password."""
+    with Registry(private=True) as registry:
+        yield registry
+
+
+@pytest.fixture
+def removed(engine: docker.DockerClient) -> Iterator[Callable[[str], str]]:
+    """Names of containers to remove in the end, whatever became of them."""
+    names: list[str] = []
+
+    def note(name: str) -> str:
+        names.append(name)
+        return name
+
+    yield note
+    for name in names:
+        try:
+            engine.containers.get(name).remove(force=True)
+        except NotFound:
+            continue
+
+
+@pytest.fixture
+def engine_of_its_own() -> Iterator[Callable[..., "Dockerd"]]:
+    """Starts a second dockerd (root only) with a data folder of its own, which the test may kill or fill up."""
+    started: list[Dockerd] = []
+
+    def start(data: Path) -> Dockerd:
+        started.append(Dockerd(data))
+        started[-1].start()
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
+
+
+class Dockerd:
+    """A dockerd beside the machine's own, in the same network, so that it reaches the same registries.
+
+    It has a bridge of its own: with `--bridge none` dockerd would take away the other's `docker0`, and with iptables it
+    would rewrite the other's chains. So its containers reach nothing.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        # A short path: a socket's has at most 107 characters.
+        self._run = tempfile.TemporaryDirectory(prefix="dockerd-", dir="/tmp")
+        self.url = f"unix://{self._run.name}/docker.sock"
+        self._bridge = f"bt{uuid.uuid4().hex[:8]}"
+        self._process: subprocess.Popen[bytes] | None = None
+        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
+        subprocess.run(["ip", "addr", "add", f"172.31.{secrets.randbelow(250)}.1/24", "dev", self._bridge], check=True)
+
+    def start(self) -> None:
+        """Start it; returns when it answers."""
+        run = Path(self._run.name)
+        command = [
+            "dockerd", "--data-root", str(self._data), "--exec-root", str(run / "exec"), "--host", self.url,
+            "--pidfile", str(run / "pid"), "--bridge", self._bridge,
+            "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false",
+        ]  # fmt: skip
+        with (run / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 60
+        while not self.answers():
+            said = (run / "log").read_text()[-3000:]
+            assert self._process.poll() is None, f"dockerd ended: {said}"
+            assert time.monotonic() < deadline, f"dockerd does not answer: {said}"
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        """Whether it is there."""
+        try:
+            with contextlib.closing(docker.DockerClient(self.url, timeout=5)) as client:
+                return bool(client.ping())
+        except DockerException:
+            return False
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """End it and whatever it started."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+        subprocess.run(["ip", "link", "delete", self._bridge], check=True)
+        while os.path.ismount(self._data):  # a dockerd that was killed leaves its own mount behind
+            subprocess.run(["umount", "--recursive", str(self._data)], check=True)
+        self._run.cleanup()
