@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rules:
-    """What holds for every model; `Settings` says what each is. Run lengths are means: false alarms are at least that
-    far apart.
-    """
+    """The same for every model. Run lengths are means: false alarms are at least that far apart."""
 
     run_labels: float = 1e6
     run_windows: float = 1000.0
