@@ -90,6 +90,17 @@ LISTENS: dict[str, tuple[str, ...]] = {
 """Which subjects a service has a durable consumer for. The monitor reads traffic (`predictions.*`, `feedback.*`)
 with one more durable per model, because the rows of a model have one reader at a time."""
 
+EMITS: dict[str, tuple[str, ...]] = {
+    "trainer": ("model.trained", "data.rejected", "training.failed"),
+    "evaluator": ("model.approved", "model.rejected", "evaluation.failed"),
+    "builder": ("image.pushed", "build.failed"),
+    "deployer": ("model.deployed", "model.superseded", "deployment.failed"),
+    "monitor": ("drift.detected",),
+    "notifier": ("alert.raised",),
+    "serving": ("predictions.*", "feedback.*"),
+}
+"""What a service says, besides its dead letters and its log."""
+
 
 def stream_of(subject: str) -> str:
     """The stream that keeps `subject`."""

@@ -10,9 +10,11 @@ import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
+from nats.js.api import ObjectInfo
 from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
@@ -24,6 +26,8 @@ from services.settings import BusSettings
 
 CACHE_BYTES = 2 * 1024**3
 """The local cache forgets what was used longest ago beyond this size."""
+OBJECTS = f"OBJ_{topology.ARTIFACTS}"
+"""The stream below the object store."""
 
 
 class ArtifactMissing(Exception):
@@ -114,10 +118,20 @@ class NatsArtifacts(_Cached):
             await asyncio.to_thread(_copy_from, ref.uri, to)
             return
         try:
+            info = await (await self._store()).get_info(ref.uri.rsplit("/", 1)[1])
             with to.open("wb") as file:
-                await (await self._store()).get(ref.uri.rsplit("/", 1)[1], writeinto=file)
+                async for chunk in self._chunks(info):
+                    await asyncio.to_thread(file.write, chunk)
         except (ObjectNotFoundError, NotFoundError):
             raise ArtifactMissing(f"artifact {ref.uri} is not in the store") from None
+
+    async def _chunks(self, info: ObjectInfo) -> AsyncIterator[bytes]:
+        """An object's chunks, read one by one: nats-py's own way makes a consumer, which workers may not."""
+        sequence, subject = 0, f"$O.{topology.ARTIFACTS}.C.{info.nuid}"
+        for _ in range(info.chunks or 0):
+            message = await self._bus.js.get_msg(OBJECTS, seq=sequence + 1, subject=subject, next=True, direct=True)
+            sequence = message.seq or 0
+            yield message.data or b""
 
     async def _store(self) -> ObjectStore:
         return await self._bus.js.object_store(topology.ARTIFACTS)

@@ -118,7 +118,9 @@ async def ensure_consumer(js: JetStreamContext, service: str, subject: str) -> f
     try:
         info = await js.consumer_info(stream, durable)
     except NotFoundError:
+        # With a name the request's subject ends in the filter, so that permissions can say who may read what.
         wanted = ConsumerConfig(
+            name=durable,
             durable_name=durable,
             filter_subject=subject,
             ack_policy=AckPolicy.EXPLICIT,

@@ -12,7 +12,7 @@ from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
 from nats.js.errors import NotFoundError
 
-from contracts import topology
+from contracts import permissions, topology
 from services.bus import RECONNECT_SECONDS, Bus, ensure_consumer
 
 WATCH_SECONDS = 5.0
@@ -41,6 +41,8 @@ class Consumers:
             stream=JStream(topology.stream_of(subject), declare=False),
             durable=topology.consumer_of(self._consumer, subject),
             pull_sub=PULL,
+            # FastStream does not hand the connection's own prefix on: what answers would never arrive.
+            inbox_prefix=f"{permissions.inbox(self._consumer)}.".encode(),
             ack_policy=AckPolicy.NACK_ON_ERROR,
             no_reply=True,
         )(consume)

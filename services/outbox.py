@@ -71,10 +71,9 @@ class Outbox:
                 output.body.encode(), output.subject, headers=output.headers, stream=stream, timeout=PUBLISH_SECONDS
             )
 
-    async def dead_letter(self, message: NatsMessage, at: Position, reason: str) -> None:
-        """Keep a message that is given up, with body, headers and the reason."""
+    async def dead_letter(self, message: NatsMessage, at: Position, consumer: str, reason: str) -> None:
+        """Keep a message that its durable `consumer` gives up, with body, headers and the reason."""
         raw = message.raw_message
-        consumer = topology.consumer_of(self._consumer, raw.subject)
         kept = {name: value for name, value in (raw.headers or {}).items() if not name.lower().startswith("nats-")}
         letter = {
             "Dead-Reason": " ".join(reason.split())[:REASON_CHARACTERS],

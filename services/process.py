@@ -11,6 +11,7 @@ import structlog
 from faststream.message import StreamMessage
 from faststream.nats import NatsBroker
 
+from contracts import permissions
 from services import health, logs
 from services.bus import RECONNECT_SECONDS, Bus
 from services.consumers import WATCH_SECONDS, Consumers
@@ -38,6 +39,7 @@ class Process:
             apply_types=False,
             logger=None,
             graceful_timeout=5.0,
+            inbox_prefix=permissions.inbox(consumer),
             closed_cb=self._closed,
             error_cb=_on_error,
         )

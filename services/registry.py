@@ -4,6 +4,7 @@ Key-value records on the bus with one writer each: the evaluator writes candidat
 records, the trainer projects. A record outlives the event stream, so that any answer can be traced.
 """
 
+import asyncio
 from typing import Any, Literal, TypeVar
 
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
@@ -108,9 +109,9 @@ class Registry:
 
     async def models(self) -> list[str]:
         """Every model that was ever pushed or judged."""
-        judged = await self._entries(topology.REGISTRY, ">", meta_only=True)
-        pushed = await self._entries(topology.PROJECTS, ">", meta_only=True)
-        return sorted({key.split(".", 1)[0] for key in judged | pushed})
+        judged = await self._keys(topology.REGISTRY, ">")
+        pushed = await self._keys(topology.PROJECTS, ">")
+        return sorted({key.split(".", 1)[0] for key in (*judged, *pushed)})
 
     async def live(self, model: str, target: str = "local") -> Live | None:
         """What is live on a target."""
@@ -179,15 +180,13 @@ class Registry:
 
     async def _all(self, pattern: str, kind: type[Record]) -> list[Record]:
         """Every record whose key matches, in the order of their keys."""
-        entries = await self._entries(topology.REGISTRY, pattern, meta_only=False)
-        return [kind.model_validate_json(entries[key]) for key in sorted(entries)]
+        keys = await self._keys(topology.REGISTRY, pattern)
+        found = await asyncio.gather(*(self._get(topology.REGISTRY, key, kind) for key in keys))
+        return [record for record in found if record is not None]
 
-    async def _entries(self, bucket: str, pattern: str, *, meta_only: bool) -> dict[str, bytes]:
-        watcher = await (await self._bus.bucket(bucket)).watch(pattern, ignore_deletes=True, meta_only=meta_only)
-        entries = {}
-        async for entry in watcher:
-            if not entry:  # that was all there is now
-                break
-            entries[entry.key] = entry.value or b""
-        await watcher.stop()  # type: ignore[no-untyped-call]
-        return entries
+    async def _keys(self, bucket: str, pattern: str) -> list[str]:
+        # Watching a bucket would make a consumer each time, and whoever may make one has the bus deliver what it reads
+        # wherever it likes.
+        prefix = f"$KV.{bucket}."
+        info = await self._bus.js.stream_info(f"KV_{bucket}", subjects_filter=prefix + pattern)
+        return sorted(subject.removeprefix(prefix) for subject in info.state.subjects or {})

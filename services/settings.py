@@ -5,11 +5,14 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+SECRETS = Path("/run/secrets")
+"""Where containers find what is nobody else's business: a file per setting, e.g. `nats_url`. The environment wins."""
+
 
 class BusSettings(BaseSettings):
     """Read once from the environment at start."""
 
-    model_config = SettingsConfigDict(extra="ignore")
+    model_config = SettingsConfigDict(extra="ignore", secrets_dir=SECRETS if SECRETS.is_dir() else None)
 
     nats_url: str = Field(
         default="nats://127.0.0.1:4222",

@@ -130,7 +130,7 @@ class Worker(Process):
 
         def subscribe(handler: Handler[E]) -> Handler[E]:
             for event in events:
-                self.consumers.add(event.subject, self._patient(self._reader(handler)))
+                self.consumers.add(event.subject, self._patient(self._reader(handler, self._durable(event.subject))))
             return handler
 
         return subscribe
@@ -139,7 +139,7 @@ class Worker(Process):
         """Subscribe a handler to messages that are no events: `dlq.>`, `logs.serving.*`."""
 
         def subscribe(handler: RawHandler) -> RawHandler:
-            self.consumers.add(subject, self._patient(self._raw_reader(handler)))
+            self.consumers.add(subject, self._patient(self._raw_reader(handler, self._durable(subject))))
             return handler
 
         return subscribe
@@ -154,30 +154,31 @@ class Worker(Process):
 
     # -- one message -----------------------------------------------------------------------------------------
 
-    def _reader(self, handler: Handler[E]) -> Consume:
+    def _durable(self, subject: str) -> str:
+        return topology.consumer_of(self._consumer, subject)
+
+    def _reader(self, handler: Handler[E], consumer: str) -> Consume:
         async def consume(message: NatsMessage) -> None:
             at, raw = position(message), message.raw_message
             try:
                 event, about = envelope.read(raw.subject, raw.headers, raw.data, at.sequence, at.time)
             except Unreadable as error:
-                await self._reject(message, at, str(error))
+                await self._reject(message, at, consumer, str(error))
             if about.subject in envelope.STARTS_A_RUN:
                 # A repeated identity is the same run and keeps the generation it had first.
                 first = await self._inbox.first_generation(about.run, about.generation)
                 about = about.model_copy(update={"generation": first})
-            consumer = topology.consumer_of(self._consumer, about.subject)
             call: Callable[[], Awaitable[Outcome]] = lambda: handler(event, about)  # type: ignore[arg-type]  # noqa: E731
             await self._deliver(_Delivery(message, at, about, event, consumer, call))
 
         return consume
 
-    def _raw_reader(self, handler: RawHandler) -> Consume:
+    def _raw_reader(self, handler: RawHandler, consumer: str) -> Consume:
         async def consume(message: NatsMessage) -> None:
             at, raw = position(message), message.raw_message
             headers = {name.lower(): value for name, value in (raw.headers or {}).items()}
             letter = Raw(raw.subject, headers, raw.data, at.sequence, at.time)
             about = _about(letter)
-            consumer = topology.consumer_of(self._consumer, about.subject)
             await self._deliver(_Delivery(message, at, about, None, consumer, lambda: handler(letter, about)))
 
         return consume
@@ -271,14 +272,14 @@ class Worker(Process):
             outputs.append(self._outbox.output(failure, delivery.about))
         await self._outbox.publish(outputs)
         if not _is_permanent(error) or not outputs:
-            await self._outbox.dead_letter(delivery.message, delivery.at, _text(error))
+            await self._outbox.dead_letter(delivery.message, delivery.at, delivery.consumer, _text(error))
         await self._inbox.record(delivery.consumer, delivery.about.identity, done(outputs))
 
-    async def _reject(self, message: NatsMessage, at: Position, reason: str) -> NoReturn:
+    async def _reject(self, message: NatsMessage, at: Position, consumer: str, reason: str) -> NoReturn:
         """What can never be read is kept for a person, and the queue goes on."""
         subject = message.raw_message.subject
         log.error("unreadable", subject=subject, sequence=at.sequence, reason=reason)
-        await self._outbox.dead_letter(message, at, reason)
+        await self._outbox.dead_letter(message, at, consumer, reason)
         health.EVENTS.labels(self.service, subject, "unreadable").inc()
         raise RejectMessage()
 

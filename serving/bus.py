@@ -7,6 +7,8 @@ import nats
 from nats.aio.client import Client
 from nats.js.client import JetStreamContext
 
+from contracts import permissions
+
 log = logging.getLogger("bentobelt.serving")
 
 RECONNECT = 0.5
@@ -43,6 +45,7 @@ class Bus:
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT,  # type: ignore[arg-type]  # seconds, fractions too
             connect_timeout=2,
+            inbox_prefix=permissions.inbox("serving"),
             error_cb=_note,
         )
         self._js = self._nc.jetstream()
