@@ -25,6 +25,7 @@ from contracts.manifest import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
 
 MODULE = "bentoml.sklearn"
 DEFINITION = "model.yaml"
+SAVING = ".saving-"
 
 
 class AlreadyDifferent(Exception):
@@ -59,10 +60,10 @@ def save(
     name, number = tag.split(":")
     folder = home / "models" / name / number
     with _only_writer(home):
-        _remove_unfinished(folder.parent)
+        _remove_unfinished(home, folder)
         if folder.is_dir():
             return _same(folder, tag, model_file)
-        with tempfile.TemporaryDirectory(dir=home, prefix=".saving-") as aside:
+        with tempfile.TemporaryDirectory(dir=home, prefix=SAVING) as aside:
             made = Path(aside) / name / number
             _describe(Path(aside), tag, labels, metadata)
             shutil.copyfile(model_file, made / MODEL_FILE)
@@ -91,16 +92,21 @@ def _describe(store: Path, tag: str, labels: Mapping[str, str], metadata: Mappin
 
 
 def _same(folder: Path, tag: str, model_file: Path) -> Path:
-    if _digest(folder / MODEL_FILE) != _digest(model_file):
+    there = folder / MODEL_FILE
+    if not there.is_file() or _digest(there) != _digest(model_file):
         raise AlreadyDifferent(f"{tag} is in the model store at {folder} with another model than {model_file.name}")
     return folder
 
 
-def _remove_unfinished(versions: Path) -> None:
-    """What another program left half copied would keep the whole store from being listed."""
-    for folder in versions.iterdir() if versions.is_dir() else ():
-        if folder.is_dir() and not all((folder / name).is_file() for name in (DEFINITION, MODEL_FILE, FILE)):
-            shutil.rmtree(folder)
+def _remove_unfinished(home: Path, folder: Path) -> None:
+    """What a killed save left aside, and half a copy under this very tag.
+
+    The store may be a person's own: whatever else is in it is theirs, whole or not.
+    """
+    for left in home.glob(f"{SAVING}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    if folder.is_dir() and not (folder / DEFINITION).is_file():
+        shutil.rmtree(folder)
 
 
 def _digest(file: Path) -> str:

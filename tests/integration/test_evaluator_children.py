@@ -220,9 +220,11 @@ def test_several_writers_leave_a_whole_store(home: Path) -> None:
     (home / "model").write_bytes(b"model")
     (home / "project").mkdir()
     code = MANIFEST + SAVE
-    half = home / "bentoml" / "models" / "flowers" / "1-ffffffff"
+    half = home / "bentoml" / "models" / "flowers" / "1-0a1b2c3d"
     half.mkdir(parents=True)
     (half / "saved_model.pkl").write_bytes(b"mod")
+    killed = home / "bentoml" / ".saving-x"
+    killed.mkdir()
     ranges = (("1", "12"), ("8", "20"))
     writers = [subprocess.Popen([sys.executable, "-c", code, str(home), *span]) for span in ranges]
     assert [writer.wait(60) for writer in writers] == [0, 0]
@@ -232,6 +234,27 @@ def test_several_writers_leave_a_whole_store(home: Path) -> None:
     count, latest = said.stdout.split()
     assert count == "19"
     assert (home / "bentoml" / "models" / "flowers" / latest).is_dir()
+    assert not killed.exists()
+
+
+OWN = """
+import bentoml
+with bentoml.models.create("flowers:mine", module="bentoml.sklearn", signatures={},
+                           context=bentoml.models.ModelContext("sklearn", {})) as model:
+    (open(model.path_of("weights.txt"), "w")).write("a person's")
+"""
+
+
+def test_a_persons_own_models_of_the_name_stay(home: Path) -> None:
+    (home / "model").write_bytes(b"model")
+    (home / "project").mkdir()
+    environ = {**os.environ, "BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+    subprocess.run([sys.executable, "-c", OWN], env=environ, check=True, capture_output=True)
+    unknown = home / "bentoml" / "models" / "flowers" / "half-of-theirs"
+    unknown.mkdir()
+    subprocess.run([sys.executable, "-c", MANIFEST + SAVE, str(home), "1", "2"], check=True)
+    assert (home / "bentoml" / "models" / "flowers" / "mine" / "weights.txt").read_text() == "a person's"
+    assert unknown.is_dir()
 
 
 def test_a_version_never_changes(home: Path) -> None:
