@@ -16,7 +16,7 @@ import pytest
 from belt import project
 from belt.say import HOME, Failed
 from services.artifacts import FsspecArtifacts
-from services.environments import BadRequirements, Environments
+from services.environments import BadRequirements, Environments, IndexTrouble, InstallTimedOut
 
 PACKAGES = Path(pytest.__file__).parents[1]
 """A project's environment has what serving needs, and pytest is not among it: ours comes last on its path."""
@@ -57,7 +57,7 @@ async def interpreter(requirements: tuple[str, ...], envs: Path) -> Path:
         environments = Environments(envs, FsspecArtifacts(f"file://{scratch}/store", cache))
         try:
             return await environments.python(await environments.resolve(requirements))
-        except BadRequirements as error:
+        except (BadRequirements, IndexTrouble, InstallTimedOut) as error:
             raise Failed(f"the project's requirements: {error}") from None
 
 

@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import hashlib
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,13 @@ from services.artifacts import Artifacts
 
 BASE_LOCK = Path(__file__).resolve().parents[1] / "requirements" / "serving.txt"
 MAKE_SECONDS = 600.0
+SAID_CHARACTERS = 2000
+_PASSES = re.compile(
+    "error sending request|HTTP status server error|408 Request Timeout|429 Too Many Requests|timed out|"
+    "connection (reset|closed)|decoding response body|No space left on device",
+    re.IGNORECASE,
+)
+"""What uv says of trouble with the network, the index or this machine; what it says else stays true."""
 log = structlog.get_logger()
 
 
@@ -32,11 +40,27 @@ class BadRequirements(Exception):
     permanent = True
 
 
-class Environments:
-    """Locks and makes environments under a folder that workers of one machine may share."""
+class IndexTrouble(Exception):
+    """uv could not reach the package index, or did not get what it asked for; it may the next time."""
 
-    def __init__(self, folder: Path, artifacts: Artifacts) -> None:
-        self._folder, self._artifacts = folder.resolve(), artifacts
+
+class InstallTimedOut(Exception):
+    """uv took too long; what it has downloaded is kept, so the next attempt has less to do."""
+
+    attempts = 2
+
+
+class Environments:
+    """Locks and makes environments under a folder that workers of one machine may share.
+
+    Args:
+        folder: where they lie.
+        artifacts: where locks are kept.
+        seconds: how long uv may take for one of them.
+    """
+
+    def __init__(self, folder: Path, artifacts: Artifacts, seconds: float = MAKE_SECONDS) -> None:
+        self._folder, self._artifacts, self._seconds = folder.resolve(), artifacts, seconds
         self.base = Environment(
             python=platform.python_version(), lock=hashlib.sha256(BASE_LOCK.read_bytes()).hexdigest()
         )
@@ -46,6 +70,7 @@ class Environments:
 
         Raises:
             BadRequirements: there is no set of versions that fits.
+            IndexTrouble, InstallTimedOut: it may work the next time.
         """
         # The base lock is kept too: after an upgrade its models still have an environment to be loaded in.
         lock = await self._lock(tuple(sorted(requirements))) if requirements else BASE_LOCK
@@ -56,7 +81,8 @@ class Environments:
         """The interpreter of an environment, made now if it is missing.
 
         Raises:
-            BadRequirements: uv cannot install what is locked, or this is another Python.
+            BadRequirements: uv cannot install what is locked.
+            IndexTrouble, InstallTimedOut: it may work the next time.
         """
         if environment.lock == self.base.lock:
             return Path(sys.executable)
@@ -67,7 +93,7 @@ class Environments:
         folder = self._folder / environment.lock
         if not (folder / "complete").exists():
             ref = ArtifactRef(uri=environment.locked, sha256=environment.lock, size=0, media_type=TEXT)
-            await self._make(folder, await self._artifacts.fetch(ref), environment.requirements)
+            await self._make(folder, await self._artifacts.fetch(ref), environment)
         return folder / "bin" / "python"
 
     async def _lock(self, requirements: tuple[str, ...]) -> Path:
@@ -82,21 +108,26 @@ class Environments:
                 extra, locked = Path(scratch) / "extra.in", Path(scratch) / "locked.txt"
                 extra.write_text(wanted)
                 await _uv(
+                    f"lock {', '.join(requirements)}", self._seconds,
                     "pip", "compile", str(BASE_LOCK), str(extra), "-o", str(locked), "--generate-hashes",
                     "--no-header", "--no-annotate", "--python", sys.executable,
                 )  # fmt: skip
                 locked.replace(known)
         return known
 
-    async def _make(self, folder: Path, lock: Path, requirements: Sequence[str]) -> None:
+    async def _make(self, folder: Path, lock: Path, environment: Environment) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         async with _only_one(folder.with_suffix(".making")):
             if (folder / "complete").exists():
                 return
-            _tell(requirements)
+            _tell(environment.requirements)
+            what = f"install {', '.join(environment.requirements) or f'what {lock.name[:12]} locks'}"
+            if environment.python != self.base.python:
+                what += f", locked for Python {environment.python}, with {self.base.python}"
             shutil.rmtree(folder, ignore_errors=True)
-            await _uv("venv", "--quiet", "--python", sys.executable, str(folder))
+            await _uv(what, self._seconds, "venv", "--quiet", "--python", sys.executable, str(folder))
             await _uv(
+                what, self._seconds,
                 "pip", "install", "--quiet", "--require-hashes", "--compile-bytecode", "--no-deps",
                 "--python", str(folder / "bin" / "python"), "-r", str(lock),
             )  # fmt: skip
@@ -121,11 +152,13 @@ async def _only_one(path: Path) -> AsyncIterator[None]:
         yield
 
 
-async def _uv(*arguments: str) -> None:
-    """Run uv.
+async def _uv(what: str, seconds: float, *arguments: str) -> None:
+    """Run uv in order to do `what`.
 
     Raises:
-        BadRequirements: it failed; with the end of what it said.
+        BadRequirements: it failed, and would again; with the end of what it said.
+        IndexTrouble: it failed, and may work the next time.
+        InstallTimedOut: it took longer than `seconds`.
     """
     from uv import find_uv_bin
 
@@ -133,12 +166,14 @@ async def _uv(*arguments: str) -> None:
         find_uv_bin(), *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
     try:
-        _, said = await asyncio.wait_for(process.communicate(), MAKE_SECONDS)
+        _, told = await asyncio.wait_for(process.communicate(), seconds)
+    except TimeoutError:
+        raise InstallTimedOut(f"uv took longer than {seconds:g} s to {what}") from None
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise BadRequirements(
-            f"uv {arguments[0]} {arguments[1]} failed: {said.decode(errors='replace')[-2000:].strip()}"
-        )
+        said = told.decode(errors="replace").strip()
+        failure = IndexTrouble if _PASSES.search(said) else BadRequirements
+        raise failure(f"uv could not {what}: {said[-SAID_CHARACTERS:]}")

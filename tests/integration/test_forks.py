@@ -1,11 +1,15 @@
 """Jobs in real forks: their results, their many ways to go wrong, and that nothing of them is left."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ import structlog
 
 from contracts.artifact import TEXT
 from contracts.data import Environment
-from services.environments import BadRequirements, Environments, _uv
+from services.environments import BadRequirements, Environments, IndexTrouble, InstallTimedOut, _uv
 from services.forks import Forks, JobFailed, JobKilled, JobTimedOut
 from tests.fakes import MemoryArtifacts
 from tests.waiting import eventually, until
@@ -168,10 +172,70 @@ async def _lock_of(package: str, folder: Path) -> Path:
     """A small lock, as an older installation might have had."""
     locked, wanted = folder / "locked.txt", folder / "wanted.in"
     wanted.write_text(package)
-    await _uv("pip", "compile", str(wanted), "-o", str(locked), "--generate-hashes", "--no-header")
+    await _uv("lock", 600.0, "pip", "compile", str(wanted), "-o", str(locked), "--generate-hashes", "--no-header")
     return locked
 
 
 async def test_a_requirement_that_is_not_to_be_had_is_named(forks: Forks) -> None:
     with pytest.raises(BadRequirements, match="no-such-package-at-all"):
         await forks.environments.resolve(["no-such-package-at-all-7"])
+
+
+@pytest.mark.parametrize("status", [None, 503])
+async def test_an_index_that_does_not_answer_may_the_next_time(
+    home: Path, monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    with answering(status) as index:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index)
+        monkeypatch.setenv("UV_CACHE_DIR", str(home / "cache"))
+        monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+        environments = Environments(home / "envs", MemoryArtifacts())
+        with pytest.raises(IndexTrouble, match=r"(?s)uv could not lock humanize: .*Failed to fetch") as error:
+            await environments.resolve(["humanize"])
+    assert not getattr(error.value, "permanent", False)
+
+
+async def test_an_index_that_takes_too_long_is_named_with_the_time_it_had(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        monkeypatch.setenv("UV_CACHE_DIR", str(home / "cache"))
+        environments = Environments(home / "envs", MemoryArtifacts(), seconds=0.5)
+        with pytest.raises(InstallTimedOut, match=r"uv took longer than 0.5 s to lock humanize, six"):
+            await environments.resolve(["six", "humanize"])
+
+
+async def test_what_another_python_locked_is_named_when_it_cannot_be_installed(home: Path) -> None:
+    artifacts = MemoryArtifacts()
+    environments = Environments(home / "envs", artifacts)
+    ref = await artifacts.put(f"humanize==4.9.0 --hash=sha256:{'0' * 64}\n".encode(), TEXT)
+    environment = Environment(python="3.9.1", lock=ref.sha256, locked=ref.uri, requirements=("humanize",))
+    with pytest.raises(
+        BadRequirements, match=r"(?s)install humanize, locked for Python 3\.9\.1, with 3\..*Hash mismatch"
+    ):
+        await environments.python(environment)
+
+
+@contextlib.contextmanager
+def answering(status: int | None) -> Iterator[str]:
+    """An index that answers everything with `status`; None: nobody listens there."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status or 500)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    url = f"http://127.0.0.1:{server.server_port}/simple"
+    if status is None:
+        server.server_close()
+        yield url
+        return
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield url
+    server.shutdown()
+    server.server_close()

@@ -44,5 +44,5 @@ def test_what_is_no_project_is_said(tmp_path: Path) -> None:
 
 def test_requirements_that_cannot_be_had_are_named(project: Path) -> None:
     (project / "model.yaml").write_text(SPEC + "requirements: ['numpy<1']\n")
-    with pytest.raises(Failed, match="the project's requirements: uv pip compile failed"):
+    with pytest.raises(Failed, match="the project's requirements: uv could not lock"):
         testing.run(project, project / "envs")
