@@ -23,7 +23,6 @@ class Source:
 
     file: Path | None = None
     uri: str | None = None
-    in_project: bool = False
 
 
 def spec_of(folder: Path) -> ModelSpec:
@@ -63,14 +62,14 @@ def source_of(folder: Path, spec: ModelSpec, data: str | None) -> Source:
         raise Failed(f"no such file: {file} ({'--data' if data else 'dataset in model.yaml'})")
     if file.suffix.lower() not in MEDIA_TYPES:
         raise Failed(f"{file.name} is neither CSV nor Parquet by its name (.csv, .parquet)")
-    return Source(file=file.resolve(), in_project=file.resolve().is_relative_to(folder.resolve()))
+    return Source(file=file)
 
 
-def left_out(source: Source) -> frozenset[Path]:
-    """What stays out of the archive: large data, which travels by itself."""
-    if source.file and source.in_project and source.file.stat().st_size > CARRIED_BYTES:
-        return frozenset({source.file})
-    return frozenset()
+def left_out(folder: Path, source: Source) -> frozenset[Path]:
+    """What of `folder` stays out of the archive: large data, which travels by itself, and links to it."""
+    if not source.file or source.file.stat().st_size <= CARRIED_BYTES:
+        return frozenset()
+    return frozenset(path for path in folder.rglob("*") if path.is_file() and path.samefile(source.file))
 
 
 def _check_estimator(folder: Path, named: str) -> None:

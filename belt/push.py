@@ -83,7 +83,9 @@ async def _push_and_follow(wanted: Push, home: Path, as_json: bool) -> None:
 
 async def _upload(bus: Bus, wanted: Push) -> DataPushed:
     with reach.artifacts(bus) as artifacts:
-        archive = await artifacts.put(pack_folder(wanted.folder, project.left_out(wanted.source)), TAR_GZ)
+        archive = await artifacts.put(
+            pack_folder(wanted.folder, project.left_out(wanted.folder, wanted.source)), TAR_GZ
+        )
         dataset = await _dataset(artifacts, wanted.source)
     commit = git.commit(wanted.folder)
     return DataPushed(model=wanted.model, dataset=dataset, project=archive, commit=commit, reason=wanted.reason)

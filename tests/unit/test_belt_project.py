@@ -1,12 +1,17 @@
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from belt import project, rows
 from belt.say import Failed
+from contracts.artifact import CSV
+from services.archives import pack_folder
 
 SPEC = "name: toy\ntarget: y\nestimator: pipeline:build\ndataset: data.csv\n"
+LARGE = "x,y\n" + "1,0\n" * 300_000
 
 
 @pytest.fixture
@@ -53,14 +58,35 @@ def test_a_folder_without_a_spec_is_no_project(tmp_path: Path) -> None:
 
 def test_the_projects_own_data_is_the_default(folder: Path) -> None:
     source = project.source_of(folder, project.spec_of(folder), None)
-    assert (source.file, source.in_project) == (folder / "data.csv", True)
-    assert project.left_out(source) == frozenset()
+    assert source.file == folder / "data.csv"
+    assert project.left_out(folder, source) == frozenset()
 
 
-def test_large_data_travels_beside_the_archive(folder: Path) -> None:
-    (folder / "data.csv").write_text("x,y\n" + "1,0\n" * 300_000)
+def test_large_data_travels_beside_the_archive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "data.csv").write_text(LARGE)
+    assert "data.csv" not in packed(folder)
+    monkeypatch.chdir(folder.parent)
+    assert packed(Path(folder.name)) == {"model.yaml", "pipeline.py"}
+
+
+def test_a_link_to_data_is_like_the_data(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("mounted") / "blob-17"
+    elsewhere.write_text(LARGE)
+    (folder / "data.csv").unlink()
+    (folder / "data.csv").symlink_to(elsewhere)
+    (folder / "again.csv").symlink_to("data.csv")
     source = project.source_of(folder, project.spec_of(folder), None)
-    assert project.left_out(source) == {folder / "data.csv"}
+    assert source.file is not None
+    assert project.MEDIA_TYPES[source.file.suffix] == CSV
+    assert packed(folder) == {"model.yaml", "pipeline.py"}
+
+
+def packed(folder: Path) -> set[str]:
+    """What of a project is in the archive of a push."""
+    source = project.source_of(folder, project.spec_of(folder), None)
+    archive = io.BytesIO(pack_folder(folder, project.left_out(folder, source)))
+    with tarfile.open(fileobj=archive) as tar:
+        return set(tar.getnames())
 
 
 def test_a_uri_is_left_to_the_workers(folder: Path) -> None:
