@@ -13,6 +13,7 @@ from services.deployer.domain import cannot_roll_back, outcome, passed_over, rol
 from services.deployer.gateway import Traefik
 from services.deployer.processes import Processes
 from services.deployer.rollout import Rollout
+from services.deployer.servers import Servers
 from services.deployer.settings import Settings
 from services.deployer.watch import Watch
 from services.environments import Environments
@@ -76,15 +77,46 @@ async def stand_by(worker: Worker, servers: Processes) -> None:
             log.warning("no server on standby", error=str(error))
 
 
+def processes(worker: Worker, settings: Settings, may_be_live: bool) -> Processes:
+    """Servers as processes of this machine, with one on standby."""
+    artifacts = open_artifacts(worker.bus, settings)
+    environments = Environments(settings.envs or settings.home / "envs", artifacts)
+    serving_bus = settings.serving_nats_url or settings.nats_url
+    servers = Processes(settings.home, serving_bus, artifacts, environments, settings.grace_seconds)
+    servers.sweep()
+    if may_be_live:  # its imports are paid while the bus appears
+        servers.prepare()
+    worker.background(lambda: stand_by(worker, servers))
+    return servers
+
+
+def containers(settings: Settings) -> Servers:
+    """Servers as containers. None is on standby: the exact image is what runs, and it is not known before."""
+    # The Docker SDK is heavy, and processes need none of it.
+    from services.deployer.containers import Containers
+    from services.deployer.engine import Engine
+    from services.deployer.images import Images
+
+    engine = Engine()
+    return Containers(
+        engine,
+        Images(engine, settings.registry_credentials),
+        target=settings.target,
+        network=settings.network,
+        nats_url=settings.serving_nats_url or settings.nats_url,
+        grace=settings.grace_seconds,
+    )
+
+
 def main() -> None:
     settings = Settings()
     failed = functools.partial(DeploymentFailed, target=settings.target)
     worker = Worker("deployer", settings, failed=failed, consumer=f"deployer-{settings.target}")
-    registry, artifacts = Registry(worker.bus), open_artifacts(worker.bus, settings)
-    environments = Environments(settings.envs or settings.home / "envs", artifacts)
-    servers = Processes(settings.home, settings.nats_url, artifacts, environments, settings.grace_seconds)
-    checks = HttpChecks(servers, settings.ready_seconds)
+    registry = Registry(worker.bus)
     gateway = Traefik(settings.gateway_url, settings.routes_folder, settings.switch_seconds)
+    contained = settings.servers == "containers"
+    servers = containers(settings) if contained else processes(worker, settings, gateway.has_routes())
+    checks = HttpChecks(servers, settings.ready_seconds)
     rollout = Rollout(settings.target, registry, Leases(worker.bus), servers, checks, gateway)
 
     async def tell(event: DeploymentFailed, id: str) -> None:
@@ -92,11 +124,7 @@ def main() -> None:
 
     watch = Watch(settings.target, registry, rollout, servers, gateway, tell, settings.watch_seconds)
     create_app(worker, registry, rollout, settings.target)
-    servers.sweep()
-    if gateway.has_routes():  # something was live: its imports are paid while the bus appears
-        servers.prepare()
     worker.background(watch.run)
-    worker.background(lambda: stand_by(worker, servers))
     worker.on_close(checks.close)
     worker.on_close(gateway.close)
     worker.run()

@@ -8,11 +8,14 @@ import httpx
 
 from contracts.data import Probe
 from services.deployer.domain import check_predictions
+from services.deployer.gateway import VERSION_HEADER
 from services.deployer.servers import Server, Servers
 
 PROBE_HEADERS = {"X-Bentobelt-Probe": "1"}
 """Serving does not log such requests as traffic."""
 POLL = 0.02
+LOOK = 0.2
+"""Seconds between two looks at whether a server that is not ready yet still lives: each may be a call to an engine."""
 
 
 class DidNotStart(Exception):
@@ -36,7 +39,7 @@ class Checks(Protocol):
 
         Raises:
             DidNotStart: it ended or took too long.
-            Lost: a signal ended it.
+            Lost: something outside ended it.
         """
         ...
 
@@ -62,8 +65,11 @@ class HttpChecks:
         self._client = httpx.AsyncClient(timeout=10.0, headers=PROBE_HEADERS)
 
     async def ready(self, server: Server) -> None:
-        deadline = time.monotonic() + self._seconds
+        deadline, looked = time.monotonic() + self._seconds, time.monotonic()
         while not await self._is_ready(server):
+            if time.monotonic() - looked > LOOK:
+                await self._servers.look()
+                looked = time.monotonic()
             if not self._servers.alive(server):
                 ending = await self._servers.ending(server)
                 kind = Lost if ending.again else DidNotStart
@@ -80,7 +86,7 @@ class HttpChecks:
             answer = await self._client.get(f"{server.url}/info", timeout=5.0)
         except httpx.TransportError:
             return False
-        return bool(answer.headers.get("X-Model-Version") == server.version)
+        return bool(answer.headers.get(VERSION_HEADER) == server.version)
 
     async def predictions(self, server: Server, probe: Probe) -> None:
         if not probe.rows:
@@ -101,8 +107,10 @@ class HttpChecks:
         await self._client.aclose()
 
     async def _is_ready(self, server: Server) -> bool:
-        # The socket is bound before the server runs: a request waits in its backlog until the server takes it.
+        # A process's socket is bound before the server runs: a request waits in its backlog until the server takes it.
+        # A container's port may be another program's by now: only its own version says that it is the one.
         try:
-            return (await self._client.get(f"{server.url}/readyz", timeout=5.0)).status_code == 200
+            answer = await self._client.get(f"{server.url}/readyz", timeout=5.0)
         except httpx.TransportError:
             return False
+        return answer.status_code == 200 and answer.headers.get(VERSION_HEADER) == server.version

@@ -1,7 +1,8 @@
 """What the deployer decides: pure, no bus, no process, no clock."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
 from typing import Literal
 
 from contracts.data import Probe, Value
@@ -67,7 +68,7 @@ def rollback_target(live: Live | None, to: str | None, order: int) -> str | None
 
 def cannot_roll_back(model: str, live: Live | None, to: str | None, there_are: Iterable[str]) -> CannotRollBack:
     """Why there is nothing to go back to, and the versions that there are."""
-    versions = sorted(there_are, key=lambda version: int(version.split("-")[0]))
+    versions = sorted(there_are, key=_generation)
     choice = f"there are: {', '.join(versions) or 'none'}"
     if live is None:
         return CannotRollBack(f"{model} is not live here, so there is nothing to roll back; {choice}")
@@ -109,6 +110,32 @@ def outcome(deployed: Deployed, live: Live, reason: Literal["release", "rollback
 def wanted(live: Live | None) -> frozenset[str]:
     """Versions that should be running: the live one and the one kept warm."""
     return frozenset() if live is None else frozenset(filter(None, (live.version, live.previous)))
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image of a model on an engine. `names` are its `repository@digest`."""
+
+    id: str
+    version: str
+    names: tuple[str, ...]
+    tagged: bool
+
+
+def unneeded(images: Iterable[StoredImage], used: Set[str], held: Set[str], keep: int) -> list[str]:
+    """Names of the images to remove: all but the `keep` newest versions of those that nobody uses.
+
+    Args:
+        images: of one model.
+        used: ids of the images that any container uses, a stopped one too.
+        held: names that a container is just being made of.
+        keep: how many go on being there for a way back.
+
+    A tag is somebody else's, the builder's on the same engine for instance: such an image is left alone.
+    """
+    idle = [one for one in images if not one.tagged and one.id not in used and not held & set(one.names)]
+    idle.sort(key=lambda one: (_generation(one.version), one.version), reverse=True)
+    return [name for one in idle[keep:] for name in one.names]
 
 
 def check_predictions(probe: Probe, answered: tuple[Value, ...]) -> None:
@@ -153,3 +180,8 @@ def crash_loop(live: Live, crashes: int, words: str) -> DeploymentFailed:
         attempts=crashes,
         target=live.target,
     )
+
+
+def _generation(version: str) -> int:
+    number = version.split("-")[0]
+    return int(number) if number.isdecimal() else 0

@@ -17,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from contracts.events import ImagePushed
-from services.deployer.checks import Checks, Lost
+from services.deployer.checks import Checks, DidNotStart, Lost
 from services.deployer.domain import decide, released, rolled_back, wanted
 from services.deployer.gateway import Gateway, NotSwitched
 from services.deployer.servers import Server, Servers
@@ -25,6 +25,8 @@ from services.registry import Deployed, Live
 
 log = structlog.get_logger()
 LEASE_WAIT = 5.0
+YOUNG = 60.0
+"""Seconds since its start in which a server that does not answer may still be about to."""
 
 
 class Lives(Protocol):
@@ -114,9 +116,10 @@ class Rollout:
         """
         image = deployed.image
         async with self._starting[image.model, image.version]:
+            await self._servers.look()
             running = self.running(image.model, image.version)
             if running is not None:
-                if self._servers.was_checked(running) and await self._checks.answers(running):
+                if self._servers.was_checked(running) and await self._comes_up(running):
                     return running
                 await self._end(running)  # hung, or left half started by a deployer that died
             try:
@@ -135,10 +138,17 @@ class Rollout:
     async def adopt(self, server: Server) -> bool:
         """Whether a living server can be relied on: checked by whoever started it, and, asked once, it answers."""
         key = (server.id, server.since)
-        if key not in self._ours and self._servers.was_checked(server) and await self._checks.answers(server):
+        if key not in self._ours and self._servers.was_checked(server) and await self._comes_up(server):
             log.info("adopted", model=server.model, version=server.version, server=server.id)
             self._ours.add(key)
         return key in self._ours
+
+    async def _comes_up(self, server: Server) -> bool:
+        """Whether it answers; what its engine has just started again is given the time that a start takes."""
+        if time.time() - server.since < YOUNG:
+            with contextlib.suppress(DidNotStart, Lost):
+                await self._checks.ready(server)
+        return await self._checks.answers(server)
 
     def point(self, live: Live, server: Server) -> None:
         """Send the model's requests to `server`; only while `switching` is held."""

@@ -10,8 +10,8 @@ from services.registry import Deployed
 class Server(Frozen):
     """A started server.
 
-    `id` is its own and never another's; `since` (unix seconds) is when what runs under it was started. What else there
-    is to know of it is its adapter's affair.
+    `id` is its own and never another's; `since` (unix seconds) is when what runs under it was started, the last time if
+    it was more than once. What else there is to know of it is its adapter's affair.
     """
 
     model: str
@@ -20,6 +20,13 @@ class Server(Frozen):
     id: str
     url: str
     since: float
+
+
+class EngineAway(Exception):
+    """What runs the servers does not answer. They may well go on answering, so nothing is to be undone for it."""
+
+    attempts = 20
+    """About eight minutes."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,11 @@ class Servers(Protocol):
     """
 
     async def look(self) -> None:
-        """See what runs now."""
+        """See what runs now.
+
+        Raises:
+            EngineAway: what runs them does not say; what was seen last stands.
+        """
         ...
 
     def all(self) -> list[Server]:

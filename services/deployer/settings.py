@@ -1,6 +1,7 @@
 """What can be set from outside; each as DEPLOYER_<NAME>."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -23,14 +24,30 @@ class Settings(BusSettings):
         default=None,
         description="folder of Traefik's dynamic configuration, a file per model; default: routes in the home folder",
     )
+    servers: Literal["processes", "containers"] = Field(
+        default="processes",
+        description="what serves: processes of this machine, or containers of the images that the builder pushed",
+    )
+    network: str = Field(
+        default="host",
+        description="network of the containers: host, where each takes a free port of 127.0.0.1, or the name of a "
+        "Docker network that gateway and deployer are on too",
+    )
+    registry_credentials: Path | None = Field(
+        default=None,
+        description="file with the line user:password for the registry; default: what docker login has left",
+    )
+    serving_nats_url: str | None = Field(
+        default=None, description="where containers find the bus; default: where the deployer does"
+    )
     ready_seconds: float = Field(default=60.0, gt=0, description="how long a new version may take until it is ready")
     switch_seconds: float = Field(
         default=10.0, gt=0, description="how long the gateway may take until it answers with the new version"
     )
     grace_seconds: float = Field(
-        default=10.0, gt=0, description="how long a serving process may finish its requests before it is killed"
+        default=10.0, gt=0, description="how long a server may finish its requests before it is killed"
     )
-    watch_seconds: float = Field(default=0.5, gt=0, description="pause between two looks at the serving processes")
+    watch_seconds: float = Field(default=0.5, gt=0, description="pause between two looks at the servers")
 
     @property
     def routes_folder(self) -> Path:

@@ -13,7 +13,7 @@ from contracts.events import DeploymentFailed
 from services.deployer.domain import crash_loop, pause
 from services.deployer.gateway import Gateway
 from services.deployer.rollout import Lives, Rollout
-from services.deployer.servers import Servers
+from services.deployer.servers import EngineAway, Server, Servers
 from services.registry import Live
 
 log = structlog.get_logger()
@@ -56,6 +56,9 @@ class Watch:
         self._target, self._registry, self._rollout = target, registry, rollout
         self._servers, self._gateway, self._tell, self._seconds, self._clock = servers, gateway, tell, seconds, clock
         self._told: set[str] = set()
+        self._seeing = True
+        self._since: dict[str, float] = {}
+        """Id of a server → when it was last seen to have been started."""
         self._models: set[str] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[tuple[str, str], _Starts] = defaultdict(_Starts)
@@ -72,6 +75,8 @@ class Watch:
 
     async def look(self) -> None:
         """Begin to put right every model where something is not as it should be; models do not wait for each other."""
+        if not await self._sees():
+            return
         for model in await self._known():
             before = self._tasks.get(model)
             if before is None or before.done():
@@ -82,6 +87,18 @@ class Watch:
     async def settle(self) -> None:
         """Wait until what the last look began is done."""
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _sees(self) -> bool:
+        """Whether it is known what runs. While it is not, nothing is undone: servers may well go on answering."""
+        try:
+            await self._servers.look()
+        except EngineAway as error:
+            if self._seeing:
+                log.warning("what is live stays routed", error=str(error))
+            self._seeing = False
+            return False
+        self._seeing = True
+        return True
 
     async def _known(self) -> set[str]:
         if self._models is None:  # after a start nothing may run yet: what should is in the registry
@@ -105,21 +122,35 @@ class Watch:
 
     async def _revive(self, live: Live, version: str) -> None:
         server = self._rollout.running(live.model, version)
-        if server is not None and await self._rollout.adopt(server):
-            return
-        starts, now = self._starts[live.model, version], self._clock()
+        if server is not None:
+            await self._note_restart(live, server)
+            if await self._rollout.adopt(server):
+                return
+        starts = self._starts[live.model, version]
         deployed = await self._registry.image(live.model, version, self._target)
-        if deployed is None or (live.model, version) in self._rollout.busy or not starts.due(now):
+        if deployed is None or (live.model, version) in self._rollout.busy or not starts.due(self._clock()):
             return
-        starts.note(now)
-        words = await self._last_words(live.model, version)
-        log.warning("starting again", model=live.model, version=version, attempt=starts.crashes, last_words=words)
-        if version == live.version and starts.crashes >= CRASHES_TOLD:
-            await self._tell_once(live, starts.crashes, words)
+        await self._note_crash(live, version, "starting again")
         try:
             await self._rollout.checked(deployed)
         finally:
             starts.last = self._clock()
+
+    async def _note_restart(self, live: Live, server: Server) -> None:
+        """What an engine starts again by itself counts as well: a person would never hear of it."""
+        before = self._since.setdefault(server.id, server.since)
+        if before != server.since:
+            self._since[server.id] = server.since
+            await self._note_crash(live, server.version, "was started again by its engine")
+            self._starts[live.model, server.version].last = self._clock()
+
+    async def _note_crash(self, live: Live, version: str, what: str) -> None:
+        starts = self._starts[live.model, version]
+        starts.note(self._clock())
+        words = await self._last_words(live.model, version)
+        log.warning(what, model=live.model, version=version, attempt=starts.crashes, last_words=words)
+        if version == live.version and starts.crashes >= CRASHES_TOLD:
+            await self._tell_once(live, starts.crashes, words)
 
     async def _route(self, live: Live) -> None:
         server = self._rollout.running(live.model, live.version)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from contracts.data import Probe
 from services.deployer.domain import (
     PredictionsDiffer,
+    StoredImage,
     cannot_roll_back,
     check_predictions,
     crash_loop,
@@ -16,6 +17,7 @@ from services.deployer.domain import (
     rollback_target,
     rolled_back,
     same,
+    unneeded,
     wanted,
 )
 from services.registry import Live
@@ -144,3 +146,17 @@ def test_a_crash_loop_says_what_to_do() -> None:
     assert (failed.version, failed.target, failed.attempts) == (V2, "local", 5)
     assert "belt rollback digits" in failed.message
     assert failed.message.endswith("ImportError: no")
+
+
+def stored(number: int, *, tagged: bool = False) -> StoredImage:
+    return StoredImage(id=f"id{number}", version=f"{number}-aaaaaaaa", names=(f"r/m@{number}",), tagged=tagged)
+
+
+def test_all_but_the_newest_idle_images_are_unneeded() -> None:
+    images = [stored(number) for number in (9, 10, 2, 1, 11)]
+    assert unneeded(images, frozenset(), frozenset(), 3) == ["r/m@2", "r/m@1"]
+
+
+def test_images_that_anybody_uses_holds_or_named_are_needed() -> None:
+    images = [stored(1), stored(2, tagged=True), stored(3), stored(4)]
+    assert unneeded(images, frozenset({"id1"}), frozenset({"r/m@3"}), 0) == ["r/m@4"]

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from services.deployer.checks import DidNotStart, Lost
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.gateway import NotSwitched
 from services.deployer.rollout import Rollout
-from services.deployer.servers import Ending, Server
+from services.deployer.servers import Ending, EngineAway, Server
 from services.deployer.settings import Settings
 from services.deployer.watch import Watch
 from services.registry import Deployed
@@ -31,10 +32,12 @@ class Killed(BaseException):
 
 
 class FakeServers:
-    """Servers that are records only."""
+    """Servers that are records only; `away` is what runs them, for a while."""
 
     def __init__(self) -> None:
         self.records: list[Server] = []
+        self.seen: list[Server] = []
+        self.away = False
         self.dead: set[str] = set()
         self.checked: set[str] = set()
         self.started: list[str] = []
@@ -43,13 +46,18 @@ class FakeServers:
         self.may_end.set()
 
     async def look(self) -> None:
-        return None
+        self.answer()
+        self.seen = list(self.records)
+
+    def answer(self) -> None:
+        if self.away:
+            raise EngineAway("no engine answers")
 
     def all(self) -> list[Server]:
-        return list(self.records)
+        return list(self.seen)
 
     def alive(self, server: Server) -> bool:
-        return server in self.records and server.id not in self.dead
+        return server in self.seen and server.id not in self.dead
 
     async def start(self, deployed: Deployed) -> Server:
         image, number = deployed.image, len(self.started) + 1
@@ -57,14 +65,18 @@ class FakeServers:
             model=image.model, version=image.version, image=image.image, id=str(number),
             url=f"http://127.0.0.1:{9000 + number}", since=float(number),
         )  # fmt: skip
+        self.answer()
         self.records.append(server)
         self.started.append(image.version)
+        await self.look()
         return server
 
     async def stop(self, server: Server) -> None:
         self.ending_began.set()
         await self.may_end.wait()
+        self.answer()
         self.records.remove(server)
+        await self.look()
 
     async def note_checked(self, server: Server) -> None:
         self.checked.add(server.id)
@@ -77,7 +89,7 @@ class FakeServers:
 
     @property
     def running(self) -> set[str]:
-        return {server.version for server in self.records if self.alive(server)}
+        return {server.version for server in self.records if server.id not in self.dead}
 
 
 class FakeChecks:
@@ -86,13 +98,16 @@ class FakeChecks:
     def __init__(self, servers: FakeServers) -> None:
         self._servers = servers
         self.broken: dict[str, list[BaseException]] = {}
+        self.late: set[str] = set()
+        """Versions that answer only once somebody has waited until they are ready."""
 
     async def ready(self, server: Server) -> None:
+        self.late.discard(server.version)
         if errors := self.broken.get(server.version):
             raise errors.pop(0)
 
     async def answers(self, server: Server) -> bool:
-        return self._servers.alive(server)
+        return self._servers.alive(server) and server.version not in self.late
 
     async def predictions(self, server: Server, probe: Probe) -> None:
         return None
@@ -145,6 +160,7 @@ class World:
         self.restart()
 
     def restart(self) -> None:
+        self.servers.seen = []
         settings = Settings(home=self.home)
         failed = functools.partial(DeploymentFailed, target=settings.target)
         self.worker = Worker("deployer", settings, failed=failed, consumer="deployer-local", inbox=MemoryInbox())
@@ -540,3 +556,61 @@ async def test_nothing_is_ended_before_the_gateway_has_followed(world: World) ->
     await world.look()
     assert world.servers.running == {V1}
     assert world.routed == V1
+
+
+async def test_while_nobody_says_what_runs_what_is_live_stays_routed(world: World) -> None:
+    await world.push(V1)
+    route = world.gateway.routes["digits"]
+    world.servers.away = True
+    await world.look()
+    world.restart()
+    await world.look()
+    assert world.gateway.routes["digits"] == route
+    world.servers.away = False
+    await world.look()
+    assert world.gateway.routes["digits"] == route
+    assert world.servers.started == [V1]
+
+
+async def test_an_engine_that_is_away_in_the_middle_of_a_rollout_is_tried_again(world: World) -> None:
+    await world.push(V1)
+    world.servers.away = True
+    with pytest.raises(EngineAway):
+        await world.rollout.release(Deployed(image=image(V2), run="r", generation=2), 2)
+    world.servers.away = False
+    assert world.live == world.routed == V1
+    (event,) = await world.push(V2)
+    assert isinstance(event, ModelDeployed)
+    assert world.servers.running == {V1, V2}
+
+
+async def test_after_a_restart_a_rollback_uses_what_runs_before_the_watch_has_looked(world: World) -> None:
+    await world.push(V1)
+    await world.push(V2)
+    world.restart()
+    (event,) = await world.back(10)
+    assert isinstance(event, ModelDeployed)
+    assert world.servers.started == [V1, V2]
+
+
+async def test_what_its_engine_starts_again_and_again_is_told_too(world: World) -> None:
+    await world.push(V1)
+    for _ in range(9):
+        (server,) = world.servers.records
+        world.servers.records = [server.model_copy(update={"since": server.since + 1})]
+        await world.look()
+        world.now += 31.0
+    (failed,) = world.told.values()
+    assert (failed.version, failed.error, failed.attempts) == (V1, "CrashLoop", 5)
+    assert world.servers.started == [V1]
+    assert world.routed == V1
+
+
+async def test_a_server_its_engine_has_just_started_again_is_waited_for(world: World) -> None:
+    await world.push(V1)
+    (server,) = world.servers.records
+    world.servers.records = [server.model_copy(update={"since": time.time()})]
+    world.checks.late.add(V1)
+    await world.look()
+    assert world.servers.started == [V1]
+    assert V1 not in world.checks.late
