@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,8 @@ def stand_in(folder: Path, exit_code: int = 0) -> Path:
 
 def install(project: Path, python: Path, force: bool = False) -> Path:
     file = hook.write(project, project.parent / ".belt", force)
-    file.write_text(hook.script(project, project.parent / ".belt", python))
+    for entry in (file.parent / hook.PROJECTS).iterdir():
+        entry.write_text(entry.read_text().replace(sys.executable, f"'{python}'"))
     return file
 
 
@@ -59,6 +61,45 @@ def test_git_push_runs_the_tests_and_then_belt_push(project: Path, tmp_path: Pat
     home = f"home={project.parent}/.belt git="
     assert tests.endswith(f": -m belt.testing {project} {home}")
     assert push.endswith(f": -m belt.main push {project} --reason git push {home}")
+
+
+def test_all_projects_of_a_repository_are_pushed_when_they_changed(project: Path, tmp_path: Path) -> None:
+    (other := project.parent / "other").mkdir()
+    (other / "model.yaml").write_text(SPEC.replace("toy", "other"))
+    git(project.parent, "add", ".")
+    git(project.parent, "commit", "-qm", "another model")
+    install(project, stand_in(tmp_path))
+    install(other, stand_in(tmp_path))
+
+    def pushed(*arguments: str) -> list[str]:
+        (tmp_path / "calls").write_text("")
+        done = git(project, "push", "-q", "origin", *arguments)
+        assert done.returncode == 0, done.stderr
+        calls = [call.split(": ", 1)[1].split(" home=")[0] for call in (tmp_path / "calls").read_text().splitlines()]
+        return [call.replace(f"{project.parent}/", "") for call in calls]
+
+    def change(file: Path) -> None:
+        file.write_text(file.read_text() + "# changed\n")
+        git(project.parent, "commit", "-qam", "a change")
+
+    both = [f"-m belt.testing {name}" for name in ("other", "my model")]
+    both += [f"-m belt.main push {name} --reason git push" for name in ("other", "my model")]
+    assert pushed("main") == both
+    change(other / "model.yaml")
+    assert pushed("main") == [call for call in both if "other" in call]
+    assert pushed("main:refs/heads/copy") == pushed(":copy") == pushed("main") == []
+    change(project / "model.yaml")
+    assert pushed("main:refs/heads/copy") == [call for call in both if "my model" in call]
+
+
+def test_one_model_in_two_folders_is_refused_until_one_is_gone(project: Path) -> None:
+    copy = project.parent / "copy"
+    shutil.copytree(project, copy)
+    hook.write(project, project.parent, force=False)
+    with pytest.raises(Failed, match=f"the hook has toy from {project} already: give one of them another name"):
+        hook.write(copy, project.parent, force=False)
+    shutil.rmtree(project)
+    hook.write(copy, project.parent, force=False)
 
 
 def test_failing_tests_stop_the_git_push(project: Path, tmp_path: Path) -> None:
