@@ -12,6 +12,8 @@ from belt.say import HOME, Failed, Home, Json
 
 BATCH = 500
 """Rows in one request."""
+LABELS = 1000
+"""Labels in one request: far below what serving takes at once, and it makes one event of them."""
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
@@ -45,20 +47,16 @@ def feedback(
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Send labels that became known, by prediction id. All of them are taken, or none.
+    """Send labels that became known, by prediction id. After a failure send all again: each counts once.
 
     Example:  belt feedback digits labels.csv
     """
     try:
         url = f"{reach.gateway(home)}/{reach.model(model)}"
-        labels = _labels(given, url, json)
+        accepted = _send(url, _labels(given, url, json), json)
     except Failed as error:
         say.fail(str(error))
-    try:
-        answer = call("POST", f"{url}/feedback", {"labels": labels}, verbatim=json)
-    except Failed as error:
-        say.fail(f"{error}\nno label was taken")
-    say.answer(json, answer, f"{answer['accepted']} labels accepted")
+    say.answer(json, {"accepted": accepted}, f"{accepted} labels accepted")
 
 
 def _labels(given: str, url: str, as_json: bool) -> list[rows.Row]:
@@ -74,6 +72,24 @@ def _labels(given: str, url: str, as_json: bool) -> list[rows.Row]:
         if missing := {"id", "label"} - row.keys():
             raise Failed(f"row {number} of the labels has no {' and no '.join(sorted(missing))}")
     return [{"id": row["id"], "label": row["label"]} for row in found]
+
+
+def _send(url: str, labels: list[rows.Row], as_json: bool) -> int:
+    """How many were accepted, however many requests that takes.
+
+    Raises:
+        Failed: a request was refused; what was sent before is taken.
+    """
+    accepted = 0
+    for start in range(0, len(labels), LABELS):
+        try:
+            answer = call("POST", f"{url}/feedback", {"labels": labels[start : start + LABELS]}, verbatim=as_json)
+        except Failed as error:
+            counted = f"(labels are counted from label {start} of yours)\n" if start else ""
+            sure = f"{accepted} of {len(labels)} labels were taken for certain"
+            raise Failed(f"{error}\n{counted}{sure}; send all of them again: each counts once") from None
+        accepted += answer["accepted"]
+    return accepted
 
 
 def _value(text: str) -> Any:

@@ -117,7 +117,7 @@ class Serving:
             for event in events(self.manifest.model, labels):
                 await self.bus.publish(subject_of(event), event_body(event), self._headers(event))
         except BusAway as error:
-            raise Refused(503, f"the labels were not taken: {error}; send them again") from error
+            raise Refused(503, f"not all labels were taken: {error}; send them again, each counts once") from error
         self.metrics.labels.inc(len(labels))
         return Answer(to_json({"accepted": len(labels)}))
 

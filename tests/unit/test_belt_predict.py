@@ -138,7 +138,7 @@ def test_a_regression_has_no_probabilities_and_six_digits(gateway: Gateway) -> N
     assert shown.split()[-1] == "152.133"
 
 
-def test_one_bad_cell_leaves_the_others_what_they_are_and_nothing_is_taken(gateway: Gateway, tmp_path: Path) -> None:
+def test_one_bad_cell_leaves_the_others_what_they_are(gateway: Gateway, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("id,label\n1,3\nb,late\nc,4.5\nd,true\n")
     done = belt(gateway, "feedback", "digits", str(tmp_path / "labels.csv"))
     assert [tuple(one.values()) for one in gateway.asked[0]["labels"]] == [
@@ -146,7 +146,21 @@ def test_one_bad_cell_leaves_the_others_what_they_are_and_nothing_is_taken(gatew
     ]  # fmt: skip
     assert done.exit_code == 1
     assert "label 1: 'label' must be a whole number (y); and 2 more" in done.stderr
-    assert "no label was taken" in done.stderr
+    assert "0 of 4 labels were taken for certain; send all of them again: each counts once" in done.stderr
+
+
+def test_many_labels_are_sent_in_batches_and_counted_as_one(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,label\n" + "a,3\n" * 2001)
+    done = belt(gateway, "feedback", "digits", str(tmp_path / "labels.csv"), "--json")
+    assert [len(asked["labels"]) for asked in gateway.asked] == [1000, 1000, 1]
+    assert json.loads(done.stdout) == {"accepted": 2001}
+
+
+def test_a_batch_that_is_refused_says_what_was_taken_before(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,label\n" + "a,3\n" * 1001 + "b,late\n")
+    done = belt(gateway, "feedback", "digits", str(tmp_path / "labels.csv"))
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "(labels are counted from label 1000 of yours)\n1000 of 1002 labels were taken for certain" in done.stderr
 
 
 def test_a_name_that_no_model_can_have_is_said(gateway: Gateway) -> None:
