@@ -113,7 +113,7 @@ def main() -> None:
     failed = functools.partial(DeploymentFailed, target=settings.target)
     worker = Worker("deployer", settings, failed=failed, consumer=f"deployer-{settings.target}")
     registry = Registry(worker.bus)
-    gateway = Traefik(settings.gateway_url, settings.routes_folder, settings.switch_seconds)
+    gateway = Traefik(settings.gateway_url, settings.routes_folder, settings.switch_seconds, settings.public_url)
     contained = settings.servers == "containers"
     servers = containers(settings) if contained else processes(worker, settings, gateway.has_routes())
     checks = HttpChecks(servers, settings.ready_seconds)

@@ -45,14 +45,15 @@ class Gateway(Protocol):
 
 
 class Traefik:
-    """The gateway that reads `folder` and answers at `url`."""
+    """The gateway that reads `folder` and answers at `url`; people reach it at `public`, if that is another address."""
 
-    def __init__(self, url: str, folder: Path, seconds: float) -> None:
+    def __init__(self, url: str, folder: Path, seconds: float, public: str | None = None) -> None:
         self._url, self._folder, self._seconds = url.rstrip("/"), folder, seconds
+        self._public = (public or url).rstrip("/")
         self._client = httpx.AsyncClient(timeout=2.0)
 
     def url(self, model: str) -> str:
-        return f"{self._url}/{model}"
+        return f"{self._public}/{model}"
 
     def address(self, model: str) -> str | None:
         try:
@@ -76,14 +77,14 @@ class Traefik:
         deadline, answered = time.monotonic() + self._seconds, "nothing"
         while time.monotonic() < deadline:
             try:
-                answer = await self._client.get(f"{self.url(model)}/info")
+                answer = await self._client.get(f"{self._url}/{model}/info")
                 answered = answer.headers.get(VERSION_HEADER, f"status {answer.status_code}")
             except httpx.TransportError as error:
                 answered = repr(error)
             if answered == version:
                 return
             await asyncio.sleep(POLL)
-        raise NotSwitched(f"{self.url(model)} should be answered by {version}, got {answered}")
+        raise NotSwitched(f"{self._url}/{model} should be answered by {version}, got {answered}")
 
     async def close(self) -> None:
         await self._client.aclose()

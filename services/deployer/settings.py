@@ -20,6 +20,9 @@ class Settings(BusSettings):
     gateway_url: str = Field(
         default="http://127.0.0.1:8080", description="base URL of the gateway, under which every model answers"
     )
+    public_url: str | None = Field(
+        default=None, description="the gateway's base URL as people reach it; default: as the deployer does"
+    )
     routes: Path | None = Field(
         default=None,
         description="folder of Traefik's dynamic configuration, a file per model; default: routes in the home folder",

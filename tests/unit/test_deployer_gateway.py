@@ -24,3 +24,9 @@ def test_a_broken_or_missing_file_is_no_route(tmp_path: Path) -> None:
     (tmp_path / "digits.yml").write_text("{")
     assert gateway.address("digits") is None
     assert gateway.has_routes()
+
+
+def test_people_may_reach_the_gateway_elsewhere(tmp_path: Path) -> None:
+    assert Traefik("http://traefik:8080/", tmp_path, 1.0).url("digits") == "http://traefik:8080/digits"
+    public = Traefik("http://traefik:8080", tmp_path, 1.0, "https://models.example.org/")
+    assert public.url("digits") == "https://models.example.org/digits"
