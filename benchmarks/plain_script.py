@@ -1,4 +1,4 @@
-"""What a person would write without Bentobelt: train.py, `bentoml build`, `bentoml serve`, and the first answer."""
+"""What a person would write without Bentobelt: train.py, `bentoml build`, `bentoml serve` (or an image), an answer."""
 
 import os
 import signal
@@ -54,6 +54,9 @@ python:
 """
 
 
+BENTOML = str(Path(sys.executable).with_name("bentoml"))
+
+
 def write(folder: Path, data: Path) -> None:
     """Put the script's files into `folder`/work; BentoML's home lies beside it, or it would be packed into itself."""
     work = folder / "work"
@@ -65,17 +68,15 @@ def write(folder: Path, data: Path) -> None:
 
 def run(folder: Path, row: dict[str, float]) -> dict[str, float]:
     """Run the script once; seconds per step, the last step ending with the first answer."""
-    environ = os.environ | {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
-    bentoml = str(Path(sys.executable).with_name("bentoml"))
-    steps = {}
-    for step, command in {"train": [sys.executable, "train.py"], "build": [bentoml, "build"]}.items():
-        started = time.perf_counter()
-        subprocess.run(command, cwd=folder / "work", env=environ, check=True, capture_output=True)
-        steps[step] = time.perf_counter() - started
+    environ = _environ(folder)
+    steps = {
+        "train": _spent([sys.executable, "train.py"], folder, environ),
+        "build": _spent([BENTOML, "build"], folder, environ),
+    }
     started = time.perf_counter()
     port = free_port()
     server = subprocess.Popen(
-        [bentoml, "serve", "plain:latest", "--port", str(port), "--host", "127.0.0.1"],
+        [BENTOML, "serve", "plain:latest", "--port", str(port), "--host", "127.0.0.1"],
         cwd=folder / "work",
         env=environ,
         stdout=subprocess.DEVNULL,
@@ -89,6 +90,43 @@ def run(folder: Path, row: dict[str, float]) -> dict[str, float]:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
     return steps
+
+
+def run_in_docker(folder: Path, row: dict[str, float], registry: str, *options: str) -> dict[str, float]:
+    """The same with an image in a registry; `options` are for the engine's build."""
+    environ, image, port = _environ(folder), f"{registry}/plain:{time.time_ns()}", free_port()
+    containerize = [BENTOML, "containerize", "plain:latest", "--image-tag", image]
+    for option in options:
+        containerize += ["--opt", option]
+    steps = {
+        "train": _spent([sys.executable, "train.py"], folder, environ),
+        "build": _spent([BENTOML, "build"], folder, environ),
+        "containerize": _spent(containerize, folder, environ),
+        "push": _spent(["docker", "push", "-q", image], folder, environ),
+    }
+    started = time.perf_counter()
+    name = f"plain-{port}"
+    run = ["docker", "run", "--rm", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:3000", image]
+    _spent(run, folder, environ)
+    try:
+        _first_answer(f"http://127.0.0.1:{port}/predict", row)
+        steps["run"] = time.perf_counter() - started
+    finally:
+        subprocess.run(["docker", "rm", "--force", name], check=True, capture_output=True)
+        subprocess.run(["docker", "rmi", "--force", image], check=True, capture_output=True)
+    return steps
+
+
+def _environ(folder: Path) -> dict[str, str]:
+    return os.environ | {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+
+
+def _spent(command: list[str], folder: Path, environ: dict[str, str]) -> float:
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=folder / "work", env=environ, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: {done.stderr[-3000:]}")
+    return time.perf_counter() - started
 
 
 def _first_answer(url: str, row: dict[str, float], seconds: float = 60.0) -> None:

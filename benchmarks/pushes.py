@@ -1,0 +1,93 @@
+"""`belt up` and `belt push` as a person would run them, timed; for the two benchmarks of push to live."""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pandas as pd
+
+from belt import history, ports, story
+from services.bus import connect
+
+PROJECT = Path(__file__).resolve().parents[1] / "examples" / "digits"
+DATA = PROJECT / "data" / "digits.parquet"
+BELT = (sys.executable, "-m", "belt.main")
+PATIENCE = 600.0
+
+
+def first_row() -> dict[str, float]:
+    """What is asked."""
+    frame = pd.read_parquet(DATA).drop(columns="digit")
+    return {str(name): float(value) for name, value in frame.iloc[0].items()}
+
+
+@dataclass(frozen=True)
+class Belt:
+    """A running `belt up`."""
+
+    home: Path
+    gateway: str
+
+    def push(self, row: dict[str, float]) -> tuple[float, str]:
+        """Seconds from the command `belt push` to the new version's first answer, and the run."""
+        with httpx.Client(base_url=self.gateway, timeout=10) as http:
+            before = _version(http, row)
+            started = time.perf_counter()
+            pushed = subprocess.run(
+                [*BELT, "push", str(PROJECT), "--home", str(self.home), "--json"], check=True, capture_output=True
+            )
+            while _version(http, row) in (before, None):
+                if time.perf_counter() - started > PATIENCE:
+                    raise SystemExit(f"run {pushed.stdout.decode()} is not live after {PATIENCE:g} s")
+                time.sleep(0.01)
+            return time.perf_counter() - started, str(json.loads(pushed.stdout)["run"])
+
+    async def stages(self) -> dict[str, dict[str, float]]:
+        """Seconds per stage of every run."""
+        bus = await connect((self.home / "nats.url").read_text().strip())
+        runs = story.stories(await history.events(bus))
+        await bus.close()
+        return {run.id: {stage.room: stage.seconds or 0.0 for stage in run.stages} for run in runs}
+
+
+@contextmanager
+def up(home: Path, environ: Mapping[str, str] | None = None) -> Iterator[Belt]:
+    """A `belt up` on a free port, ended with the block."""
+    port = ports.free(1)[0]
+    process = subprocess.Popen(
+        [*BELT, "up", "--home", str(home), "--port", str(port)],
+        env=os.environ | dict(environ or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready", "`belt up` did not get ready"
+        yield Belt(home, f"http://127.0.0.1:{port}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def medians(samples: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Median per step."""
+    return {name: round(statistics.median(sample[name] for sample in samples), 2) for name in samples[0]}
+
+
+def _version(http: httpx.Client, row: dict[str, float]) -> str | None:
+    try:
+        response = http.post("/digits/predict", json={"rows": [row]})
+    except httpx.TransportError:
+        return None
+    return response.headers.get("X-Model-Version") if response.status_code == 200 else None
