@@ -25,8 +25,8 @@ def replay(
 ) -> None:
     """Publish an event, or the one that started a run, again.
 
-    It stays the same event: a worker that has dealt with it says again what it said then, and one that has not (its
-    outcome got lost) deals with it now. With --rerun it is a new event and starts a new run.
+    It stays the same event: a worker that has dealt with it says again what it said then, and one that has not (it gave
+    it up, or its outcome got lost) deals with it now. With --rerun it is a new event and starts a new run.
 
     Example:  belt replay 3f2a90c1d4e5b6a7 --rerun
     """

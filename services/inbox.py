@@ -34,6 +34,8 @@ class Entry:
     """Attempts that ended in a transient error."""
     returned: int = 0
     """Deliveries that were given back unharmed, by a worker that was told to stop."""
+    given_up: int = 0
+    """Sequence of the message when what was said is that it failed; 0 otherwise."""
 
 
 class Inbox(Protocol):
@@ -92,13 +94,23 @@ def done(outputs: Sequence[Output]) -> Entry:
     return Entry(outputs=tuple(outputs))
 
 
+def given_up(outputs: Sequence[Output], sequence: int) -> Entry:
+    """The entry of a message that failed for good."""
+    return Entry(outputs=tuple(outputs), given_up=sequence)
+
+
+def sent_again(entry: Entry, sequence: int) -> Entry:
+    """The entry for the message at `sequence`: one after that given up is a new chance, a redelivery is not."""
+    return Entry() if 0 < entry.given_up < sequence else entry
+
+
 def _key(consumer: str, identity: str) -> str:
     return f"{consumer}.{sha256(identity.encode()).hexdigest()[:32]}"
 
 
 def _encode(entry: Entry) -> bytes:
     outputs = None if entry.outputs is None else [vars(output) for output in entry.outputs]
-    return json.dumps({"outputs": outputs, "errors": entry.errors, "returned": entry.returned}).encode()
+    return json.dumps(vars(entry) | {"outputs": outputs}).encode()
 
 
 def _decode(data: bytes) -> Entry:
@@ -108,4 +120,5 @@ def _decode(data: bytes) -> Entry:
         outputs=None if outputs is None else tuple(Output(**output) for output in outputs),
         errors=kept.get("errors", 0),
         returned=kept.get("returned", 0),
+        given_up=kept.get("given_up", 0),
     )

@@ -25,7 +25,7 @@ from contracts import envelope, topology
 from contracts.envelope import Envelope, Unreadable
 from contracts.events import Event, StageFailed
 from services import health
-from services.inbox import Entry, Inbox, KvInbox, done, failed_once_more, handed_over
+from services.inbox import Entry, Inbox, KvInbox, done, failed_once_more, given_up, handed_over, sent_again
 from services.outbox import Emit, Outbox, trace_context
 from services.position import Position, position
 from services.process import Process, every
@@ -204,7 +204,7 @@ class Worker(Process):
         """Deal with a message, or raise what makes FastStream give it back."""
         about, outcome, started = delivery.about, "retried", time.monotonic()
         with self._context(about, delivery.event):
-            entry = await self._inbox.entry(delivery.consumer, about.identity)
+            entry = sent_again(await self._inbox.entry(delivery.consumer, about.identity), delivery.at.sequence)
             try:
                 if entry.outputs is not None:
                     await self._outbox.publish(entry.outputs)
@@ -269,11 +269,13 @@ class Worker(Process):
                 message=(str(error) or repr(error))[-MESSAGE_CHARACTERS:],
                 attempts=attempts,
             )
-            outputs.append(self._outbox.output(failure, delivery.about))
+            # One per message: that it failed again when it was sent again is news.
+            outputs.append(self._outbox.output(Emit(failure, key=str(delivery.at.sequence)), delivery.about))
         await self._outbox.publish(outputs)
         if not _is_permanent(error) or not outputs:
             await self._outbox.dead_letter(delivery.message, delivery.at, delivery.consumer, _text(error))
-        await self._inbox.record(delivery.consumer, delivery.about.identity, done(outputs))
+        entry = given_up(outputs, delivery.at.sequence)
+        await self._inbox.record(delivery.consumer, delivery.about.identity, entry)
 
     async def _reject(self, message: NatsMessage, at: Position, consumer: str, reason: str) -> NoReturn:
         """What can never be read is kept for a person, and the queue goes on."""

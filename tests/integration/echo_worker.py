@@ -25,6 +25,9 @@ async def echo(event: DataPushed, about: Envelope) -> list[Event]:
     match what:
         case "permanent":
             raise Permanent("this can never work")
+        case "mended":
+            if not Path(value).exists():
+                raise Permanent("nobody has mended it yet")
         case "verbose":
             raise Permanent("x" * 9_000_000 + " the end")
         case "boom":

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from typer.testing import CliRunner
 
+from belt.main import app
 from contracts import envelope, topology
 from contracts.events import DataPushed
 from services.bus import Bus, connect
@@ -321,6 +323,34 @@ async def test_a_reset_consumer_repeats_the_recorded_outcome(bus: Bus, spawn: Sp
     await eventually(lambda: idle(bus))
     assert [message.headers for message in await kept(bus, "data.rejected")] == [before.headers]
     assert len(lines(calls)) == 1
+
+
+async def replay(url: str, event: str) -> None:
+    said = await asyncio.to_thread(CliRunner().invoke, app, ["replay", event], env={"NATS_URL": url})
+    assert said.exit_code == 0, said.output
+
+
+async def test_what_was_given_up_is_tried_again_when_it_is_replayed(
+    bus: Bus, nats_url: str, spawn: Spawn, calls: Path, tmp_path: Path
+) -> None:
+    spawn()
+    await bus.js.publish("data.pushed", push(f"mended:{tmp_path / 'mended'}"))
+    await wait_for(bus, "training.failed")
+    await replay(nats_url, "EVENTS:1")
+    failed = await wait_for(bus, "training.failed", count=2)
+    assert len({(message.headers or {})["ce-correlationid"] for message in failed}) == 1
+    (tmp_path / "mended").touch()
+    await bus.nc.request("$JS.API.CONSUMER.RESET.EVENTS.trainer-data-pushed", b'{"seq": 1}', timeout=5)
+    await eventually(lambda: idle(bus))
+    assert len(lines(calls)) == 2  # the same messages, delivered again, are answered as before
+    assert await kept(bus, "data.rejected") == []
+    await replay(nats_url, "EVENTS:1")
+    [done] = await wait_for(bus, "data.rejected")
+    assert (done.headers or {})["ce-generation"] == "1"
+    await replay(nats_url, "EVENTS:1")
+    await eventually(lambda: idle(bus))
+    assert len(lines(calls)) == 3
+    assert len(await kept(bus, "training.failed")) == 2
 
 
 async def test_health_means_it(bus: Bus, spawn: Spawn, port: int) -> None:
