@@ -12,8 +12,9 @@ ACK_WAIT = 30.0
 """Seconds after which an unacknowledged delivery goes to another replica."""
 HEARTBEAT = 10.0
 """Seconds between signs of life of a handler at work."""
-MAX_DELIVER = 30
-"""Last resort of the server. Workers give up earlier: after MAX_LOST kills or MAX_ERRORS errors."""
+MAX_DELIVER = -1
+"""The server never stops delivering: it would do so in silence. Workers give up, after MAX_LOST kills or MAX_ERRORS errors,
+and wait for as long as it takes when the bus itself is in trouble."""
 MAX_LOST = 10
 """Deliveries of one message that may be lost to kills before it is given up."""
 MAX_ERRORS = 5

@@ -21,6 +21,16 @@ async def test_topology_is_what_the_contract_says(bus: Bus) -> None:
             assert info.config.ack_wait == topology.ACK_WAIT
 
 
+async def test_a_message_that_is_given_back_comes_again_however_often(bus: Bus) -> None:
+    await bus.js.publish("data.pushed", b"{}")
+    durable = topology.consumer_of("trainer", "data.pushed")
+    reader = await bus.js.pull_subscribe_bind(durable, stream="EVENTS")
+    for delivery in range(1, 101):
+        [message] = await reader.fetch(1, timeout=5)
+        assert message.metadata.num_delivered == delivery
+        await message.nak()
+
+
 async def test_ensuring_again_leaves_everything_alone(bus: Bus) -> None:
     drifted = StreamConfig(name="LOGS", subjects=["logs.>"], max_age=60.0)
     await bus.js.update_stream(drifted)
