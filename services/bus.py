@@ -44,6 +44,11 @@ class Bus:
         return self._nc is not None and self._nc.is_connected
 
     @property
+    def max_payload(self) -> int | None:
+        """Bytes that the server takes in one message, headers included; None before there is a connection."""
+        return None if self._nc is None else self._nc.max_payload
+
+    @property
     def js(self) -> JetStreamContext:
         if self._js is None:
             raise RuntimeError("the bus is used before it is connected")

@@ -104,6 +104,11 @@ def sent_again(entry: Entry, sequence: int) -> Entry:
     return Entry() if 0 < entry.given_up < sequence else entry
 
 
+def size(outputs: Sequence[Output]) -> int:
+    """Bytes of the record of these outputs, which is larger than any of them with its headers."""
+    return len(_encode(given_up(outputs, sequence=10**18)))
+
+
 def _key(consumer: str, identity: str) -> str:
     return f"{consumer}.{sha256(identity.encode()).hexdigest()[:32]}"
 

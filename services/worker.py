@@ -25,7 +25,18 @@ from contracts import envelope, topology
 from contracts.envelope import Envelope, Unreadable
 from contracts.events import Event, StageFailed
 from services import health
-from services.inbox import Entry, Inbox, KvInbox, done, failed_once_more, given_up, handed_over, sent_again
+from services.inbox import (
+    Entry,
+    Inbox,
+    KvInbox,
+    Output,
+    done,
+    failed_once_more,
+    given_up,
+    handed_over,
+    sent_again,
+    size,
+)
 from services.outbox import Emit, Outbox, trace_context
 from services.position import Position, position
 from services.process import Process, every
@@ -44,6 +55,10 @@ class Permanent(Exception):
     """What can never succeed, however often it is tried; the text is for a person."""
 
     permanent = True
+
+
+class TooLarge(Permanent):
+    """What would be said is more than the bus takes in one message."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +242,7 @@ class Worker(Process):
         try:
             emits = await self._handle(delivery)
             outputs = [self._outbox.output(emit, delivery.about) for emit in emits]
+            self._check_size(outputs)
             await self._outbox.publish(outputs)
             await self._inbox.record(delivery.consumer, identity, done(outputs))
             return "done"
@@ -244,6 +260,20 @@ class Worker(Process):
                 raise NackMessage(delay=delay) from error
             await self._give_up(delivery, error, errors)
             return "failed"
+
+    def _check_size(self, outputs: Sequence[Output]) -> None:
+        """Before anything is said: a message without a record of it would be followed by a failure.
+
+        Raises:
+            TooLarge: the record, or one of the messages, would be refused.
+        """
+        limit, needed = self.bus.max_payload, size(outputs)
+        if limit is not None and needed > limit:
+            said = ", ".join(output.subject for output in outputs)
+            raise TooLarge(
+                f"{said} and its record take {needed:,} bytes, and the bus takes {limit:,} in one message: raise "
+                "max_payload in the configuration of nats-server, or use fewer columns"
+            )
 
     async def _handle(self, delivery: _Delivery) -> Outcome:
         """Run the handler beside a heartbeat that keeps the message ours."""

@@ -30,6 +30,9 @@ async def echo(event: DataPushed, about: Envelope) -> list[Event]:
                 raise Permanent("nobody has mended it yet")
         case "verbose":
             raise Permanent("x" * 9_000_000 + " the end")
+        case "large":  # as a message it fits
+            many = ('"',) * int(value)
+            return [DataRejected(model=event.model, dataset="-", violations=many)]
         case "boom":
             raise OSError("the disk is on holiday")
         case "sleep":

@@ -213,6 +213,18 @@ async def test_an_endless_error_text_is_cut_and_logs_go_on(bus: Bus, spawn: Spaw
     assert len(lines(calls)) == 2
 
 
+async def test_what_fits_but_cannot_be_recorded_is_not_said(bus: Bus, spawn: Spawn, calls: Path) -> None:
+    spawn()
+    await bus.js.publish("data.pushed", push("large:1000000"))  # 5 MB as a message, 9 MB as a record
+    [failed] = await wait_for(bus, "training.failed")
+    message = json.loads(failed.data)["message"]
+    assert "data.rejected and its record take" in message
+    assert "raise max_payload" in message
+    assert await kept(bus, "data.rejected") == []
+    await eventually(lambda: idle(bus))
+    assert len(lines(calls)) == 1
+
+
 @pytest.mark.timeout(180)
 async def test_transient_errors_are_retried_with_growing_delay_then_given_up(
     bus: Bus, spawn: Spawn, calls: Path
