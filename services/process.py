@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
 import structlog
@@ -48,6 +48,7 @@ class Process:
         """Handlers at work: cancelled when the process is to stop."""
         self._background: list[Callable[[], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
+        self._troubles: list[Callable[[], Mapping[str, str]]] = []
         self._stop = asyncio.Event()
         self._exit_code = 0
 
@@ -59,6 +60,10 @@ class Process:
         """Call `close` when the worker stops."""
         self._closers.append(close)
 
+    def on_health(self, troubles: Callable[[], Mapping[str, str]]) -> None:
+        """Let `/health` ask what does not work just now: errors by the name of what fails, empty when all is well."""
+        self._troubles.append(troubles)
+
     def run(self) -> NoReturn:
         """Live until SIGTERM or SIGINT; exits 0 then, 1 when something it needs is gone for good."""
         shipper = logs.LogShipper(self.service, self.bus)
@@ -67,13 +72,16 @@ class Process:
         sys.exit(self._exit_code)
 
     def health(self) -> dict[str, Any]:
-        """Whether every consumer exists and is polled; what `/health` answers."""
+        """Whether every consumer exists and is polled, and nothing else fails; what `/health` answers."""
+        failing = {name: error for troubles in self._troubles for name, error in troubles().items()}
+        well = self.bus.is_connected and self.consumers.healthy() and not self._stop.is_set() and not failing
         return {
-            "healthy": self.bus.is_connected and self.consumers.healthy() and not self._stop.is_set(),
+            "healthy": well,
             "service": self.service,
             "connected": self.bus.is_connected,
             "consumers": self.consumers.report(),
             "busy": len(self.running),
+            "failing": failing,
         }
 
     async def _live(self, shipper: logs.LogShipper) -> None:

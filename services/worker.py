@@ -73,17 +73,22 @@ class Raw:
 
 
 async def guarded(
-    task: Callable[[], Awaitable[None]], *, pauses: Sequence[float] = topology.RETRY_DELAYS, **about: str
+    task: Callable[[], Awaitable[None]],
+    failing: dict[str, str],
+    *,
+    pauses: Sequence[float] = topology.RETRY_DELAYS,
+    **about: str,
 ) -> None:
     """Run a background task that is one of many: whatever it raises is logged, and after a pause it starts anew.
 
     Args:
         task: what to run; when it returns, so does this.
+        failing: where its error stands, under what it is about, once it fails again and again: for `/health`.
         pauses: seconds before the next start, the last one for ever on; a task that ran for longer begins again with
             the first.
         about: what the log line says besides.
     """
-    failures = 0
+    failures, name = 0, " ".join(about.values())
     while True:
         started = time.monotonic()
         try:
@@ -91,8 +96,13 @@ async def guarded(
         except Exception as error:
             failures = 1 if time.monotonic() - started > pauses[-1] else failures + 1
             pause = pauses[min(failures, len(pauses)) - 1]
+            if failures >= len(pauses):
+                failing[name] = _text(error)
             log.error("failed, starts anew", error=_text(error), seconds=pause, exc_info=True, **about)
+        try:
             await asyncio.sleep(pause)
+        finally:
+            failing.pop(name, None)
 
 
 Outcome = Iterable[Event | Emit]

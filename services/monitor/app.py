@@ -102,6 +102,7 @@ def main() -> None:
     followers = Followers(follower, Leases(worker.bus), registry, settings.scan_seconds)
     create_app(worker, store, followers, registry, Bursts(settings.error_burst))
     worker.background(followers.run)
+    worker.on_health(lambda: followers.failing)
     worker.on_close(forks.close)
     worker.run()
 

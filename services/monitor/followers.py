@@ -19,6 +19,8 @@ class Followers:
     def __init__(self, make: Callable[[str], Follower], leases: Leases, registry: Registry, scan: float = 5.0) -> None:
         self._make, self._leases, self._registry, self._scan = make, leases, registry, scan
         self._wanted: asyncio.Queue[str] = asyncio.Queue()
+        self.failing: dict[str, str] = {}
+        """Errors of those that fail again and again, by model."""
 
     def follow(self, model: str) -> None:
         """Follow this model too, from now on."""
@@ -28,12 +30,12 @@ class Followers:
         """Run all followers; look for models that another replica has heard of."""
         known: set[str] = set()
         async with asyncio.TaskGroup() as group:
-            group.create_task(guarded(self._look, about="new models"))
+            group.create_task(guarded(self._look, self.failing, about="new models"))
             while True:
                 model = await self._wanted.get()
                 if model not in known:
                     known.add(model)
-                    group.create_task(guarded(partial(self._follow, model), model=model))
+                    group.create_task(guarded(partial(self._follow, model), self.failing, model=model))
 
     async def _follow(self, model: str) -> None:
         await self._make(model).run(self._leases)

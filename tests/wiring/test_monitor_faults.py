@@ -1,6 +1,7 @@
 """What goes wrong with one model stays with that model, and is behind it once the cause is gone."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,13 +69,30 @@ async def test_a_guarded_task_ends_when_it_is_done_or_cancelled() -> None:
         if runs < 3:
             raise OSError("not yet")
 
-    await guarded(third_time, pauses=(0.0, 0.001))
+    await guarded(third_time, {}, pauses=(0.0, 0.001))
     assert runs == 3
-    waiting = asyncio.create_task(guarded(asyncio.Event().wait, pauses=(0.0,)))  # type: ignore[arg-type]
+    waiting = asyncio.create_task(guarded(asyncio.Event().wait, {}, pauses=(0.0,)))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_health_names_what_fails_again_and_again() -> None:
+    room, bad, failing = Room(), Uneven(10), dict[str, str]()
+    room.worker.on_health(lambda: failing)
+    task = guarded(partial(bad.run, None), failing, pauses=(0.0, 60.0), model="digits")
+    running = asyncio.create_task(task)
+
+    async def told() -> bool:
+        return room.worker.health()["failing"] == {"digits": "ZeroDivisionError: nobody is ready for this"}
+
+    await eventually(told)
+    assert bad.starts == 2
+    assert room.worker.health()["healthy"] is False
+    running.cancel()
+    await asyncio.wait({running})
+    assert room.worker.health()["failing"] == {}
 
 
 @pytest.mark.parametrize(
