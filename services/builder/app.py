@@ -1,9 +1,11 @@
 """Wiring of the builder: read, build, push, say where."""
 
+from pathlib import Path
+
 from contracts.envelope import Envelope
 from contracts.events import BuildFailed, ImagePushed, ModelApproved
-from services.artifacts import open_artifacts
-from services.builder.bento import JOB, BentoBuilder, Bentos, use_store
+from services.artifacts import Artifacts, open_artifacts
+from services.builder.bento import JOB, BentoBuilder, Bentos, store, use_store
 from services.builder.domain import pushed
 from services.builder.packed import Images, PackedBentos
 from services.builder.settings import Settings
@@ -20,8 +22,25 @@ def create_app(worker: Worker, bentos: Bentos, images: Images) -> None:
         image = await images.find(event)
         if image is None:
             async with bentos.build(event, about.run) as bento:
-                image = await images.make(event, bento)
-        return [pushed(event, image)]
+                image = await images.make(event, about.run, bento)
+        return [pushed(event, image, await bentos.limits(event))]
+
+
+def open_images(settings: Settings, artifacts: Artifacts, folder: Path) -> Images:
+    """Where the settings say that images go."""
+    if settings.images == "packed":
+        return PackedBentos(artifacts, folder)
+    # The Docker SDK takes 20 MB, which the embedded default need not pay.
+    from services.builder.engine import Engine
+    from services.builder.layered import Layered
+    from services.builder.plain import Plain
+    from services.builder.pushed import PushedImages, Recipe
+
+    engine = Engine(settings.registry, settings.registry_credentials, settings.seconds)
+    recipe: Recipe = Layered(engine, settings.base_image, folder)
+    if settings.images == "containerize":
+        recipe = Plain(engine, store(folder), settings.seconds)
+    return PushedImages(engine, recipe, artifacts, settings.keep)
 
 
 def main() -> None:
@@ -32,7 +51,7 @@ def main() -> None:
     artifacts = open_artifacts(worker.bus, settings)
     forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), [JOB])
     bentos = BentoBuilder(forks, artifacts, folder, seconds=settings.seconds, keep=settings.keep)
-    create_app(worker, bentos, PackedBentos(artifacts, folder))
+    create_app(worker, bentos, open_images(settings, artifacts, folder))
 
     worker.background(forks.stay_warm)
     worker.on_close(forks.close)

@@ -12,7 +12,7 @@ import structlog
 
 from contracts import project
 from contracts.artifact import TEXT, ArtifactRef
-from contracts.data import Environment
+from contracts.data import Environment, Limits
 from contracts.events import ModelApproved
 from services.artifacts import Artifacts
 from services.builder.domain import labels, manifest
@@ -35,6 +35,10 @@ class Bentos(Protocol):
         """
         ...
 
+    async def limits(self, event: ModelApproved) -> Limits:
+        """What a container of the version may use, as its project says."""
+        ...
+
 
 class BentoBuilder:
     """Builds in forks, in a BentoML store of its own under `folder`."""
@@ -46,8 +50,7 @@ class BentoBuilder:
     @contextlib.asynccontextmanager
     async def build(self, event: ModelApproved, run: str) -> AsyncIterator[Path]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        source = await self._artifacts.fetch_folder(event.project)
-        spec = project.parse((source / "model.yaml").read_text())
+        source, spec = await self._project(event)
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".build-") as scratch:
             argument = {
                 "store": str(store(self._folder)),
@@ -65,6 +68,13 @@ class BentoBuilder:
             done = await self._forks.run(event.environment, f"{JOB}:build", argument, seconds=self._seconds)
             log.info("built", seconds=done["seconds"])
             yield Path(done["bento"])
+
+    async def limits(self, event: ModelApproved) -> Limits:
+        return (await self._project(event))[1].serve.limits
+
+    async def _project(self, event: ModelApproved) -> tuple[Path, project.ModelSpec]:
+        source = await self._artifacts.fetch_folder(event.project)
+        return source, project.parse((source / "model.yaml").read_text())
 
     async def _lock(self, environment: Environment) -> Path:
         if environment.locked is None:

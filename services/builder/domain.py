@@ -1,9 +1,17 @@
 """What a Bento of an approved version says of itself: pure."""
 
+from collections.abc import Mapping
+
 from contracts.artifact import ArtifactRef
-from contracts.data import Frozen
+from contracts.data import Frozen, Limits
 from contracts.events import ImagePushed, ModelApproved
 from contracts.manifest import Manifest
+
+ARTIFACT = "artifact"
+INDEX = (
+    "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INSECURE_HOST",
+)  # fmt: skip
+"""Settings of pip and uv that a build is given."""
 
 
 class Image(Frozen):
@@ -14,6 +22,8 @@ class Image(Frozen):
     artifact: ArtifactRef | None = None
     size: int
     """Bytes."""
+    sbom: ArtifactRef | None = None
+    """The Python packages inside, of a real image."""
 
 
 def manifest(event: ModelApproved, run: str, max_rows: int) -> Manifest:
@@ -40,13 +50,57 @@ def labels(event: ModelApproved, run: str) -> dict[str, str]:
     return found | ({"commit": event.commit[:40]} if event.commit else {})
 
 
+def image_labels(event: ModelApproved, run: str, base: str, created: str) -> dict[str, str]:
+    """What an image says of itself: in the words that registries know, and in ours.
+
+    Args:
+        event: the version.
+        run: its run.
+        base: name of the image it is based on.
+        created: ISO time.
+    """
+    known = {
+        "title": event.model, "version": event.version, "revision": event.commit or "", "created": created,
+        "base.name": base,
+    }  # fmt: skip
+    ours = {
+        "model": event.model, "version": event.version, "run": run, "dataset": event.dataset.sha256,
+        ARTIFACT: event.artifact.sha256,
+    }  # fmt: skip
+    labelled = {f"org.opencontainers.image.{name}": value for name, value in known.items() if value}
+    return labelled | {f"dev.bentobelt.{name}": value for name, value in ours.items()}
+
+
+def holds(labels: Mapping[str, str], event: ModelApproved) -> bool:
+    """Whether an image with these labels is of exactly this event's model."""
+    return labels.get(f"dev.bentobelt.{ARTIFACT}") == event.artifact.sha256
+
+
+def index_arguments(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where packages come from, as arguments for a build: pip's and uv's settings, each from the other if need be.
+
+    Addresses of files are left out: a build does not see this machine's.
+    """
+    found = {name: _remote(environ[name]) for name in INDEX if _remote(environ.get(name, ""))}
+    for pips, uvs in (("PIP_INDEX_URL", "UV_DEFAULT_INDEX"), ("PIP_EXTRA_INDEX_URL", "UV_INDEX")):
+        if known := found.get(uvs) or found.get(pips):
+            found = {pips: known, uvs: known} | found
+    if (hosts := found.get("PIP_TRUSTED_HOST")) is not None:
+        found.setdefault("UV_INSECURE_HOST", hosts)
+    return found
+
+
+def _remote(addresses: str) -> str:
+    return " ".join(one for one in addresses.split() if not one.startswith(("file:", "/")))
+
+
 def pins(lock: str) -> list[str]:
     """The requirements of a hash-locked file without the hashes, each `name==version [; marker]`."""
     lines = [line for line in lock.splitlines() if line and not line[0].isspace()]
     return [line.removesuffix("\\").strip() for line in lines if not line.startswith(("#", "-"))]
 
 
-def pushed(event: ModelApproved, image: Image) -> ImagePushed:
+def pushed(event: ModelApproved, image: Image, limits: Limits) -> ImagePushed:
     """What to say of a version whose image is there."""
     return ImagePushed(
         model=event.model,
@@ -55,6 +109,8 @@ def pushed(event: ModelApproved, image: Image) -> ImagePushed:
         image=image.image,
         artifact=image.artifact,
         size=image.size,
+        sbom=image.sbom,
+        limits=limits,
         environment=event.environment,
         probe=event.probe,
         profile=event.profile,

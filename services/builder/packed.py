@@ -10,13 +10,13 @@ from services.builder.domain import Image
 
 
 class Images(Protocol):
-    """Where images go. Docker's adapter is another one of these."""
+    """Where images go: `PackedBentos`, or `services.builder.pushed.PushedImages`."""
 
     async def find(self, event: ModelApproved) -> Image | None:
         """The image of a version that was made before."""
         ...
 
-    async def make(self, event: ModelApproved, bento: Path) -> Image:
+    async def make(self, event: ModelApproved, run: str, bento: Path) -> Image:
         """Make the image from a Bento, given as tar, and push it."""
         ...
 
@@ -38,7 +38,7 @@ class PackedBentos:
         except FileNotFoundError:
             return None
 
-    async def make(self, event: ModelApproved, bento: Path) -> Image:
+    async def make(self, event: ModelApproved, run: str, bento: Path) -> Image:
         ref = await self._artifacts.put(bento, BENTO)
         image = Image(image=f"bento+{ref.uri}", artifact=ref, size=ref.size)
         note = self._note(event)

@@ -1,6 +1,9 @@
 """What can be set from outside; each as BUILDER_<NAME>."""
 
-from pydantic import Field
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.settings import BusSettings
@@ -12,4 +15,31 @@ class Settings(BusSettings):
     model_config = SettingsConfigDict(env_prefix="BUILDER_")
 
     seconds: float = Field(default=300.0, gt=0, description="how long one build may take")
-    keep: int = Field(default=5, ge=1, description="Bentos and models kept in the builder's own BentoML store")
+    keep: int = Field(
+        default=5, ge=1, description="versions of a model kept in the builder's own BentoML store, and in its engine"
+    )
+    images: Literal["packed", "docker", "containerize"] = Field(
+        default="packed",
+        description="what is made of a Bento: `packed` as it is, `docker` an image of few layers on a runtime that is "
+        "built once, `containerize` what `bentoml containerize` makes",
+    )
+    registry: str = Field(
+        default="",
+        pattern=r"^$|^[a-z0-9][a-z0-9.:-]*(/[a-z0-9._-]+)*$",
+        description="where images are pushed, e.g. 127.0.0.1:5000 or ghcr.io/acme; needed unless `packed`",
+    )
+    registry_credentials: Path | None = Field(
+        default=None,
+        description="file with one line `user:password` for the registry; default: Docker's own configuration "
+        "(DOCKER_CONFIG), credential helpers included",
+    )
+    base_image: str = Field(
+        default="python:{python}-slim",
+        description="what runtime images are based on: Debian or alike, with Python and pip; {python} is such as 3.11",
+    )
+
+    @model_validator(mode="after")
+    def _has_registry(self) -> Self:
+        if self.images != "packed" and not self.registry:
+            raise ValueError(f"BUILDER_IMAGES={self.images} needs BUILDER_REGISTRY, such as 127.0.0.1:5000")
+        return self

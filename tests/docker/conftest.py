@@ -149,6 +149,6 @@ class Dockerd:
             self._process.terminate()
             self._process.wait(60)
         subprocess.run(["ip", "link", "delete", self._bridge], check=True)
-        while os.path.ismount(self._data):  # a dockerd that was killed leaves its own mount behind
-            subprocess.run(["umount", "--recursive", str(self._data)], check=True)
+        # Its own mount of its data folder, which it leaves behind when it is killed.
+        subprocess.run(["umount", "--recursive", str(self._data)], check=False, stderr=subprocess.DEVNULL)
         self._run.cleanup()

@@ -29,7 +29,7 @@ async def test_a_bento_is_complete_containerizable_and_the_same_every_time(home:
     try:
         assert await images.find(event) is None
         async with bentos.build(event, "run1") as bento:
-            image = await images.make(event, bento)
+            image = await images.make(event, "run1", bento)
         assert await images.find(event) == image
         assert image.artifact is not None
         assert (image.image, image.artifact.media_type) == (f"bento+{image.artifact.uri}", BENTO)

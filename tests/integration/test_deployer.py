@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from contracts.artifact import JOBLIB
+from contracts.data import Limits
 from contracts.events import DeploymentFailed, Event, ImagePushed, ModelDeployed, ModelSuperseded, RollbackRequested
 from services.artifacts import FsspecArtifacts
 from services.builder.bento import JOB, BentoBuilder, use_store
@@ -55,7 +56,7 @@ async def _build(store: Path) -> dict[int, ImagePushed]:
             wrong = event.probe.model_copy(update={"predictions": (7, 7)})
             event = event.model_copy(update={"probe": wrong})
         async with bentos.build(event, f"run{number}") as bento:
-            built[number] = pushed(event, await packed.make(event, bento))
+            built[number] = pushed(event, await packed.make(event, f"run{number}", bento), Limits())
     await forks.close()
     return built
 

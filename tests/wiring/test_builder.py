@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contracts.artifact import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
-from contracts.data import ColumnProfile, Environment, Feature, Probe, Profile, Promise, Verdict
+from contracts.data import ColumnProfile, Environment, Feature, Limits, Probe, Profile, Promise, Verdict
 from contracts.events import BuildFailed, ImagePushed, ModelApproved
 from services.artifacts import FsspecArtifacts
 from services.builder.app import create_app
@@ -33,6 +33,9 @@ class FakeBentos:
         self.built.append(event.version)
         (self._folder / "bento.tar").write_text(f"{event.tag} of {run}")
         yield self._folder / "bento.tar"
+
+    async def limits(self, event: ModelApproved) -> Limits:
+        return Limits(memory=512 * 1024**2)
 
 
 def ref(name: str, media_type: str) -> ArtifactRef:
@@ -77,6 +80,7 @@ async def test_an_approved_model_is_built_and_pushed_by_digest(bentos: FakeBento
     assert event.artifact is not None
     assert (event.tag, event.image) == (APPROVED.tag, f"bento+{event.artifact.uri}")
     assert (await artifacts.fetch(event.artifact)).read_text() == "digits:7-aaaaaaaa of r1"
+    assert event.limits == Limits(memory=512 * 1024**2)
     assert (event.probe, event.promise, event.environment) == (APPROVED.probe, APPROVED.promise, APPROVED.environment)
 
 
@@ -106,7 +110,7 @@ async def test_an_image_that_only_the_cache_still_has_goes_back_into_the_store(b
     cache.mkdir()
     images = PackedBentos(FsspecArtifacts(f"file://{store}", cache), home / "builds")
     (home / "bento.tar").write_text("a bento")
-    made = await images.make(APPROVED, home / "bento.tar")
+    made = await images.make(APPROVED, "r1", home / "bento.tar")
     assert await images.find(APPROVED) == made
     (lost,) = store.iterdir()
     lost.unlink()

@@ -1,0 +1,174 @@
+"""The Docker engine, as far as the builder asks it: build, push, pull, look. Every call blocks.
+
+A client lives for one call: credentials that a person has just mended are read again, and an engine that was away is
+found again.
+"""
+
+import contextlib
+import io
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import docker
+from docker.errors import APIError, ImageNotFound
+
+from services.docker_errors import DockerRefused, Doing, ImageMissing, StreamError, Unauthorized, explained
+
+TAIL = 30
+"""Lines of a failed build that are told."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """An image that the engine has. `digests` are its names in registries that it was pushed to or pulled from."""
+
+    id: str
+    size: int
+    labels: Mapping[str, str]
+    digests: Sequence[str]
+
+
+class Engine:
+    """What the builder asks of the engine that DOCKER_HOST names, with the registry's credentials.
+
+    Args:
+        registry: prefix of image names.
+        credentials: file with `user:password`; None leaves it to Docker's configuration.
+        seconds: how long the engine may be silent.
+
+    Raises of every method: what `services.docker_errors` sorts.
+    """
+
+    def __init__(self, registry: str, credentials: Path | None, seconds: float) -> None:
+        self.registry, self._credentials, self._seconds = registry, credentials, seconds
+
+    def local(self, name: str) -> Local | None:
+        """The image as the engine has it."""
+        with self._asked(f"looking for {name}") as client:
+            try:
+                found = client.api.inspect_image(name)
+            except ImageNotFound:
+                return None
+            labels = found["Config"].get("Labels") or {}
+            return Local(found["Id"], found["Size"], labels, found.get("RepoDigests") or ())
+
+    def digest(self, name: str, tag: str) -> str | None:
+        """What the registry calls the image; None when it has none."""
+        with (
+            _missing_is_none(),
+            self._asked(f"looking for {name}:{tag} in the registry") as client,
+        ):
+            found = client.images.get_registry_data(f"{name}:{tag}", auth_config=self._auth())
+            return str(found.id)
+        return None
+
+    def pull(self, name: str, tag: str) -> bool:
+        """Fetch an image, by tag or digest; whether the registry has it."""
+        with _missing_is_none(), self._asked(f"pulling {name}:{tag}") as client:
+            _follow(client.api.pull(name, tag=tag, stream=True, decode=True, auth_config=self._auth()))
+            return True
+        return False
+
+    def push(self, name: str, tag: str) -> str:
+        """Push an image; its digest in the registry's own words."""
+        with self._asked(f"pushing {name}:{tag}") as client:
+            lines = client.api.push(name, tag, stream=True, decode=True, auth_config=self._auth())
+            digests = [aux["Digest"] for line in _follow(lines) if "Digest" in (aux := line.get("aux", {}))]
+            if not digests:
+                raise StreamError("the registry gave no digest")
+            return str(digests[-1])
+
+    def build(
+        self, name: str, context: IO[bytes], arguments: Mapping[str, str], labels: Mapping[str, str] | None = None
+    ) -> None:
+        """Build the Dockerfile in `context`, a tar, as `name`."""
+        with self._asked(f"building {name}") as client:
+            lines = client.api.build(
+                fileobj=context, custom_context=True, tag=name, buildargs=dict(arguments), labels=dict(labels or {}),
+                rm=True, forcerm=True, decode=True,
+            )  # fmt: skip
+            _follow(lines)
+
+    def read(self, image: str, path: str) -> bytes:
+        """A file of an image."""
+        with self._asked(f"reading {path} in {image}") as client:
+            container = client.api.create_container(image, entrypoint=["none"])["Id"]
+            try:
+                chunks, _ = client.api.get_archive(container, path)
+                with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+                    file = tar.extractfile(tar.next() or path)
+                    assert file is not None, "it is a file"
+                    return file.read()
+            finally:
+                client.api.remove_container(container, force=True)
+
+    def output(self, image: str, command: Sequence[str]) -> bytes:
+        """What a program of an image prints; it reaches no network."""
+        with self._asked(f"running {command[0]} in {image}") as client:
+            said: bytes = client.containers.run(
+                image, list(command[1:]), entrypoint=command[0], network_mode="none", remove=True
+            )
+            return said
+
+    def prune(self, name: str, keep: int) -> None:
+        """Forget all but the newest images of a repository; what a container uses stays."""
+        with self._asked(f"removing old images of {name}") as client:
+            found = sorted(client.images.list(name), key=lambda image: image.attrs["Created"])[:-keep]
+            used = {container["ImageID"] for container in client.api.containers(all=True)} if found else set()
+            for image in found:
+                for tag in image.tags if image.id not in used else ():
+                    with contextlib.suppress(APIError):  # someone uses it since
+                        client.images.remove(tag)
+
+    def forget(self, label: str) -> None:
+        """Remove untagged images with a label."""
+        with self._asked(f"removing images labelled {label}") as client:
+            client.images.prune({"dangling": True, "label": label})
+
+    @contextlib.contextmanager
+    def _asked(self, what: str) -> Iterator[docker.DockerClient]:
+        with explained(Doing(what, self.registry, "BUILDER")):
+            client = docker.from_env(timeout=self._seconds)
+            with contextlib.closing(client):
+                yield client
+
+    def _auth(self) -> dict[str, str] | None:
+        if self._credentials is None:
+            return None
+        try:
+            user, colon, password = self._credentials.read_text().strip().partition(":")
+        except OSError as error:
+            raise DockerRefused(f"BUILDER_REGISTRY_CREDENTIALS: {error}") from error
+        if not colon or not user:
+            raise DockerRefused(f"BUILDER_REGISTRY_CREDENTIALS: {self._credentials} has to be one line, user:password")
+        return {"username": user, "password": password}
+
+
+@contextlib.contextmanager
+def _missing_is_none() -> Iterator[None]:
+    """Docker Hub and others deny even to their users what does not exist; a push tells whether they may."""
+    try:
+        yield
+    except ImageMissing:
+        return
+    except Unauthorized as error:
+        if "denied" not in str(error):
+            raise
+
+
+def _follow(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Read a stream to its end.
+
+    Raises:
+        StreamError: there is an error in it; with what was said before, as that is where a build tells why.
+    """
+    read: list[dict[str, Any]] = []
+    for line in lines:
+        if "error" in line:
+            said = "".join(str(one["stream"]) for one in read if "stream" in one).splitlines()[-TAIL:]
+            raise StreamError("\n".join([line["error"], *said]))
+        read.append(line)
+    return read

@@ -1,0 +1,96 @@
+"""Real images: made by an engine, pushed to a registry, named by the digest that the registry gave."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from contracts.artifact import CYCLONEDX
+from contracts.events import ModelApproved
+from services.artifacts import Artifacts
+from services.builder.domain import Image, holds, image_labels
+from services.builder.engine import Engine
+from services.docker_errors import DockerTrouble
+
+log = structlog.get_logger()
+
+
+class Recipe(Protocol):
+    """How an image is made of a Bento: `layered.Layered`, or `plain.Plain`. Both block."""
+
+    base: str
+    """Name of what images are based on, with {python} in it."""
+
+    def build(self, name: str, event: ModelApproved, bento: Path, labels: dict[str, str]) -> None:
+        """Make the image `name` in the engine."""
+        ...
+
+    def bill(self, image: str, labels: dict[str, str]) -> bytes:
+        """The Python packages inside an image made so, as CycloneDX."""
+        ...
+
+
+class PushedImages:
+    """Makes images and pushes them as `<registry>/<model>:<version>`.
+
+    The tag is looked for first, so that nothing is built or pushed twice, whoever did it: this process, one that was
+    killed before it could say so, or another builder.
+    """
+
+    def __init__(self, engine: Engine, recipe: Recipe, artifacts: Artifacts, keep: int) -> None:
+        self._engine, self._recipe, self._artifacts, self._keep = engine, recipe, artifacts, keep
+
+    async def find(self, event: ModelApproved) -> Image | None:
+        digest = await asyncio.to_thread(self._find, event)
+        return await self._described(event, digest) if digest else None
+
+    async def make(self, event: ModelApproved, run: str, bento: Path) -> Image:
+        digest = await asyncio.to_thread(self._make, event, run, bento)
+        image = await self._described(event, digest)
+        await asyncio.to_thread(self._prune, event)
+        return image
+
+    def _find(self, event: ModelApproved) -> str | None:
+        name = self._name(event)
+        digest = self._engine.digest(name, event.version)
+        if digest is None:
+            return None
+        there = self._engine.local(f"{name}@{digest}")
+        if there is None and self._engine.pull(name, digest):
+            there = self._engine.local(f"{name}@{digest}")
+        # A tag is only a name: what it stands for may be of another model with the same version.
+        return digest if there is not None and holds(there.labels, event) else None
+
+    def _make(self, event: ModelApproved, run: str, bento: Path) -> str:
+        name = self._name(event)
+        base = self._recipe.base.format(python=python_of(event))
+        created = datetime.fromtimestamp(event.trained, UTC).isoformat()
+        self._recipe.build(f"{name}:{event.version}", event, bento, image_labels(event, run, base, created))
+        return self._engine.push(name, event.version)
+
+    async def _described(self, event: ModelApproved, digest: str) -> Image:
+        name = f"{self._name(event)}@{digest}"
+        size, bill = await asyncio.to_thread(self._look, name)
+        return Image(image=name, size=size, sbom=await self._artifacts.put(bill, CYCLONEDX))
+
+    def _look(self, name: str) -> tuple[int, bytes]:
+        local = self._engine.local(name)
+        if local is None:
+            raise DockerTrouble(f"{name} was removed from the engine while it was looked at")
+        return local.size, self._recipe.bill(name, dict(local.labels))
+
+    def _prune(self, event: ModelApproved) -> None:
+        try:
+            self._engine.prune(self._name(event), self._keep)
+        except DockerTrouble as error:  # the image is where it should be: that old ones are too is no failure
+            log.warning("old images stay", error=str(error))
+
+    def _name(self, event: ModelApproved) -> str:
+        return f"{self._engine.registry}/{event.model}"
+
+
+def python_of(event: ModelApproved) -> str:
+    """The version's Python as images are tagged with, such as 3.11."""
+    return ".".join(event.environment.python.split(".")[:2])
