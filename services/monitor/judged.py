@@ -60,8 +60,10 @@ class Judged:
         """Evidence of a loss: the mean over the bets."""
         return float(self.detector.mean())
 
-    def add(self, labels: list[Label], predicted: list[float], rows: Rows, time: float) -> None:
-        """Judge predictions; `time` is that of the newest one."""
+    def add(self, labels: list[Label], predicted: list[float], rows: Rows, now: float) -> None:
+        """Judge predictions. When the evidence suffices, `now` is kept: more labels are waited for from then on,
+        however long ago the predictions were made.
+        """
         truth = np.array([label.value for label in labels])
         errors = self._errors(np.array(predicted), truth)
         table: dict[str, Any] = {
@@ -77,7 +79,7 @@ class Judged:
             part = slice(start, start + self.ring.capacity)
             self.ring.append(**{name: values[part] for name, values in table.items()})
         self.errors += int(errors.sum())
-        self._bet(errors, time)
+        self._bet(errors, now)
 
     def _errors(self, predicted: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.bool_]:
         if self._promise and self._promise.metric == "within":
@@ -85,14 +87,14 @@ class Judged:
             return ~(np.abs(predicted - truth) <= tolerance * (1 + 1e-9))
         return np.asarray(predicted != truth)
 
-    def _bet(self, errors: NDArray[np.bool_], time: float) -> None:
+    def _bet(self, errors: NDArray[np.bool_], now: float) -> None:
         recent = self.ring.column("error", max(self.fresh_from, self.total - self._size))
         self.accuracy = float(1 - recent.mean()) if len(recent) else -1.0
         if self.tolerated >= 1.0:
             return
         self.detector, peak = e_detector(self.detector, errors.astype(np.float64), self.tolerated)
         if self.alarmed is None and peak >= self._run_labels:
-            self.alarmed = time
+            self.alarmed = now
 
     def loss(self, coverage: float) -> Loss:
         """What the labels say about the time since the metric most likely fell."""

@@ -89,7 +89,7 @@ class ModelTraffic:
         watch = self.versions.get(batch[0][1].version)
         if watch is None:
             return  # more versions at once than are watched: the oldest are let go
-        watch.predict(*_merged(batch), self.early)
+        watch.predict(*_merged(batch), self.early, now)
         yield from _closed(watch, now)
 
     def _label(self, sequence: int, labels: list[Truth], now: float) -> None:
@@ -106,7 +106,7 @@ class ModelTraffic:
             else:
                 self.early.add(key, label)
         for version, matched in found.items():
-            self.versions[version].label(matched)
+            self.versions[version].label(matched, now)
 
     # -- memory ----------------------------------------------------------------------------------------------
 

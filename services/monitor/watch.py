@@ -26,7 +26,7 @@ class VersionWatch:
 
     # -- traffic ---------------------------------------------------------------------------------------------
 
-    def predict(self, answered: Answered, rows: Rows, early: Early) -> None:
+    def predict(self, answered: Answered, rows: Rows, early: Early, now: float) -> None:
         """Count predictions, remember them for their labels, and join the labels that came before them."""
         keys, columns, predictions = keys_of(answered.ids), answered.columns, answered.predictions
         fresh = self.pending.unseen(keys)
@@ -39,9 +39,9 @@ class VersionWatch:
             return
         self.pending.add(keys, signatures(predictions), rows.sequence, rows.row)
         self.windows.count(columns, predictions, answered.time)
-        self.label(early.take(keys))
+        self.label(early.take(keys), now)
 
-    def label(self, labels: list[tuple[int, Label]]) -> None:
+    def label(self, labels: list[tuple[int, Label]], now: float) -> None:
         """Judge labels of predictions that are known. Repeated ones do not count."""
         new: dict[int, Label] = {}
         for key, label in labels:
@@ -50,15 +50,15 @@ class VersionWatch:
                 new[number] = label
         self.repeated += len(labels) - len(new)
         if new:
-            self._judge(new)
+            self._judge(new, now)
 
-    def _judge(self, labels: dict[int, Label]) -> None:
+    def _judge(self, labels: dict[int, Label], now: float) -> None:
         ring = self.pending.ring
         for number in labels:
             ring.put("known", number, True)
         value, sequence, row = ([ring.at(name, number) for number in labels] for name in ("value", "sequence", "row"))
         rows = Rows(np.array(sequence), np.array(row))
-        self.judged.add(list(labels.values()), value, rows, self.windows.window_end)
+        self.judged.add(list(labels.values()), value, rows, now)
 
     # -- what it adds up to ----------------------------------------------------------------------------------
 

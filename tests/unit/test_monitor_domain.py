@@ -103,6 +103,19 @@ def test_without_enough_labels_in_time_a_person_is_told() -> None:
     assert watch.incident is None
 
 
+def test_labels_that_come_hours_after_the_last_prediction_are_gathered_all_the_same() -> None:
+    watch, stream = watched(), Stream(18)
+    pairs = [stream.answers(10, 0.6) for _ in range(100)]
+    watch.apply([answers for answers, _ in pairs], 1000.0)
+    hours_later = 1000.0 + 3 * Rules().gather_seconds
+    # Ten at a time, as people give them; sequence numbers go on behind the predictions.
+    for number, (_, truths) in enumerate(pairs):
+        watch.apply([truths._replace(sequence=stream.sequence + number + 1)], hours_later + number)
+    assert watch.incident is not None
+    assert (watch.incident.kind, watch.incident.action) == ("performance", "retrain")
+    assert watch.incident.window.labels >= 400
+
+
 def test_late_alerts_within_one_window_of_labels_are_several() -> None:
     watch, stream = watched(rules=Rules(gather_seconds=1000), window=5000), Stream(17)
     ids = []
