@@ -42,11 +42,33 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-    except tarfile.FilterError as error:
-        raise BadArchive(f"the archive would write outside its folder: {error}") from None
+            if hasattr(tarfile, "data_filter"):
+                _extract_filtered(tar, folder)
+            else:
+                extract_plain(tar, folder)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise BadArchive(f"the archive cannot be unpacked: {error}") from None
+
+
+def _extract_filtered(tar: tarfile.TarFile, folder: Path) -> None:
+    try:
+        tar.extractall(folder, filter="data")
+    except tarfile.FilterError as error:
+        raise BadArchive(f"the archive would write outside its folder: {error}") from None
+
+
+def extract_plain(tar: tarfile.TarFile, folder: Path) -> None:
+    """Unpack files and folders, nothing else: for Python before 3.11.4 (Debian 12's), whose tarfile has no filters.
+
+    Raises:
+        BadArchive: a member leaves the folder, or is a link or a device.
+    """
+    for member in tar:
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+            raise BadArchive(f"the archive would write outside its folder, or something else than files: {member.name}")
+        member.mode &= 0o755
+        tar.extract(member, folder)
 
 
 def unpacked(archive: Path, folder: Path) -> None:
