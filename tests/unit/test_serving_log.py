@@ -19,7 +19,7 @@ from tests.unit.serving_model import ROW, manifest
 from tests.waiting import eventually
 
 NAMES = tuple(ROW)
-NATS_CONF = Path(__file__).resolve().parents[2] / "infra" / "nats.conf"
+NATS_CONF = Path(__file__).resolve().parents[2] / "infra" / "nats" / "jetstream.conf"
 
 
 class FakeBus:
