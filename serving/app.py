@@ -51,7 +51,14 @@ class Serving:
 
     def start(self) -> None:
         """Begin to predict and to publish."""
-        for work in (self.batcher.run(), self.log.pack_forever(self.settings.log_seconds), self._publish()):
+        work_of = (
+            self.batcher.run(),
+            self.log.pack_forever(self.settings.log_seconds),
+            self.bus.keep_connected(),
+            self.log.send_forever(self.bus),
+            self.trouble.send_forever(self.bus),
+        )
+        for work in work_of:
             self._tasks.append(asyncio.ensure_future(work))
 
     async def stop(self) -> None:
@@ -145,10 +152,6 @@ class Serving:
         generation = int(self.manifest.version.split("-")[0])
         now = datetime.now(UTC)
         return headers(event, id=uuid4().hex, source="serving", run=self.manifest.run, generation=generation, time=now)
-
-    async def _publish(self) -> None:
-        await self.bus.connect()
-        await asyncio.gather(self.log.send_forever(self.bus), self.trouble.send_forever(self.bus))
 
 
 @dataclass

@@ -32,13 +32,29 @@ class Bus:
         self._url, self._name, self._seconds = url, name, ack_seconds
         self._nc = Client()
         self._js: JetStreamContext | None = None
+        self._said = ""
 
-    @property
-    def connected(self) -> bool:
-        return self._js is not None and self._nc.is_connected
+    async def keep_connected(self) -> None:
+        """Connect, however long that takes, and anew when the client has given up; for ever.
 
-    async def connect(self) -> None:
-        """Connect, however long that takes; from then on the client reconnects by itself."""
+        The client comes back by itself after an outage. It closes for good when a server that it is connected to says
+        an error, such as that its credentials are no longer valid.
+        """
+        while True:
+            self._nc, self._js, closed = Client(), None, asyncio.Event()
+            try:
+                await self._connect(closed)
+                self._js, self._said = self._nc.jetstream(), ""
+                await closed.wait()
+                log.error("the bus ended the connection: %s; connecting anew", self._nc.last_error)
+            except (nats.errors.Error, OSError) as error:
+                await self._note(error)
+            await asyncio.sleep(RECONNECT)
+
+    async def _connect(self, closed: asyncio.Event) -> None:
+        async def note_closed() -> None:
+            closed.set()
+
         await self._nc.connect(
             self._url.split(","),
             name=self._name,
@@ -46,9 +62,9 @@ class Bus:
             reconnect_time_wait=RECONNECT,  # type: ignore[arg-type]  # seconds, fractions too
             connect_timeout=2,
             inbox_prefix=permissions.inbox("serving"),
-            error_cb=_note,
+            error_cb=self._note,
+            closed_cb=note_closed,
         )
-        self._js = self._nc.jetstream()
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
         """Publish and wait for the PubAck.
@@ -67,7 +83,9 @@ class Bus:
         """Disconnect; nothing is pending, because every publish was awaited."""
         await self._nc.close()
 
-
-async def _note(error: Exception) -> None:
-    await asyncio.sleep(0)
-    log.debug("bus: %s", error or type(error).__name__)
+    async def _note(self, error: Exception) -> None:
+        """Every attempt fails with the same words while the bus is away: they are said once."""
+        await asyncio.sleep(0)
+        said = str(error) or type(error).__name__
+        log.log(logging.DEBUG if said == self._said else logging.WARNING, "bus: %s", said)
+        self._said = said

@@ -32,13 +32,14 @@ class NatsServer:
     def __init__(self, folder: Path) -> None:
         self.port, self._folder = free_port(), folder
         self.url = f"nats://127.0.0.1:{self.port}"
+        self.config = ""
+        """What the configuration says beside the usual, from the next start or reload on."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         binary = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         assert binary, "nats-server is not installed: run `make setup`"
-        config = self._folder / "nats.conf"
-        config.write_text(f'jetstream {{ store_dir: "{self._folder}", sync_interval: always }}\nmax_payload: 8MB\n')
+        config = self._configured()
         self._process = subprocess.Popen(
             [binary, "-a", "127.0.0.1", "-p", str(self.port), "-c", str(config)],
             stdout=subprocess.DEVNULL,
@@ -46,10 +47,22 @@ class NatsServer:
         )
         until(self._answers, seconds=20)
 
+    def reload(self) -> None:
+        """Have the server, while it runs, take what `config` says now."""
+        assert self._process
+        self._configured()
+        self._process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         assert self._process
         self._process.kill()
         self._process.wait()
+
+    def _configured(self) -> Path:
+        file = self._folder / "nats.conf"
+        usual = f'jetstream {{ store_dir: "{self._folder}", sync_interval: always }}\nmax_payload: 8MB\n'
+        file.write_text(usual + self.config)
+        return file
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
