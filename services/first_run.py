@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import string
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,8 +37,16 @@ class Settings(BaseSettings):
     gateway_address: str = Field(default="127.0.0.1:8080", description="of the gateway, as the host sees it")
 
 
-def main() -> None:
-    settings, targets = Settings(), tuple(Settings().targets.split())
+def main(part: str = "all") -> None:
+    """Make everything; or one part: `gateway`, on a machine that has a deployer only."""
+    settings = Settings()
+    write(settings.gateway / "traefik.yml", gateway(settings.infra / "traefik.yml"))
+    if part != "gateway":
+        make_secrets(settings, tuple(settings.targets.split()))
+
+
+def make_secrets(settings: Settings, targets: tuple[str, ...]) -> None:
+    """Choose passwords and give each service, the bus and `belt` what it needs of them."""
     passwords = choose(settings.secrets / "nats" / "passwords.json", (*permissions.users(targets), GRAFANA))
     write(settings.secrets / "nats" / "users.conf", users(passwords, targets))
     for user in permissions.users(targets):
@@ -47,7 +56,6 @@ def main() -> None:
             if user.startswith(DEPLOYER):
                 write(folder / "deployer_serving_nats_url", _url(SERVING, passwords, "nats:4222"), NOBODY)
     write(settings.secrets / GRAFANA / "password", passwords[GRAFANA], GRAFANA_USER)
-    write(settings.gateway / "traefik.yml", gateway(settings.infra / "traefik.yml"))
     tell_belt(settings, passwords, targets)
 
 
@@ -82,12 +90,12 @@ def tell_belt(settings: Settings, passwords: Mapping[str, str], targets: tuple[s
     settings.home.mkdir(parents=True, exist_ok=True)
     if settings.home.stat().st_uid != owner:
         os.chown(settings.home, owner, -1)
-    write(settings.home / "nats.url", _url(PEOPLE, passwords, settings.nats_address), owner)
-    write(settings.home / "gateway.url", f"http://{settings.gateway_address}\n", owner)
+    write(settings.home / "nats.url", _url(PEOPLE, passwords, _reachable(settings.nats_address)), owner)
+    write(settings.home / "gateway.url", f"http://{_reachable(settings.gateway_address)}\n", owner)
     for target in targets[1:]:
         deployer = _url(f"{DEPLOYER}-{target}", passwords, "BUS_ADDRESS:4222")
         serving = _url(SERVING, passwords, "BUS_ADDRESS:4222")
-        lines = f"DEPLOYER_TARGET={target}\nNATS_URL={deployer}\nDEPLOYER_SERVING_NATS_URL={serving}\n"
+        lines = f"TARGET={target}\nNATS_URL={deployer}\nDEPLOYER_SERVING_NATS_URL={serving}\n"
         write(settings.home / f"{target}.env", lines, owner)
 
 
@@ -107,9 +115,14 @@ def _is_elsewhere(user: str, targets: tuple[str, ...]) -> bool:
     return user.startswith(f"{DEPLOYER}-") and user != f"{DEPLOYER}-{targets[0]}"
 
 
+def _reachable(address: str) -> str:
+    """What listens on every address is reached at this machine's own."""
+    return address.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # it is not bound here
+
+
 def _url(user: str, passwords: Mapping[str, str], address: str) -> str:
     return f"nats://{user}:{passwords[user]}@{address}"
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
