@@ -1,7 +1,7 @@
 """Servers as containers of a Docker engine: the image that was pushed, by digest, in a sandbox.
 
 The record of a server is its container: labels say what it is, and nothing is on disk. Labels cannot be changed, so
-that it was checked is said by its restart policy: `no` until then, `unless-stopped` after. What was checked comes back
+that it was checked is said by its restart policy: `no` until then, `always` after. What was checked comes back
 with the engine, even when the deployer does not; what was not never does.
 """
 
@@ -33,7 +33,7 @@ PORT = 3000
 ALIAS = "serving"
 """All servers of a network by one name, for whoever collects their metrics."""
 USER = "1034:1034"
-NEVER, ALWAYS = "no", "unless-stopped"
+NEVER, ALWAYS = "no", "always"
 SANDBOX: Mapping[str, Any] = {
     "user": USER,
     "read_only": True,

@@ -235,6 +235,7 @@ class Rollout:
     async def _started(self, deployed: Deployed) -> Server:
         began = time.monotonic()
         server = await self._servers.start(deployed)
+        started = time.monotonic()
         async with contextlib.AsyncExitStack() as unchecked:
             # Whatever happens, cancelled too: an unchecked server is not left behind.
             unchecked.push_async_callback(self._end, server)
@@ -246,7 +247,8 @@ class Rollout:
             unchecked.pop_all()
         await self._servers.note_checked(server)
         self._ours.add((server.id, server.since))
-        log.info("checked", server=server.id, url=server.url, ready=ready - began, predictions=time.monotonic() - ready)
+        times = {"start": started - began, "ready": ready - started, "predictions": time.monotonic() - ready}
+        log.info("checked", server=server.id, url=server.url, **times)
         return server
 
     @contextlib.asynccontextmanager

@@ -148,7 +148,9 @@ class Dockerd:
         if self._process is not None:
             self._process.terminate()
             self._process.wait(60)
-        subprocess.run(["ip", "link", "delete", self._bridge], check=True)
-        # Its own mount of its data folder, which it leaves behind when it is killed.
-        subprocess.run(["umount", "--recursive", str(self._data)], check=False, stderr=subprocess.DEVNULL)
+        # A dockerd that was killed takes the bridge away when it starts again.
+        subprocess.run(["ip", "link", "delete", self._bridge], check=False, stderr=subprocess.DEVNULL)
+        # Mounts that it leaves behind when it was killed: its data folder, and the network of containers on the host's.
+        for mounted in (self._data, Path(self._run.name) / "exec" / "netns" / "default"):
+            subprocess.run(["umount", "--recursive", str(mounted)], check=False, stderr=subprocess.DEVNULL)
         self._run.cleanup()

@@ -1,6 +1,7 @@
 """What the tiny image runs: the routes of serving/, from the standard library. MODE says what is wrong with it:
 
-good, dies (ends at its start), eats (more memory than it may have), never (never ready), wrong (predicts otherwise).
+good, dies (ends at its start), eats (more memory than it may have), never (is ready), slow (ready after SLOW_SECONDS),
+wrong (predicts otherwise).
 POST /die lets it end, POST /eat lets it be killed for its memory. GET /sandbox tells what it may do.
 """
 
@@ -10,9 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+SLOW_SECONDS = 4.0
+STARTED = time.monotonic()
 MODE, VERSION = os.environ["MODE"], os.environ["VERSION"]
 
 
@@ -24,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         path = self.path.removeprefix("/tiny")
         if path == "/readyz":
-            self.answer({}, 503 if MODE == "never" else 200)
+            self.answer({}, 200 if is_ready() else 503)
         elif path == "/info":
             self.answer({"version": VERSION, "image": os.environ["BENTOBELT_IMAGE"], "nats": os.environ["NATS_URL"]})
         elif path == "/predict":
@@ -56,6 +60,10 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
+
+
+def is_ready() -> bool:
+    return MODE != "never" and (MODE != "slow" or time.monotonic() - STARTED > SLOW_SECONDS)
 
 
 def predict(row: dict) -> int:
