@@ -215,7 +215,7 @@ def parse(text: str) -> ModelSpec:
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-13-45 looks like a date
         raise BadSpec(f"model.yaml is not YAML: {error}") from None
     if not isinstance(data, dict):
         raise BadSpec("model.yaml is empty; it needs at least name and target")

@@ -3,16 +3,18 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
+from belt.home import Home
 from contracts import envelope
 from contracts.artifact import TAR_GZ
 from contracts.envelope import run_of
@@ -20,7 +22,7 @@ from contracts.events import DataPushed
 from services.artifacts import NatsArtifacts
 from services.bus import Bus
 from tests.belts import ROOT, Belt
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("belt")]
 DIGITS = pd.read_parquet(ROOT / "examples" / "digits" / "data" / "digits.parquet")
@@ -41,6 +43,21 @@ BAD_SPECS = {
     "unknown key": ("name: digits\ntarget: digit\nfoo: 1\n", "unknown key 'foo'"),
     "unknown metric": ("name: digits\ntarget: digit\ngate: {conditions: [glory > 1]}\n", "no metric 'glory'"),
 }
+BAD_ARCHIVES = {
+    **{kind: ({"model.yaml": text}, says) for kind, (text, says) in BAD_SPECS.items()},
+    "no model.yaml": ({"deeper/model.yaml": "name: digits\ntarget: digit\n"}, "no model.yaml at its top"),
+    "an empty model.yaml": ({"model.yaml": ""}, "model.yaml is empty"),
+    "not YAML": ({"model.yaml": "name: [digits\n"}, "model.yaml is not YAML"),
+    "no such date": ({"model.yaml": "name: digits\ntarget: 2026-13-45\n"}, "month must be in 1..12"),
+    "brackets without end": ({"model.yaml": "[" * 5000}, "model.yaml is not YAML"),
+    "not UTF-8": ({"model.yaml": b"name: digits\ntarget: \xff\n"}, "model.yaml is not UTF-8: byte 21"),
+    "another model's": ({"model.yaml": "name: cancer\ntarget: digit\n"}, "but the event is about model 'digits'"),
+    "a member outside": (
+        {"model.yaml": "name: digits\ntarget: digit\n", "../../escaped.txt": "here"},
+        "would write outside its folder",
+    ),
+}
+"""What a client that is not `belt` may publish, and what is said about it."""
 BAD_CODE = {
     "raises": ("def build():\n    raise ValueError('no idea')\n", "no idea"),
     "returns no estimator": ("def build():\n    return 42\n", "estimator pipeline:build returned"),
@@ -76,20 +93,29 @@ def test_tests_that_fail_are_shown(belt: Belt, project: Callable[..., Path]) -> 
     assert "assert 1 == 2" in belt.run("logs", told["run"], "--json").stdout
 
 
-async def test_an_archive_does_not_write_outside_of_its_folder(belt: Belt, bus: Bus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", BAD_ARCHIVES)
+async def test_a_bad_project_of_any_client_fails_with_its_reason(
+    belt: Belt, bus: Bus, tmp_path: Path, kind: str
+) -> None:
+    files, says = BAD_ARCHIVES[kind]
+    archive = await NatsArtifacts(bus, tmp_path).put(archive_of(files), TAR_GZ)
+    run = await publish(bus, envelope.body(DataPushed(model="digits", project=archive)))
+    failed = json.loads((await said(bus, "training.failed", run)).data or b"")
+    assert failed["error"] == ("BadArchive" if "outside" in kind else "BadProject")
+    assert failed["attempts"] == 1
+    assert says in failed["message"]
+    assert list(belt.home.rglob("escaped.txt")) == []
+
+
+def archive_of(files: Mapping[str, str | bytes]) -> bytes:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w:gz") as tar:
-        for name in ("model.yaml", "../../escaped.txt"):
-            content = b"name: digits\ntarget: digit\n"
+        for name, text in files.items():
+            content = text.encode() if isinstance(text, str) else text
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    archive = await NatsArtifacts(bus, tmp_path).put(raw.getvalue(), TAR_GZ)
-    run = await publish(bus, envelope.body(DataPushed(model="digits", project=archive)))
-    failed = json.loads((await said(bus, "training.failed", run)).data or b"")
-    assert failed["error"] == "BadArchive"
-    assert "would write outside its folder" in failed["message"]
-    assert list(belt.home.rglob("escaped.txt")) == []
+    return raw.getvalue()
 
 
 # -- data ----------------------------------------------------------------------------------------------------
@@ -245,16 +271,39 @@ def test_feedback_that_makes_no_sense_is_told_why(belt: Belt, kind: str) -> None
     assert says in answer.json()["error"]
 
 
-async def test_feedback_given_twice_or_for_an_id_long_forgotten_is_taken_and_harms_nobody(belt: Belt, bus: Bus) -> None:
-    # Labels come late and senders try again: serving cannot know what was joined already, the monitor counts it once.
+async def test_feedback_given_twice_or_for_an_id_long_forgotten_is_taken_and_counts_once(
+    belt: Belt, bus: Bus, live: str
+) -> None:
+    # Labels come late and senders try again: serving cannot know what was joined already, the monitor does.
+    joined, unmatched = f'bentobelt_monitor_labels{{model="digits",version="{live}"}}', "bentobelt_monitor_unmatched"
+    before = counted(belt)
     id = belt.http.post("/digits/predict", json={"rows": ROWS[:1]}).json()["predictions"][0]["id"]
     forgotten = "digits.1-0a1b2c3d.000000000000"
-    for known in (id, id, forgotten):
+    for known in (id, id, forgotten, forgotten):
         answer = belt.http.post("/digits/feedback", json={"labels": [{"id": known, "label": 0}]})
         assert (answer.status_code, answer.json()) == (200, {"accepted": 1})
     taken = await last(bus, "PREDICTIONS", "feedback.digits")
     assert taken is not None
+    sequence = taken.seq or 0
     assert json.loads(taken.data or b"")["labels"][0]["id"] == forgotten
+
+    def all_counted() -> dict[str, float] | None:
+        now = counted(belt)
+        through = now.get('bentobelt_monitor_position{model="digits"}', 0) >= sequence
+        return now if through and now.get(joined, 0) > before.get(joined, 0) else None
+
+    after = until(all_counted)
+    for name in (joined, f'{unmatched}{{model="digits"}}'):
+        assert after[name] - before.get(name, 0) == 1
+
+
+def counted(belt: Belt) -> dict[str, float]:
+    """What the monitor says of itself, by the name and labels of each sample."""
+    running = Home(belt.home).running()
+    assert running is not None
+    told = httpx.get(f"http://127.0.0.1:{running.processes['monitor'].port}/metrics", follow_redirects=True)
+    samples = (line.rpartition(" ") for line in told.raise_for_status().text.splitlines() if line[0] != "#")
+    return {name: float(value) for name, _, value in samples}
 
 
 # -- and then ------------------------------------------------------------------------------------------------

@@ -67,6 +67,8 @@ def test_default_gate_compares_with_the_champion(task: str, metric: str) -> None
         ("", "empty"),
         ("[1, 2]", "empty"),
         ("a: [", "not YAML"),
+        ("[" * 5000, "not YAML"),
+        ("name: a\ntarget: 2026-13-45\n", "not YAML: month must be in 1..12"),
         ("a: !!python/object/apply:os.system ['true']", "not YAML"),
     ],
 )
