@@ -3,11 +3,14 @@
 import gzip
 import hashlib
 import io
+import lzma
 import shutil
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path, PurePosixPath
 
+SEAL = ".seal"
 SKIPPED = {"__pycache__", ".git", ".venv", "node_modules"}
 
 
@@ -20,12 +23,13 @@ class BadArchive(Exception):
 def pack_folder(folder: Path, leave_out: frozenset[Path] = frozenset()) -> bytes:
     """A tar.gz of `folder` that depends on names and contents only: sorted, without times and owners.
 
-    Hidden files, caches and virtual environments stay out, and so does what `leave_out` names.
+    Hidden files, caches and virtual environments stay out, and so does what `leave_out` names. Of a link to a file the
+    file is packed: where it leads to is nobody's affair elsewhere.
     """
     raw = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, compresslevel=6) as zipped,
-        tarfile.open(fileobj=zipped, mode="w") as tar,
+        tarfile.open(fileobj=zipped, mode="w", dereference=True) as tar,
     ):
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
@@ -38,7 +42,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a tar or tar.gz into `folder`.
 
     Raises:
-        BadArchive: not a tar, truncated, or with a member that leaves the folder.
+        BadArchive: not a tar, damaged, or with a member that leaves the folder.
+        OSError: it cannot be written here; the disk is full, say.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -46,8 +51,12 @@ def unpack(archive: Path, folder: Path) -> None:
                 _extract_filtered(tar, folder)
             else:
                 extract_plain(tar, folder)
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         raise BadArchive(f"the archive cannot be unpacked: {error}") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BadArchive(f"the archive cannot be unpacked: {error}") from None  # as bz2 says it
 
 
 def _extract_filtered(tar: tarfile.TarFile, folder: Path) -> None:
@@ -82,7 +91,7 @@ def unpacked(archive: Path, folder: Path) -> None:
 
 def seal_of(folder: Path) -> Path:
     """The file beside an unpacked folder that holds its digest."""
-    return folder.with_suffix(".seal")
+    return folder.with_suffix(SEAL)
 
 
 def _tree_digest(folder: Path) -> str:

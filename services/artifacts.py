@@ -186,7 +186,9 @@ def _adopt(partial: Path, file: Path, ref: ArtifactRef) -> None:
 
 
 def _evict(cache: Path) -> None:
-    files = sorted((file for file in cache.iterdir() if file.is_file()), key=lambda file: file.stat().st_mtime)
+    # A seal goes with its folder: alone it would have what is used right now unpacked again under its user.
+    found = (file for file in cache.iterdir() if file.is_file() and file.suffix != archives.SEAL)
+    files = sorted(found, key=lambda file: file.stat().st_mtime)
     excess = sum(file.stat().st_size for file in files) - CACHE_BYTES
     for file in files[:-8]:  # what is in use right now is among the newest
         if excess <= 0:
