@@ -11,6 +11,8 @@ FeatureType = Literal["number", "integer", "boolean", "string"]
 
 RECENT = "bentobelt_recent"
 """Boolean column that marks the labelled rows taken from live traffic in a retraining dataset."""
+RECENT_ROWS = 30
+"""Recent rows from which on they alone are what a new version is expected to see, and is held to."""
 
 
 MIN_MEMORY = 256 * 1024**2

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from contracts.artifact import Sha256
 from contracts.data import Feature, Frozen, Promise, Value
-from contracts.events import ModelName, Task, Version
+from contracts.events import ModelApproved, ModelName, Task, Version
 
 FILE = "bentobelt.json"
 MODEL_FILE = "saved_model.pkl"
@@ -28,3 +28,9 @@ class Manifest(Frozen):
     trained: float = Field(description="unix seconds")
     dataset: Sha256 = Field(description="digest of the data it was trained on")
     commit: str | None = None
+
+    @classmethod
+    def of(cls, event: ModelApproved, run: str, max_rows: int) -> "Manifest":
+        """What an approved version of `run` says of itself; `max_rows` is its project's."""
+        shared = event.model_dump(include=set(cls.model_fields) - {"dataset"})
+        return cls(**shared, dataset=event.dataset.sha256, run=run, max_rows=max_rows)

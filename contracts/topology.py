@@ -13,8 +13,8 @@ ACK_WAIT = 30.0
 HEARTBEAT = 10.0
 """Seconds between signs of life of a handler at work."""
 MAX_DELIVER = -1
-"""The server never stops delivering: it would do so in silence. Workers give up, after MAX_LOST kills or MAX_ERRORS errors,
-and wait for as long as it takes when the bus itself is in trouble."""
+"""The server never stops delivering: it would do so in silence. Workers give up, after MAX_LOST kills or MAX_ERRORS
+errors, and wait for as long as it takes when the bus itself is in trouble."""
 MAX_LOST = 10
 """Deliveries of one message that may be lost to kills before it is given up."""
 MAX_ERRORS = 5

@@ -169,10 +169,6 @@ class Worker(Process):
 
         return subscribe
 
-    async def emit(self, emit: Event | Emit, about: Envelope) -> None:
-        """Publish what follows from the message `about`; returns when the stream has it."""
-        await self._outbox.publish([self._outbox.output(emit, about)])
-
     async def emit_root(self, event: Event, *, id: str) -> None:
         """Publish an event that no message caused; `id` must be the same for the same occurrence."""
         await self._outbox.publish([self._outbox.root(event, id)])

@@ -5,7 +5,6 @@ from pathlib import Path
 from contracts.data import ColumnProfile, Frozen, Probe, Promise, Value, Verdict
 from contracts.envelope import Envelope
 from contracts.events import ModelApproved, ModelRejected, ModelTrained, ReviewDecided
-from contracts.manifest import Manifest
 from services.registry import Candidate
 
 
@@ -144,15 +143,6 @@ def decided(event: ReviewDecided, candidate: Candidate) -> ModelApproved | Model
     return ModelRejected(
         model=event.model, version=event.version, artifact=candidate.trained.artifact,
         verdict=candidate.verdict, report=candidate.report, by=event.by, reason=event.reason,
-    )  # fmt: skip
-
-
-def manifest(event: ModelApproved, run: str, max_rows: int) -> Manifest:
-    """What the packed model says of itself."""
-    return Manifest(
-        model=event.model, version=event.version, run=run, task=event.task, features=event.features,
-        target=event.target, classes=event.classes, promise=event.promise, max_rows=max_rows,
-        trained=event.trained, dataset=event.dataset.sha256, commit=event.commit,
     )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from contracts.data import RECENT
+from contracts.data import RECENT, RECENT_ROWS
 from contracts.events import ModelApproved, ModelTrained
+from contracts.manifest import Manifest
 from contracts.project import ModelSpec, parse
 from services import modelstore
 from services.evaluator import domain, evidence, gate
@@ -18,8 +19,6 @@ from services.evaluator.answers import Answers
 from services.evaluator.domain import Asked, Judged, Rival
 
 Progress = Callable[[dict[str, Any]], None]
-RECENT_ROWS = 30
-"""Recent rows from which on they alone say what the version is held to."""
 PREDICTION, PROBABILITY = "prediction", "probability_"
 
 
@@ -90,7 +89,7 @@ def store(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
         event.tag,
         Path(argument["model"]),
         project,
-        domain.manifest(event, run, _spec(project).serve.max_rows),
+        Manifest.of(event, run, _spec(project).serve.max_rows),
         domain.labels(event, run),
         domain.metadata(event, argument["metrics"]),
     )

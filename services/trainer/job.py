@@ -22,7 +22,7 @@ import sklearn.ensemble
 import sklearn.linear_model
 import sklearn.pipeline  # noqa: F401  # what most projects use, paid once by the template
 
-from contracts.data import RECENT, Feature
+from contracts.data import RECENT, RECENT_ROWS, Feature
 from contracts.project import ModelSpec
 from services.trainer import checks, estimators, profiles, scores, split
 from services.trainer.schema import Rejected, Schema
@@ -31,8 +31,6 @@ from services.trainer.table import download, read
 Progress = Callable[[dict[str, Any]], None]
 BEAT_SECONDS = 1.0
 """Between signs of life of a long fit."""
-RECENT_ROWS = 30
-"""Recent rows from which on they alone are what the new version is expected to see."""
 OUTPUT_TAIL = 4000
 PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--no-header", "--color=no")
 """Nothing is left in the folder, and no full garbage collections: they take longer than most tests."""
