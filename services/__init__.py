@@ -9,5 +9,5 @@
 
 Every room is an independent process: `app.py` wires events to `domain.py` (pure) through adapters named for what
 they touch. What all rooms share stands here: `worker.py`, `bus.py`, `artifacts.py`, `registry.py`, and for work on
-models, which only ever happens in child processes, `environments.py` and `forks.py`.
+models, which only ever happens in child processes, `environments.py`, `forks.py` and `failures.py`.
 """

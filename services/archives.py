@@ -10,14 +10,14 @@ import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from services.errors import Permanent
+
 SEAL = ".seal"
 SKIPPED = {"__pycache__", ".git", ".venv", "node_modules"}
 
 
-class BadArchive(Exception):
+class BadArchive(Permanent):
     """An archive that would write outside its folder, or is not an archive."""
-
-    permanent = True
 
 
 def pack_folder(folder: Path, leave_out: frozenset[Path] = frozenset()) -> bytes:

@@ -22,6 +22,7 @@ from contracts import topology
 from contracts.artifact import ArtifactRef
 from services import archives
 from services.bus import Bus
+from services.errors import Permanent
 from services.settings import BusSettings
 
 CACHE_BYTES = 2 * 1024**3
@@ -30,16 +31,12 @@ OBJECTS = f"OBJ_{topology.ARTIFACTS}"
 """The stream below the object store."""
 
 
-class ArtifactMissing(Exception):
+class ArtifactMissing(Permanent):
     """The store has no such artifact: it expired or was never written."""
 
-    permanent = True
 
-
-class ArtifactCorrupt(Exception):
+class ArtifactCorrupt(Permanent):
     """The bytes do not hash to what the reference says."""
-
-    permanent = True
 
 
 class Artifacts(Protocol):

@@ -21,6 +21,7 @@ import structlog
 from contracts.artifact import TEXT, ArtifactRef
 from contracts.data import Environment
 from services.artifacts import Artifacts
+from services.errors import Permanent
 
 BASE_LOCK = Path(__file__).resolve().parents[1] / "requirements" / "serving.txt"
 MAKE_SECONDS = 600.0
@@ -34,10 +35,8 @@ _PASSES = re.compile(
 log = structlog.get_logger()
 
 
-class BadRequirements(Exception):
+class BadRequirements(Permanent):
     """uv could not lock or install the project's extra requirements; the text is what uv says."""
-
-    permanent = True
 
 
 class IndexTrouble(Exception):

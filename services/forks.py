@@ -19,6 +19,7 @@ import structlog
 
 from contracts.data import Environment
 from services.environments import Environments
+from services.errors import Permanent
 
 ROOT = Path(__file__).resolve().parents[1]
 WARM_SECONDS = 60.0
@@ -30,17 +31,15 @@ LINE_BYTES = 64 * 1024**2
 log = structlog.get_logger()
 
 
-class JobFailed(Exception):
+class JobFailed(Permanent):
     """The job's code raised. `traceback` and `output` are ends of what it left behind."""
-
-    permanent = True
 
     def __init__(self, kind: str, message: str, traceback: str, output: str) -> None:
         super().__init__(f"{kind}: {message}")
         self.kind, self.message, self.traceback, self.output = kind, message, traceback, output
 
 
-class JobKilled(Exception):
+class JobKilled(Permanent):
     """The job died of a signal that we did not send: worth one more attempt."""
 
     attempts = 2
@@ -53,8 +52,6 @@ class JobKilled(Exception):
 
 class JobTimedOut(Exception):
     """The job took longer than it may and was ended."""
-
-    permanent = True
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"it did not end within {seconds:g} seconds and was stopped")

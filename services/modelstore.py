@@ -22,16 +22,15 @@ import bentoml.models
 from bentoml._internal.models.model import ModelStore
 
 from contracts.manifest import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
+from services.errors import Permanent
 
 MODULE = "bentoml.sklearn"
 DEFINITION = "model.yaml"
 SAVING = ".saving-"
 
 
-class AlreadyDifferent(Exception):
+class AlreadyDifferent(Permanent):
     """The store has another model under this tag; a version never changes."""
-
-    permanent = True
 
 
 def save(

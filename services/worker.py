@@ -25,6 +25,7 @@ from contracts import envelope, topology
 from contracts.envelope import Envelope, Unreadable
 from contracts.events import Event, StageFailed
 from services import health
+from services.errors import Permanent, attempts_of, is_permanent, text
 from services.inbox import (
     Entry,
     Inbox,
@@ -49,12 +50,6 @@ log = structlog.get_logger()
 
 MESSAGE_CHARACTERS = 20_000
 """Longest text in a <stage>.failed; the end is what is kept."""
-
-
-class Permanent(Exception):
-    """What can never succeed, however often it is tried; the text is for a person."""
-
-    permanent = True
 
 
 class TooLarge(Permanent):
@@ -97,8 +92,8 @@ async def guarded(
             failures = 1 if time.monotonic() - started > pauses[-1] else failures + 1
             pause = pauses[min(failures, len(pauses)) - 1]
             if failures >= len(pauses):
-                failing[name] = _text(error)
-            log.error("failed, starts anew", error=_text(error), seconds=pause, exc_info=True, **about)
+                failing[name] = text(error)
+            log.error("failed, starts anew", error=text(error), seconds=pause, exc_info=True, **about)
         try:
             await asyncio.sleep(pause)
         finally:
@@ -216,7 +211,7 @@ class Worker(Process):
                 at = position(message)
                 self._returned[message.raw_message.subject, at.sequence] += 1
                 delay = topology.RETRY_DELAYS[min(at.delivered, len(topology.RETRY_DELAYS)) - 1]
-                log.warning("the bus is in trouble; will be tried again", error=_text(error), seconds=delay)
+                log.warning("the bus is in trouble; will be tried again", error=text(error), seconds=delay)
                 raise NackMessage(delay=delay) from error
 
         return patiently
@@ -259,10 +254,10 @@ class Worker(Process):
             raise NackMessage() from None
         except Exception as error:
             errors = entry.errors + 1
-            if not _is_permanent(error) and errors < getattr(error, "attempts", topology.MAX_ERRORS):
+            if errors < attempts_of(error):
                 await self._inbox.record(delivery.consumer, identity, failed_once_more(entry))
                 delay = topology.RETRY_DELAYS[min(errors, len(topology.RETRY_DELAYS)) - 1]
-                log.warning("will be tried again", error=_text(error), attempt=errors, seconds=delay, exc_info=True)
+                log.warning("will be tried again", error=text(error), attempt=errors, seconds=delay, exc_info=True)
                 raise NackMessage(delay=delay) from error
             await self._give_up(delivery, error, errors)
             return "failed"
@@ -295,21 +290,21 @@ class Worker(Process):
 
     async def _give_up(self, delivery: _Delivery, error: Exception, attempts: int) -> None:
         """Say that the stage failed, once; keep what could have succeeded as a dead letter."""
-        log.error("given up", error=_text(error), attempts=attempts, exc_info=error)
+        log.error("given up", error=text(error), attempts=attempts, exc_info=error)
         outputs = []
         if self._failed and delivery.event is not None:
             failure = self._failed(
                 model=delivery.event.model,
                 version=_version(delivery.about, delivery.event),
-                error=getattr(error, "error", type(error).__name__),
+                error=type(error).__name__,
                 message=(str(error) or repr(error))[-MESSAGE_CHARACTERS:],
                 attempts=attempts,
             )
             # One per message: that it failed again when it was sent again is news.
             outputs.append(self._outbox.output(Emit(failure, key=str(delivery.at.sequence)), delivery.about))
         await self._outbox.publish(outputs)
-        if not _is_permanent(error) or not outputs:
-            await self._outbox.dead_letter(delivery.message, delivery.at, delivery.consumer, _text(error))
+        if not is_permanent(error) or not outputs:
+            await self._outbox.dead_letter(delivery.message, delivery.at, delivery.consumer, text(error))
         entry = given_up(outputs, delivery.at.sequence)
         await self._inbox.record(delivery.consumer, delivery.about.identity, entry)
 
@@ -359,14 +354,5 @@ def _version(about: Envelope, event: Event) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def _is_permanent(error: Exception) -> bool:
-    """Whether it cannot succeed: the error says so, or the bus never takes so large a message."""
-    return getattr(error, "permanent", False) or isinstance(error, nats.errors.MaxPayloadError)
-
-
 def _died(times: int) -> Exception:
     return RuntimeError(f"the worker died {times} times while it handled this; it will not be tried again")
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -12,9 +12,11 @@ from contracts.events import ModelApproved, ModelTrained
 from services.archives import BadArchive
 from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
 from services.environments import BadRequirements
+from services.errors import Permanent
 from services.evaluator.domain import Asked, Judged, Rival, incomparable
 from services.evaluator.page import page
 from services.evaluator.settings import Settings
+from services.failures import ChildKilled, OutOfMemory, TimedOut, explained
 from services.forks import Forks, JobFailed, JobKilled, JobTimedOut
 from services.worker import log
 
@@ -26,7 +28,15 @@ PRELOAD = (
     *("pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat", "narwhals._pandas_like.dataframe"),
 )
 """Modules the template pays for: most models' own, and what pandas and scikit-learn import at first use."""
-UNASKABLE = (JobFailed, JobKilled, JobTimedOut, ArtifactMissing, ArtifactCorrupt, BadArchive, BadRequirements)
+
+
+class ModelFailed(Permanent):
+    """The model, or the project's code that it needs, raised."""
+
+
+UNASKABLE = (
+    ModelFailed, ChildKilled, TimedOut, OutOfMemory, ArtifactMissing, ArtifactCorrupt, BadArchive, BadRequirements,
+)  # fmt: skip
 """What keeps a champion from answering without being the candidate's fault."""
 MEBIBYTE = 1024 * 1024
 
@@ -73,17 +83,17 @@ class Children:
             return Rival(version=champion.version, why=why)
         try:
             asked = await self._asked(champion, candidate, folder / "champion.parquet")
-            said = await self._run(champion, "answer", asked.model_dump(mode="json"))
+            said = await self._run("its prediction", champion, "answer", asked.model_dump(mode="json"))
         except UNASKABLE as error:
             log.warning("the live version cannot be asked", champion=champion.version, error=str(error))
-            why = f"the live version {champion.version} could not be asked about these rows: {_last_line(error)}"
+            why = f"the live version {champion.version} could not be asked about these rows: {_first_line(error)}"
             return Rival(version=champion.version, why=why)
         return Rival(version=champion.version, answers=asked.answers, classes=tuple(said["classes"]))
 
     async def judge(self, candidate: ModelTrained, rival: Rival | None, folder: Path) -> Judged:
         asked = await self._asked(candidate, candidate, folder / "candidate.parquet")
         argument = {"candidate": asked.model_dump(mode="json"), "rival": rival and rival.model_dump(mode="json")}
-        return Judged.model_validate(await self._run(candidate, "judge", argument))
+        return Judged.model_validate(await self._run("predicting the held-out rows", candidate, "judge", argument))
 
     async def store(self, approved: ModelApproved, run: str, metrics: Mapping[str, float]) -> str:
         argument = {
@@ -94,7 +104,7 @@ class Children:
             "model": str((await self._artifacts.fetch(approved.artifact)).resolve()),
             "project": str((await self._artifacts.fetch_folder(approved.project)).resolve()),
         }
-        return str((await self._run(approved, "store", argument))["folder"])
+        return str((await self._run("registering the model", approved, "store", argument))["folder"])
 
     async def report(self, candidate: ModelTrained, rival: Rival | None, verdict: Verdict, folder: Path) -> ArtifactRef:
         asked = await self._asked(candidate, candidate, folder / "candidate.parquet")
@@ -112,7 +122,7 @@ class Children:
                 seconds=self._settings.report_seconds, progress=_tell,
             )  # fmt: skip
         except (JobFailed, JobKilled, JobTimedOut) as error:
-            log.warning("the report has no pictures", error=_last_line(error))
+            log.warning("the report has no pictures", error=_first_line(error))
             return await self._artifacts.put(page(candidate, verdict).encode(), HTML)
         return await self._artifacts.put(written, HTML)
 
@@ -127,16 +137,21 @@ class Children:
             answers=answers,
         )
 
-    async def _run(self, model: ModelTrained | ModelApproved, job: str, argument: Mapping[str, Any]) -> dict[str, Any]:
-        return await self._forks.run(
-            model.environment, f"{JOB}:{job}", argument, seconds=self._settings.job_seconds,
-            memory=self._settings.job_memory_mb * MEBIBYTE, progress=_tell,
-        )  # fmt: skip
+    async def _run(
+        self, step: str, model: ModelTrained | ModelApproved, job: str, argument: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        allowed = self._settings.job_memory_mb
+        limit = f"{allowed} MiB of memory (EVALUATOR_JOB_MEMORY_MB)"
+        with explained(step, ModelFailed, seconds="EVALUATOR_JOB_SECONDS", memory=limit):
+            return await self._forks.run(
+                model.environment, f"{JOB}:{job}", argument, seconds=self._settings.job_seconds,
+                memory=allowed * MEBIBYTE, progress=_tell,
+            )  # fmt: skip
 
 
 def _tell(step: Mapping[str, Any]) -> None:
     log.info("progress", **step)
 
 
-def _last_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:500]
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]

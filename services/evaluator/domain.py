@@ -5,19 +5,16 @@ from pathlib import Path
 from contracts.data import ColumnProfile, Frozen, Probe, Promise, Value, Verdict
 from contracts.envelope import Envelope
 from contracts.events import ModelApproved, ModelRejected, ModelTrained, ReviewDecided
+from services.errors import Permanent
 from services.registry import Candidate
 
 
-class UnknownVersion(Exception):
+class UnknownVersion(Permanent):
     """A review of a version that was never judged."""
 
-    permanent = True
 
-
-class AlreadyApproved(Exception):
+class AlreadyApproved(Permanent):
     """A review of a version that is approved; it cannot be approved twice or taken back here."""
-
-    permanent = True
 
 
 class Asked(Frozen):

@@ -56,6 +56,8 @@ def _read_file(path: Path, name: str) -> pd.DataFrame:
 def _read_parquet(path: Path, name: str) -> pd.DataFrame:
     try:
         table = pq.read_table(path)
+    except MemoryError:
+        raise  # Arrow's own is an ArrowException too, and the file may be fine
     except pa.ArrowNotImplementedError as error:
         raise Rejected(f"dataset {name} is Parquet of a kind that cannot be read: {error}") from None
     except (pa.ArrowException, OSError):

@@ -14,9 +14,10 @@ from contracts.data import ColumnProfile, Environment, Profile
 from contracts.events import ModelTrained
 from contracts.project import BadSpec, ModelSpec
 from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
+from services.failures import MISSING
 from services.forks import Forks, JobFailed, JobKilled, JobTimedOut
 from services.trainer.domain import NO_DATASET, dataset_of, named, read_spec
-from services.trainer.failures import MISSING, BadProject, ProjectTestsFailed, explained
+from services.trainer.failures import BadProject, ProjectTestsFailed, explained
 from services.trainer.schema import Rejected, Schema
 from services.trainer.settings import Settings
 from services.worker import log
@@ -79,7 +80,7 @@ class Training:
 
         Raises:
             Rejected: the data cannot be trained on.
-            Permanent, TrainingKilled: see `failures`.
+            Permanent, ChildKilled: see `failures`.
         """
         location = await self._locate(order, project)
         environment = await self._forks.environments.resolve(project.spec.requirements)

@@ -16,10 +16,11 @@ from contracts.events import ModelTrained
 from contracts.manifest import Manifest
 from services.environments import Environments
 from services.evaluator import domain
-from services.evaluator.children import PRELOAD, Children
+from services.evaluator.children import PRELOAD, Children, ModelFailed
 from services.evaluator.domain import Judged, Rival
 from services.evaluator.settings import Settings
-from services.forks import Forks, JobFailed
+from services.failures import OutOfMemory, TimedOut
+from services.forks import Forks
 from tests import evaluations
 from tests.evaluations import OTHER, VERSION, classifier, regressor, rows
 from tests.fakes import MemoryArtifacts
@@ -156,8 +157,44 @@ async def test_a_candidate_that_cannot_predict_is_an_error(
     bench: Children, forks: Forks, artifacts: MemoryArtifacts
 ) -> None:
     candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.5", model="no estimator")
-    with pytest.raises(JobFailed, match="predict"):
+    wrong = "predicting the held-out rows failed with AttributeError: 'str' object has no attribute 'predict'"
+    with pytest.raises(ModelFailed, match=wrong):
         await judged(bench, candidate)
+
+
+@in_module
+async def test_what_a_model_may_not_use_is_named_with_its_setting(
+    home: Path, forks: Forks, artifacts: MemoryArtifacts
+) -> None:
+    greedy = "class Greedy:\n    def predict(self, rows): return [0] * 10**9\n"
+    slow = "import time\nclass Greedy:\n    def predict(self, rows): time.sleep(60)\n"
+    script = "import joblib, sys; sys.path.insert(0, '.'); import pipeline; joblib.dump(pipeline.Greedy(), 'model')"
+    (home / "pipeline.py").write_text(greedy)
+    subprocess.run([sys.executable, "-c", script], cwd=home, check=True)
+    ref = await artifacts.put(home / "model", "application/x-joblib")
+    candidate = await classifier(artifacts, forks.environments.base, code=greedy, artifact=ref)
+    settings = Settings(home=home, job_memory_mb=500, job_seconds=2)
+    with pytest.raises(OutOfMemory, match=r"wanted more than 500 MiB of memory \(EVALUATOR_JOB_MEMORY_MB\)"):
+        await judged(Children(forks, artifacts, settings), candidate)
+    candidate = await classifier(artifacts, forks.environments.base, code=slow, artifact=ref)
+    with pytest.raises(TimedOut, match=r"the held-out rows did not end within 2 s .*\(EVALUATOR_JOB_SECONDS\)"):
+        await judged(Children(forks, artifacts, settings), candidate)
+
+
+@in_module
+async def test_the_frames_of_the_project_are_shown_by_their_place_in_it(
+    bench: Children, forks: Forks, artifacts: MemoryArtifacts, home: Path
+) -> None:
+    code = "class Broken:\n    def predict(self, rows): return rows['nothing']\n"
+    script = "import joblib, sys; sys.path.insert(0, '.'); import pipeline; joblib.dump(pipeline.Broken(), 'model')"
+    (home / "pipeline.py").write_text(code)
+    subprocess.run([sys.executable, "-c", script], cwd=home, check=True)
+    ref = await artifacts.put(home / "model", "application/x-joblib")
+    candidate = await classifier(artifacts, forks.environments.base, code=code, artifact=ref)
+    with pytest.raises(ModelFailed, match="failed with KeyError: 'nothing'") as failed:
+        await judged(bench, candidate)
+    assert '  File "pipeline.py", line 2, in predict' in str(failed.value)
+    assert "services/evaluator" not in str(failed.value)
 
 
 @in_module

@@ -12,6 +12,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import pytest_asyncio
 
@@ -20,15 +22,9 @@ from contracts.data import RECENT
 from contracts.events import ModelTrained
 from services.archives import BadArchive, pack_folder
 from services.environments import Environments
+from services.failures import ChildKilled, OutOfMemory, TimedOut
 from services.forks import Forks
-from services.trainer.failures import (
-    NoEstimator,
-    OutOfMemory,
-    ProjectCodeFailed,
-    ProjectTestsFailed,
-    TimedOut,
-    TrainingKilled,
-)
+from services.trainer.failures import NoEstimator, ProjectCodeFailed, ProjectTestsFailed
 from services.trainer.schema import Rejected, Schema
 from services.trainer.settings import Settings
 from services.trainer.training import JOBS, Order, Training
@@ -250,12 +246,21 @@ async def test_a_pipeline_that_eats_memory(bench: Bench, tmp_path: Path, data: P
         await bench.train(project(tmp_path, greedy), data, memory=500 * 1024**2)
 
 
+async def test_data_that_eats_memory_is_not_called_damaged(bench: Bench, tmp_path: Path) -> None:
+    group = pa.table({"size": np.zeros(1_000_000), "label": pa.array(["big"] * 1_000_000)})
+    with pq.ParquetWriter(tmp_path / "many.parquet", group.schema) as file:
+        for _ in range(40):
+            file.write_table(group)
+    with pytest.raises(OutOfMemory, match=r"reading the data wanted more than 200 MiB of memory \(TRAINER_MEMORY\)"):
+        await bench.train(project(tmp_path), tmp_path / "many.parquet", memory=200 * 1024**2)
+
+
 @pytest.mark.parametrize(
     ("end", "said"), [("os.kill(os.getpid(), signal.SIGKILL)", "signal 9"), ("os._exit(7)", "exit code 7")]
 )
 async def test_a_pipeline_that_kills_its_process(bench: Bench, tmp_path: Path, data: Path, end: str, said: str) -> None:
     pipeline = f"import os, signal\ndef build():\n    print('last words', flush=True)\n    {end}\n"
-    with pytest.raises(TrainingKilled) as failed:
+    with pytest.raises(ChildKilled) as failed:
         await bench.train(project(tmp_path, pipeline), data)
     assert f"the process of the training was ended by {said}; its last output:\nlast words" in str(failed.value)
     assert failed.value.attempts == 2
@@ -287,7 +292,7 @@ async def test_failing_tests_of_the_project(bench: Bench, tmp_path: Path, data: 
 
 
 async def test_tests_that_kill_their_process(bench: Bench, tmp_path: Path, data: Path) -> None:
-    with pytest.raises(TrainingKilled, match="the process of the project's tests was ended by exit code 1"):
+    with pytest.raises(ChildKilled, match="the process of the project's tests was ended by exit code 1"):
         await bench.train(project(tmp_path, test_x="import os\ndef test_x():\n    os._exit(1)\n"), data)
 
 

@@ -315,7 +315,7 @@ async def test_a_killed_child_is_tried_once_more(room: Room) -> None:
     assert await deliver(room.worker, event, ce_id="one") == []
     (failed,) = await deliver(room.worker, event, ce_id="one")
     assert isinstance(failed, TrainingFailed)
-    assert (failed.error, failed.attempts) == ("TrainingKilled", 2)
+    assert (failed.error, failed.attempts) == ("ChildKilled", 2)
     assert "the process of the training was ended by signal 9" in failed.message
 
 
