@@ -13,6 +13,7 @@ from faststream.nats import JStream, NatsBroker, PullSub
 from nats.js.errors import NotFoundError
 
 from contracts import permissions, topology
+from services import health
 from services.bus import RECONNECT_SECONDS, Bus, ensure_consumer
 
 WATCH_SECONDS = 5.0
@@ -64,7 +65,8 @@ class Consumers:
         for subject in self.subjects:
             durable = topology.consumer_of(self._consumer, subject)
             try:
-                await self._bus.js.consumer_info(topology.stream_of(subject), durable)
+                info = await self._bus.js.consumer_info(topology.stream_of(subject), durable)
+                health.PENDING.labels(self._consumer, subject).set(info.num_pending or 0)
             except NotFoundError:
                 raise RuntimeError(f"consumer {durable} was deleted") from None
             except (nats.errors.Error, TimeoutError):

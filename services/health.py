@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
-from prometheus_client import Counter, Histogram, make_asgi_app
+from prometheus_client import Counter, Gauge, Histogram, make_asgi_app
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
+OUTCOMES = ("done", "repeated", "retried", "failed", "lost", "unreadable")
 EVENTS = Counter("bentobelt_events_total", "Messages dealt with, by how it ended", ["service", "subject", "outcome"])
 SECONDS = Histogram(
     "bentobelt_event_seconds",
@@ -19,6 +20,14 @@ SECONDS = Histogram(
     ["service", "subject"],
     buckets=(0.005, 0.02, 0.1, 0.5, 1, 2, 5, 15, 60, 300, 1800),
 )
+PENDING = Gauge("bentobelt_pending", "Messages that wait for any replica, at the last look", ["service", "subject"])
+
+
+def expect(service: str, subject: str) -> None:
+    """Show counters from zero on: what first appears as one is no increase for Prometheus."""
+    SECONDS.labels(service, subject)
+    for outcome in OUTCOMES:
+        EVENTS.labels(service, subject, outcome)
 
 
 class _Server(uvicorn.Server):

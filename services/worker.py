@@ -114,6 +114,8 @@ class _Delivery:
     at: Position
     about: Envelope
     event: Event | None
+    heard: str
+    """The subject that is subscribed to: of raw messages a pattern."""
     consumer: str
     call: Callable[[], Awaitable[Outcome]]
 
@@ -150,7 +152,8 @@ class Worker(Process):
 
         def subscribe(handler: Handler[E]) -> Handler[E]:
             for event in events:
-                self.consumers.add(event.subject, self._patient(self._reader(handler, self._durable(event.subject))))
+                health.expect(self.service, event.subject)
+                self.consumers.add(event.subject, self._patient(self._reader(handler, event.subject)))
             return handler
 
         return subscribe
@@ -159,7 +162,8 @@ class Worker(Process):
         """Subscribe a handler to messages that are no events: `dlq.>`, `logs.serving.*`."""
 
         def subscribe(handler: RawHandler) -> RawHandler:
-            self.consumers.add(subject, self._patient(self._raw_reader(handler, self._durable(subject))))
+            health.expect(self.service, subject)
+            self.consumers.add(subject, self._patient(self._raw_reader(handler, subject)))
             return handler
 
         return subscribe
@@ -173,29 +177,30 @@ class Worker(Process):
     def _durable(self, subject: str) -> str:
         return topology.consumer_of(self._consumer, subject)
 
-    def _reader(self, handler: Handler[E], consumer: str) -> Consume:
+    def _reader(self, handler: Handler[E], heard: str) -> Consume:
         async def consume(message: NatsMessage) -> None:
             at, raw = position(message), message.raw_message
             try:
                 event, about = envelope.read(raw.subject, raw.headers, raw.data, at.sequence, at.time)
             except Unreadable as error:
-                await self._reject(message, at, consumer, str(error))
+                await self._reject(message, at, heard, str(error))
             if about.subject in envelope.STARTS_A_RUN:
                 # A repeated identity is the same run and keeps the generation it had first.
                 first = await self._inbox.first_generation(about.run, about.generation)
                 about = about.model_copy(update={"generation": first})
             call: Callable[[], Awaitable[Outcome]] = lambda: handler(event, about)  # type: ignore[arg-type]  # noqa: E731
-            await self._deliver(_Delivery(message, at, about, event, consumer, call))
+            await self._deliver(_Delivery(message, at, about, event, heard, self._durable(heard), call))
 
         return consume
 
-    def _raw_reader(self, handler: RawHandler, consumer: str) -> Consume:
+    def _raw_reader(self, handler: RawHandler, heard: str) -> Consume:
         async def consume(message: NatsMessage) -> None:
             at, raw = position(message), message.raw_message
             headers = {name.lower(): value for name, value in (raw.headers or {}).items()}
             letter = Raw(raw.subject, headers, raw.data, at.sequence, at.time)
             about = _about(letter)
-            await self._deliver(_Delivery(message, at, about, None, consumer, lambda: handler(letter, about)))
+            consumer = self._durable(heard)
+            await self._deliver(_Delivery(message, at, about, None, heard, consumer, lambda: handler(letter, about)))
 
         return consume
 
@@ -231,8 +236,8 @@ class Worker(Process):
                 else:
                     outcome = await self._attempt(delivery, entry)
             finally:
-                health.EVENTS.labels(self.service, about.subject, outcome).inc()
-                health.SECONDS.labels(self.service, about.subject).observe(time.monotonic() - started)
+                health.EVENTS.labels(self.service, delivery.heard, outcome).inc()
+                health.SECONDS.labels(self.service, delivery.heard).observe(time.monotonic() - started)
 
     def _lost(self, subject: str, at: Position, entry: Entry) -> int:
         """Earlier deliveries that ended without a word: a worker died over them."""
@@ -308,12 +313,12 @@ class Worker(Process):
         entry = given_up(outputs, delivery.at.sequence)
         await self._inbox.record(delivery.consumer, delivery.about.identity, entry)
 
-    async def _reject(self, message: NatsMessage, at: Position, consumer: str, reason: str) -> NoReturn:
+    async def _reject(self, message: NatsMessage, at: Position, heard: str, reason: str) -> NoReturn:
         """What can never be read is kept for a person, and the queue goes on."""
         subject = message.raw_message.subject
         log.error("unreadable", subject=subject, sequence=at.sequence, reason=reason)
-        await self._outbox.dead_letter(message, at, consumer, reason)
-        health.EVENTS.labels(self.service, subject, "unreadable").inc()
+        await self._outbox.dead_letter(message, at, self._durable(heard), reason)
+        health.EVENTS.labels(self.service, heard, "unreadable").inc()
         raise RejectMessage()
 
     @contextlib.contextmanager

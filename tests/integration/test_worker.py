@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -378,7 +379,10 @@ async def test_health_means_it(bus: Bus, spawn: Spawn, port: int) -> None:
             return 0
 
     until(lambda: answer() == 200)
-    assert b"bentobelt_events" in await asyncio.to_thread(fetch, f"http://127.0.0.1:{port}/metrics/")
+    told = await asyncio.to_thread(fetch, f"http://127.0.0.1:{port}/metrics/")
+    assert re.search(rb'bentobelt_events_total{outcome="failed".*} 0.0', told), (
+        "what never happened is a zero, not missing"
+    )
     await bus.js.delete_consumer("EVENTS", "trainer-data-pushed")
     # A worker that polls a consumer that is gone must not look well: it ends, so that it is started anew.
     until(lambda: process.poll() is not None)

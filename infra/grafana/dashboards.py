@@ -1,0 +1,235 @@
+"""Writes the dashboards: `python infra/grafana/dashboards.py` (a test holds them current and asks every query)."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent / "dashboards"
+SOURCE = {"type": "prometheus", "uid": "prometheus"}
+WIDTH, COLUMNS, HEIGHT = 24, 3, 8
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel: queries with the legend of their series. `kind` as Grafana calls it."""
+
+    title: str
+    queries: Sequence[tuple[str, str]]
+    unit: str = "short"
+    kind: str = "timeseries"
+    about: str = ""
+
+
+def total(what: str, by: str = "service") -> str:
+    """Messages in the last five minutes."""
+    return f"sum by ({by}) (increase(bentobelt_events_total{{{what}}}[5m]))"
+
+
+def slowest(share: float, metric: str, by: str) -> str:
+    """The time that `share` of all stayed below."""
+    return f"histogram_quantile({share}, sum by (le, {by}) (rate({metric}_bucket[5m])))"
+
+
+VERSION = '{model=~"$model", version=~"$version"}'
+OF_VERSION = "{{model}} {{version}}"
+STARTS = 'service="trainer", subject="data.pushed", outcome="done"'
+RELEASES = 'service="deployer", subject="image.pushed", outcome="done"'
+LOOP = (
+    Panel("Workers that answer", [('sum(up{job="workers"})', "")], kind="stat"),
+    Panel("Runs started, last day", [(f"sum(increase(bentobelt_events_total{{{STARTS}}}[1d]))", "")], kind="stat"),
+    Panel("Rollouts, last day", [(f"sum(increase(bentobelt_events_total{{{RELEASES}}}[1d]))", "")], kind="stat"),
+    Panel("Stages done", [(total('outcome="done"'), "{{service}}")]),
+    Panel(
+        "Stages failed, tried again, lost",
+        [(total('outcome=~"failed|retried|lost|unreadable"', "service, outcome"), "{{service}} {{outcome}}")],
+        about="failed: given up, a <stage>.failed says why. retried: a transient error. lost: a worker died over it.",
+    ),
+    Panel(
+        "Dead letters",
+        [('sum(increase(bentobelt_events_total{service="notifier", subject="dlq.>"}[5m]))', "dead letters")],
+        about="What could not be read or kept failing lies in the stream DLQ; `belt doctor` counts them.",
+    ),
+    Panel(
+        "Time per stage, median",
+        [(slowest(0.5, "bentobelt_event_seconds", "service"), "{{service}}")],
+        unit="s",
+    ),
+    Panel(
+        "Time per stage, 95 of 100",
+        [(slowest(0.95, "bentobelt_event_seconds", "service"), "{{service}}")],
+        unit="s",
+    ),
+    Panel(
+        "Messages waiting",
+        [
+            (
+                "max by (service, subject) (bentobelt_pending) > 0 or sum(bentobelt_pending) * 0",
+                "{{service}} {{subject}}",
+            )
+        ],
+        about="More and more waiting: scale the worker, `docker compose up -d --scale trainer=3`.",
+    ),
+    Panel("Memory of workers", [('process_resident_memory_bytes{job="workers"}', "{{instance}}")], unit="bytes"),
+    Panel(
+        "CPU of workers", [('rate(process_cpu_seconds_total{job="workers"}[1m])', "{{instance}}")], unit="percentunit"
+    ),
+)
+SERVING = (
+    Panel("Serving containers that answer", [('sum(up{job="serving"})', "")], kind="stat"),
+    Panel("Rows per second", [("sum(rate(bentobelt_rows_total[1m]))", "")], kind="stat"),
+    Panel("Errors, last hour", [("sum(increase(bentobelt_errors_total[1h]))", "")], kind="stat"),
+    Panel(
+        "Predictions per second",
+        [
+            (
+                f'sum by (model, version) (rate(bentobelt_requests_total{VERSION[:-1]}, endpoint="predict"}}[1m]))',
+                OF_VERSION,
+            )
+        ],
+        unit="reqps",
+    ),
+    Panel("Rows per second", [(f"sum by (model, version) (rate(bentobelt_rows_total{VERSION}[1m]))", OF_VERSION)]),
+    Panel(
+        "Answers that are no success, per second",
+        [
+            (
+                f'sum by (model, version, code) (rate(bentobelt_requests_total{VERSION[:-1]}, code!~"2.."}}[1m]))'
+                f" or sum by (model, version) (rate(bentobelt_errors_total{VERSION}[1m]))",
+                OF_VERSION + " {{code}}",
+            )
+        ],
+        about="4xx: the client's input. 5xx: the model's or this service's failure.",
+    ),
+    *(
+        Panel(
+            f"Latency, {name}",
+            [
+                (
+                    f"histogram_quantile({share}, sum by (le, model, version) "
+                    f"(rate(bentobelt_latency_seconds_bucket{VERSION}[1m])))",
+                    OF_VERSION,
+                )
+            ],
+            unit="s",
+        )
+        for name, share in (("median", 0.5), ("95 of 100", 0.95), ("99 of 100", 0.99))
+    ),
+    Panel("Labels per second", [(f"sum by (model, version) (rate(bentobelt_labels_total{VERSION}[1m]))", OF_VERSION)]),
+    Panel(
+        "Predictions the bus has not got",
+        [
+            (f"sum by (model, version) (bentobelt_log_waiting_rows{VERSION})", OF_VERSION + " waiting"),
+            (
+                f"sum by (model, version) (increase(bentobelt_log_dropped_rows_total{VERSION}[5m]))",
+                OF_VERSION + " dropped",
+            ),
+        ],
+        about="They wait while the bus is away; beyond SERVING_LOG_BYTES the oldest are dropped.",
+    ),
+)
+MODEL = (
+    Panel(
+        "Accuracy of the last window against the promise",
+        [
+            (f"max by (model, version) (bentobelt_monitor_accuracy{VERSION})", OF_VERSION),
+            (f"max by (model, version) (bentobelt_monitor_promised{VERSION})", OF_VERSION + " promised"),
+        ],
+        unit="percentunit",
+        about="Accuracy, or for regression the share within tolerance. Without labels there is none.",
+    ),
+    Panel(
+        "Evidence of lost performance",
+        [(f"max by (model, version) (bentobelt_monitor_loss_statistic{VERSION})", OF_VERSION)],
+        about="An alarm at MONITOR_RUN_LABELS.",
+    ),
+    Panel(
+        "Evidence of drift",
+        [(f"max by (model, version) (bentobelt_monitor_drift_statistic{VERSION})", OF_VERSION)],
+        about="An alarm at MONITOR_RUN_WINDOWS.",
+    ),
+    Panel(
+        "Share of predictions with a label",
+        [(f"max by (model, version) (bentobelt_monitor_coverage{VERSION})", OF_VERSION)],
+        unit="percentunit",
+    ),
+    Panel("Predictions watched", [(f"max by (model, version) (bentobelt_monitor_rows{VERSION})", OF_VERSION)]),
+    Panel(
+        "Labels",
+        [
+            (f"max by (model, version) (bentobelt_monitor_labels{VERSION})", OF_VERSION + " joined"),
+            ('max by (model) (bentobelt_monitor_unmatched{model=~"$model"})', "{{model}} without a known prediction"),
+        ],
+    ),
+)
+DASHBOARDS = {
+    "loop": ("The loop", LOOP, ()),
+    "serving": ("Serving", SERVING, (("model", "bentobelt_rows_total"), ("version", "bentobelt_rows_total"))),
+    "model": ("The models", MODEL, (("model", "bentobelt_monitor_rows"), ("version", "bentobelt_monitor_rows"))),
+}
+
+
+def dashboard(name: str) -> dict[str, Any]:
+    """A dashboard as Grafana reads it."""
+    title, panels, variables = DASHBOARDS[name]
+    return {
+        "uid": f"bentobelt-{name}",
+        "title": title,
+        "tags": ["bentobelt"],
+        "timezone": "browser",
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": False,
+        "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"},
+        "templating": {"list": [_variable(*variable) for variable in variables]},
+        "annotations": {"list": []},
+        "links": [{"type": "dashboards", "tags": ["bentobelt"], "title": "Bentobelt", "asDropdown": False}],
+        "panels": [_panel(number, panel) for number, panel in enumerate(panels)],
+    }
+
+
+def _variable(name: str, metric: str) -> dict[str, Any]:
+    narrowed = metric if name == "model" else f'{metric}{{model=~"$model"}}'
+    return {
+        "name": name,
+        "type": "query",
+        "datasource": SOURCE,
+        "query": {"query": f"label_values({narrowed}, {name})", "refId": name},
+        "refresh": 2,
+        "includeAll": True,
+        "multi": True,
+        "allValue": ".*",
+        "current": {"text": ["All"], "value": ["$__all"]},
+    }
+
+
+def _panel(number: int, panel: Panel) -> dict[str, Any]:
+    width = WIDTH // COLUMNS
+    place = {"x": number % COLUMNS * width, "y": number // COLUMNS * HEIGHT, "w": width, "h": HEIGHT}
+    targets = [
+        {"refId": chr(ord("A") + place), "expr": expression, "legendFormat": legend, "datasource": SOURCE}
+        for place, (expression, legend) in enumerate(panel.queries)
+    ]
+    return {
+        "id": number + 1,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.about,
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
+        "targets": targets,
+    }
+
+
+def write() -> None:
+    """Write all of them."""
+    FOLDER.mkdir(exist_ok=True)
+    for name in DASHBOARDS:
+        (FOLDER / f"{name}.json").write_text(json.dumps(dashboard(name), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    write()
