@@ -4,6 +4,7 @@ BentoML imports this module in the supervisor, in the worker and when building: 
 top. The model, and scikit-learn with it, is loaded in the worker alone, when it starts.
 """
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,9 @@ class service:
         self.serving = Serving(load(Path(self.packed.path)), Settings())
         self.serving.start()
         front.open(self.serving.routes())
+        # What is there by now stays: it need not be looked through with every collection.
+        gc.freeze()
+        gc.enable()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     async def close(self) -> None:

@@ -92,6 +92,12 @@ class Engine:
             )  # fmt: skip
             _follow(lines)
 
+    def rename(self, patterns: Sequence[str], name: str, tag: str) -> bool:
+        """Give an image whose name fits one of the patterns another one; whether there was any."""
+        with self._asked(f"looking for {patterns[0]}") as client:
+            found = client.images.list(filters={"reference": list(patterns)})
+            return bool(found) and bool(found[0].tag(name, tag))
+
     def read(self, image: str, path: str) -> bytes:
         """A file of an image."""
         with self._asked(f"reading {path} in {image}") as client:

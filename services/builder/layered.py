@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 UV_LOCK = HERE.parents[1] / "requirements" / "uv.txt"
 RUNTIME = "dev.bentobelt.runtime"
 STAGE = "dev.bentobelt.stage"
+NAME = "bentobelt-runtime"
 BILL = "/opt/serving/sbom.cdx.json"
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
@@ -39,8 +40,7 @@ class Layered:
         runtime = Runtime(
             layers.lock_of(bento), self.base.format(python=python_of(event)), "\n".join(event.environment.requirements)
         )
-        with self._one:
-            image = self._provide(runtime)
+        image = self.provide(runtime)
         with layers.context(bento, self._folder) as context:
             self._engine.build(name, context, {"RUNTIME": image}, labels | {RUNTIME: runtime.key})
 
@@ -50,13 +50,19 @@ class Layered:
             self._bills[key] = self._engine.read(image, BILL)
         return self._bills[key]
 
-    def _provide(self, runtime: "Runtime") -> str:
+    def provide(self, runtime: "Runtime") -> str:
         """Name of the runtime image: one that is here, in the registry, or made and pushed now."""
-        name = f"{self._engine.registry}/bentobelt-runtime"
+        with self._one:
+            return self._provide(runtime)
+
+    def _provide(self, runtime: "Runtime") -> str:
+        name = f"{self._engine.registry}/{NAME}"
         image = f"{name}:{runtime.key}"
         local = self._engine.local(image)
         if local is None and not self._engine.pull(name, runtime.key):
-            self._make(runtime, image)
+            # Of another registry, say: its name tells what is in it.
+            if not self._engine.rename([f"*/{NAME}:{runtime.key}", f"*/*/{NAME}:{runtime.key}"], name, runtime.key):
+                self._make(runtime, image)
             local = self._engine.local(image)
         if local is not None and not any(digest.startswith(f"{name}@") for digest in local.digests):
             self._engine.push(name, runtime.key)  # made, by this process or one that was killed before it could push

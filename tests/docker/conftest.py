@@ -46,6 +46,7 @@ def shared_registry(engine: docker.DockerClient) -> Iterator[Registry]:
     """A registry for the whole session: what is pushed once, such as a runtime image, stays."""
     with Registry() as registry:
         yield registry
+        forget(engine, registry)
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def registry(engine: docker.DockerClient) -> Iterator[Registry]:
     """An empty registry of the test's own, that can be stopped and started."""
     with Registry() as registry:
         yield registry
+        forget(engine, registry)
 
 
 @pytest.fixture
@@ -60,6 +62,17 @@ def private_registry(engine: docker.DockerClient) -> Iterator[Registry]:
     """A registry that wants a password."""
     with Registry(private=True) as registry:
         yield registry
+        forget(engine, registry)
+
+
+def forget(engine: docker.DockerClient, registry: Registry) -> None:
+    """Remove a registry's images from the engine; runtimes stay under a name of their own, for they take minutes."""
+    for image in engine.images.list():
+        for tag in image.tags:
+            if tag.startswith(f"{registry.address}/"):
+                if "/bentobelt-runtime:" in tag:
+                    image.tag("tests/bentobelt-runtime", tag.rsplit(":", 1)[1])
+                engine.images.remove(tag, force=True)
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""Containers of an image, started as a deployer starts them, and asked for predictions."""
+
+import contextlib
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+
+from contracts.events import ModelApproved
+from tests.conftest import free_port
+from tests.waiting import until
+
+
+@contextlib.contextmanager
+def serving(engine: docker.DockerClient, image: str) -> Iterator[Any]:
+    """A container that is ready: read-only, without capabilities, its bus away; removed by its id."""
+    port = free_port()
+    container = engine.containers.run(
+        image, detach=True, read_only=True, tmpfs={"/tmp": ""}, cap_drop=["ALL"], security_opt=["no-new-privileges"],
+        mem_limit="1g", nano_cpus=1_000_000_000, ports={"3000/tcp": ("127.0.0.1", port)},
+        environment={"NATS_URL": "nats://127.0.0.1:1"}, labels={"dev.bentobelt.test": str(port)},
+    )  # fmt: skip
+    try:
+        until(lambda: _ready(container, port), seconds=60)
+        yield container
+    finally:
+        container.remove(force=True)
+
+
+def answer(container: Any, event: ModelApproved) -> list[Any]:
+    """What it predicts for the rows that the evaluator asked the model for."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{container.labels['dev.bentobelt.test']}/predict",
+        json.dumps({"rows": event.probe.rows}).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answered:
+        return [one["prediction"] for one in json.load(answered)["predictions"]]
+
+
+def _ready(container: Any, port: int) -> bool:
+    container.reload()
+    assert container.status in ("created", "running"), container.logs().decode()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answered:
+            return bool(answered.status == 200)
+    except OSError:
+        return False

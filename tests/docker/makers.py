@@ -1,0 +1,66 @@
+"""A builder's parts, put together as its app does it, without a bus."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from contracts.data import Environment
+from contracts.events import ModelApproved
+from services.artifacts import FsspecArtifacts
+from services.builder.app import open_images
+from services.builder.bento import JOB, BentoBuilder, use_store
+from services.builder.domain import Image
+from services.builder.settings import Settings
+from services.environments import Environments
+from services.forks import Forks
+from tests.docker.approvals import EXAMPLES, example
+
+
+class Maker:
+    """Builds Bentos and images in `home`.
+
+    Args:
+        home: for everything.
+        registry: where images go.
+        way: BUILDER_IMAGES.
+        more: other settings.
+    """
+
+    def __init__(
+        self, home: Path, registry: str, way: Literal["docker", "containerize"] = "docker", **more: str
+    ) -> None:
+        (home / "cache").mkdir(exist_ok=True)
+        self.artifacts = FsspecArtifacts(f"file://{home}/store", home / "cache")
+        environments = Environments(home / "envs", self.artifacts)
+        self.base, self._environments = environments.base, environments
+        folder = home / "builds"
+        folder.mkdir(exist_ok=True)
+        use_store(folder)
+        settings = Settings.model_validate({"home": home, "images": way, "registry": registry, "keep": 2, **more})
+        self._forks = Forks(environments, [JOB])
+        self.bentos = BentoBuilder(self._forks, self.artifacts, folder, seconds=120, keep=5)
+        self.images = open_images(settings, self.artifacts, folder)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._forks.close()
+
+    async def example(self, name: str, number: int, *, trees: int | None = None) -> ModelApproved:
+        """An approved version of an example, in the environment its project asks for."""
+        return await example(self.artifacts, await self._environment(name), name, number, trees=trees)
+
+    async def make(self, event: ModelApproved) -> Image:
+        """Its image."""
+        run = f"run{event.version.split('-')[0]}"
+        async with self.bentos.build(event, run) as bento:
+            return await self.images.make(event, run, bento)
+
+    async def _environment(self, name: str) -> Environment:
+        from contracts import project
+
+        spec = project.parse((EXAMPLES / name / "model.yaml").read_text())
+        return await self._environments.resolve(spec.requirements)

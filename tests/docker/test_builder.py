@@ -1,0 +1,177 @@
+"""Images of real Bentos: made by a real engine, pushed to a real registry, run as a deployer runs them."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from contracts.artifact import CYCLONEDX
+from contracts.events import ModelApproved
+from services.artifacts import Artifacts
+from services.builder.domain import Image
+from tests.docker.approvals import example, version
+from tests.docker.containers import answer, serving
+from tests.docker.makers import Maker
+from tests.docker.registries import Registry
+from tests.waiting import until
+
+KEEPS_OUT = ("gcc", "cc", "ld", "make", "pip", "pip3", "uv", "git")
+IMPORTS = """
+import bentoml, joblib, nats, numpy.testing, pandas.testing, pyarrow.compute, pyarrow.fs, pyarrow.parquet, scipy.stats
+import sklearn.ensemble, sklearn.experimental.enable_iterative_imputer, sklearn.impute, sklearn.datasets, uvicorn
+"""
+BYTECODE = """
+import importlib.util, pathlib, sys
+for name in ("asyncio", "json", "bentoml", "pandas", "sklearn.ensemble._forest"):
+    print(name, pathlib.Path(importlib.util.find_spec(name).cached).exists())
+print("serving", *sorted(path.stem.split(".")[0] for path in pathlib.Path("/bento/src/serving").glob("__pycache__/*")))
+"""
+
+
+@pytest.fixture
+async def maker(shared_registry: Registry, home: Path) -> AsyncIterator[Maker]:
+    async with Maker(home, shared_registry.address) as maker:
+        yield maker
+
+
+async def made(maker: Maker, event: ModelApproved) -> Image:
+    assert await maker.images.find(event) is None
+    return await maker.make(event)
+
+
+async def test_a_version_is_built_pushed_and_serves(
+    maker: Maker, shared_registry: Registry, engine: docker.DockerClient
+) -> None:
+    event = await maker.example("digits", 1)
+    image = await made(maker, event)
+    digest = shared_registry.digest("digits", event.version)
+    assert image.image == f"{shared_registry.address}/digits@{digest}"
+    about = engine.images.get(image.image)
+    assert image.size == about.attrs["Size"]
+    labels = about.labels
+    assert labels["org.opencontainers.image.version"] == event.version
+    assert labels["org.opencontainers.image.revision"] == "c0ffee"
+    assert labels["dev.bentobelt.run"] == "run1"
+    assert labels["dev.bentobelt.dataset"] == event.dataset.sha256
+    assert about.attrs["Config"]["User"] == "1034:1034"
+    await _has_its_bill(maker.artifacts, image)
+    with serving(engine, image.image) as container:
+        assert answer(container, event) == list(event.probe.predictions)
+        _is_bare(container)
+        until(lambda: engine.api.inspect_container(container.id)["State"]["Health"]["Status"] == "healthy")
+        container.stop(timeout=20)
+        container.reload()
+        assert container.attrs["State"]["ExitCode"] == 0
+        assert "startup hook" in container.logs().decode()
+
+
+def _is_bare(container: Any) -> None:
+    def run(*command: str) -> str:
+        code, said = container.exec_run(list(command))
+        assert code == 0, said.decode()
+        return str(said.decode())
+
+    found = run("sh", "-c", f"for tool in {' '.join(KEEPS_OUT)}; do command -v $tool; done; true")
+    assert found == ""
+    assert run("id", "-u", "-n").strip() == "serving"
+    run("python", "-c", IMPORTS)
+    code, said = container.exec_run(["python", "-m", "pip"])
+    assert code, said
+    lines = dict(line.split(" ", 1) for line in run("python", "-c", BYTECODE).splitlines())
+    serving_modules = lines.pop("serving").split()
+    assert set(lines.values()) == {"True"}, lines
+    assert {"app", "service", "model"} <= set(serving_modules)
+    code, _ = container.exec_run(["sh", "-c", "echo x >/bento/x"])
+    assert code, "the root can be written to"
+
+
+async def _has_its_bill(artifacts: Artifacts, image: Image) -> None:
+    assert image.sbom is not None
+    assert image.sbom.media_type == CYCLONEDX
+    bill = json.loads((await artifacts.fetch(image.sbom)).read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    found = {one["name"].lower(): one["purl"] for one in bill["components"]}
+    assert found["scikit-learn"].startswith("pkg:pypi/scikit-learn@1.")
+    assert {"bentoml", "numpy", "pandas"} <= set(found)
+    assert not {"pip", "uv", "setuptools"} & set(found)
+
+
+async def test_the_second_time_nothing_is_built_or_pushed(
+    maker: Maker, engine: docker.DockerClient, shared_registry: Registry
+) -> None:
+    event = await maker.example("diabetes", 1)
+    image = await made(maker, event)
+    with serving(engine, image.image) as container:
+        assert answer(container, event) == pytest.approx(list(event.probe.predictions))
+    before = engine.images.get(image.image).id
+    assert await maker.images.find(event) == image
+    assert engine.images.get(image.image).id == before
+    # Another builder, which never saw it: the registry knows.
+    engine.images.remove(f"{shared_registry.address}/diabetes:{event.version}")
+    assert await maker.images.find(event) == image
+    # The same version of another model is not taken for it.
+    other = event.model_copy(update={"artifact": event.artifact.model_copy(update={"sha256": "0" * 64})})
+    assert await maker.images.find(other) is None
+
+
+async def test_a_new_version_pushes_its_model_and_little_else(maker: Maker, shared_registry: Registry) -> None:
+    first, second = [await maker.example("digits", number) for number in (11, 12)]
+    for event in (first, second):
+        await made(maker, event)
+    there = shared_registry.layers("digits", first.version)
+    new = {
+        digest: size for digest, size in shared_registry.layers("digits", second.version).items() if digest not in there
+    }
+    model = (await maker.artifacts.fetch(second.artifact)).stat().st_size
+    assert sum(new.values()) < model + 100_000
+    assert len(new) == 2, "one layer, and the configuration"
+    assert len(shared_registry.tags("bentobelt-runtime")) == 1
+
+
+async def test_old_images_are_forgotten_unless_a_container_runs_them(
+    maker: Maker, engine: docker.DockerClient, shared_registry: Registry
+) -> None:
+    events = [await maker.example("digits", number, trees=2) for number in (31, 32, 33, 34)]
+    oldest = await made(maker, events[0])
+    with serving(engine, oldest.image) as container:
+        for event in events[1:]:
+            await made(maker, event)  # keeps two
+        kept = {
+            tag.rsplit(":", 1)[1] for one in engine.images.list(f"{shared_registry.address}/digits") for tag in one.tags
+        }
+        assert {version(31), version(33), version(34)} <= kept
+        assert version(32) not in kept
+        assert container.status != "exited"
+
+
+async def test_a_projects_own_requirements_are_in_its_image(maker: Maker, engine: docker.DockerClient) -> None:
+    event = await maker.example("cancer", 1)
+    image = await made(maker, event)
+    assert image.sbom is not None
+    bill = json.loads((await maker.artifacts.fetch(image.sbom)).read_text())
+    assert "imbalanced-learn" in {one["name"] for one in bill["components"]}
+    with serving(engine, image.image) as container:
+        assert answer(container, event) == list(event.probe.predictions)
+
+
+async def test_what_bentoml_containerize_makes_is_pushed_the_same_way(
+    shared_registry: Registry, home: Path, engine: docker.DockerClient
+) -> None:
+    async with Maker(home, shared_registry.address, way="containerize") as maker:
+        event = await maker.example("digits", 21, trees=2)
+        image = await made(maker, event)
+        assert image.image.endswith(shared_registry.digest("digits", event.version))
+        assert await maker.images.find(event) == image
+        assert engine.images.get(image.image).labels["dev.bentobelt.run"] == "run21"
+        assert image.sbom is not None
+        bill = json.loads((await maker.artifacts.fetch(image.sbom)).read_text())
+        assert "bentoml" in {one["name"] for one in bill["components"]}
+
+
+async def test_a_version_says_what_it_may_use(maker: Maker) -> None:
+    event = await example(maker.artifacts, maker.base, "diabetes", 3, serve="serve: {memory: 512MiB, cpus: 0.5}\n")
+    limits = await maker.bentos.limits(event)
+    assert (limits.memory, limits.cpus) == (512 * 1024**2, 0.5)
