@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import typer
 from nats.js.errors import NotFoundError
 
-from belt import ports, reach, say
+from belt import leftovers, ports, reach, say
 from belt.home import Home
 from belt.local import BIN, BUS, GATEWAY, ROOT, WORKERS, status
 from contracts import topology
@@ -118,8 +118,14 @@ async def belt_up(home: Home, port: int) -> AsyncIterator[Finding]:
     running = home.running() if home.is_claimed() else None
     if running is None:
         yield Finding("belt up", "note", f"not running on {home.root}", "belt up")
+        left = leftovers.find(home.root)
+        if left:
+            yield Finding(
+                "leftovers", "note", f"{len(left)} processes of a `belt up` that was killed", "belt up ends them"
+            )
         held = "" if ports.is_free(port) else ports.holder(port) or "in use"
-        yield judge("port", not held, f"{port}: {held or 'free'}", "belt up --port <another>")
+        ours = held.startswith(tuple(f"pid {process.pid}:" for process in left))
+        yield judge("port", ours or not held, f"{port}: {held or 'free'}", "belt up --port <another>")
         return
     since = say.moment(running.since)
     yield Finding("belt up", "ok", f"pid {running.pid}, since {since}, gateway {running.gateway}")

@@ -61,6 +61,8 @@ class Local:
         self._keepers = {name: Keeper(self._part(name), self._started, self._died) for name in self._ports}
         self._running = Running(pid=os.getpid(), since=datetime.now().astimezone(), gateway=self.gateway)
         self._since, self._crashed = time.monotonic(), dict[str, Death]()
+        self.live: list[str] = []
+        """Models that were live here before; known once it is started."""
 
     async def start(self) -> None:
         """Start everything; return when a push will be served.
@@ -168,6 +170,7 @@ class Local:
         import nats.errors
 
         from services.bus import connect, ensure_topology
+        from services.registry import Registry
 
         while True:
             with contextlib.suppress(OSError, nats.errors.Error):
@@ -175,6 +178,7 @@ class Local:
                 break
             await self._wait_for(BUS)
         await ensure_topology(bus)
+        self.live = sorted({live.model for live in await Registry(bus).lives()})
         await bus.close()
         self._say(f"bus ready after {self._elapsed:.1f} s")
 

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from belt import leftovers, ports, say
+from belt import again, leftovers, ports, say
 from belt.home import Home, Occupied
 from belt.local import GRACE_SECONDS, Local, NotStarted
 
@@ -53,14 +53,18 @@ def _refuse_port_in_use(port: int) -> None:
 async def _live(home: Home, port: int) -> None:
     since, stop = time.monotonic(), _stop_signals(home)
     local = Local(home, port, say.note)
+    telling: asyncio.Task[None] | None = None
     try:
         if not await _unless(stop, local.start()):
             return
         say.note(f"belt is up after {time.monotonic() - since:.1f} s: gateway {local.gateway}, state in {home.root}.")
         say.note("Push a project with `belt push`; Ctrl-C stops everything.")
         print("ready", flush=True)
+        telling = asyncio.create_task(again.tell(local.live, port, say.note))
         await _unless(stop, local.watch())
     finally:
+        if telling:
+            telling.cancel()
         say.note("stopping")
         await local.stop()
         say.note("stopped")

@@ -21,6 +21,7 @@ from belt import leftovers, ports
 from belt.home import Home
 from belt.local import BUS, GATEWAY, WORKERS
 from services.bus import connect
+from services.registry import Live, Registry
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,13 @@ def other(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     yield start
     for one in started:
         one.end()
+
+
+def doctor(up: Up) -> dict[str, dict[str, str]]:
+    """What `belt doctor` finds on that home, by what it looked at."""
+    command = [sys.executable, "-m", "belt.main", "doctor", "--json", "--home", str(up.home.root), "--port"]
+    done = subprocess.run([*command, str(up.port)], cwd=ROOT, capture_output=True, text=True, check=False)
+    return {finding["what"]: finding for finding in json.loads(done.stdout)}
 
 
 async def outcome_of_a_push(url: str) -> str:
@@ -206,14 +214,24 @@ def test_a_second_ctrl_c_kills(other: Callable[..., Up]) -> None:
     assert leftovers.find(started.home.root) == []
 
 
-def test_what_a_killed_one_left_is_ended_by_the_next(other: Callable[..., Up]) -> None:
+async def test_what_a_killed_one_left_is_ended_by_the_next(other: Callable[..., Up]) -> None:
     killed = other().ready()
+    bus = await connect(killed.home.nats_url.read_text().strip())
+    live = Live(
+        model="digits", version="7-aaaaaaaa", image="bento+none", url="", target="local", order=7, run="r", since=0
+    )
+    await Registry(bus).put_live(live, None)
+    await bus.close()
     left = leftovers.find(killed.home.root)
     killed.process.kill()
     killed.process.wait()
     assert len(left) >= len(PARTS)
+    found = doctor(killed)
+    assert (found["leftovers"]["state"], found["leftovers"]["todo"]) == ("note", "belt up ends them")
+    assert found["port"]["state"] == "ok"
     following = other(killed.port).ready()
     assert {process.pid for process in left} & {process.pid for process in leftovers.find(killed.home.root)} == set()
+    until(lambda: "live before, being started again (503 until then): digits" in killed.errors.read_text())
     following.process.send_signal(signal.SIGINT)
     assert following.exit() == 0
 
