@@ -144,8 +144,8 @@ class Containers:
     async def stop(self, server: Server) -> None:
         # The server gives up on requests under way after the grace itself; a second more for its own end.
         await self._engine.call(lambda client: _end(client, server.id, round(self._grace) + 1), f"ending {server.id}")
-        await self._images.prune(server.model)
         await self.look()
+        await self._images.prune(server.model)
 
     async def note_checked(self, server: Server) -> None:
         async with self._looking:

@@ -13,7 +13,8 @@ from docker.errors import APIError, NotFound
 
 from services.deployer.domain import StoredImage, unneeded
 from services.deployer.engine import Engine
-from services.docker_errors import StreamError, Unauthorized
+from services.deployer.servers import EngineAway
+from services.docker_errors import DockerTrouble, StreamError, Unauthorized
 
 log = structlog.get_logger()
 MODEL, VERSION = "dev.bentobelt.model", "dev.bentobelt.version"
@@ -57,10 +58,18 @@ class Images:
             await self._engine.call(lambda client: _pull(client, image, login), f"pulling {image}", registry)
 
     async def prune(self, model: str) -> None:
-        """Remove old images of `model`: untagged ones that no container uses, but for the newest."""
-        held = frozenset(+self._held)
-        for image in await self._engine.call(lambda client: _prune(client, model, held), f"removing images of {model}"):
-            log.info("image removed", model=model, image=image)
+        """Remove old images of `model`: untagged ones that no container uses, but for the newest.
+
+        What cannot be removed now is removed when the next server ends.
+        """
+        held, what = frozenset(+self._held), f"removing images of {model}"
+        try:
+            removed = await self._engine.call(lambda client: _prune(client, model, held), what)
+        except (EngineAway, DockerTrouble) as error:
+            log.warning("old images stay", model=model, error=str(error))
+            return
+        if removed:
+            log.info("old images removed", model=model, images=removed)
 
     def _login(self) -> dict[str, str] | None:
         if self._credentials is None:

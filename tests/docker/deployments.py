@@ -23,12 +23,21 @@ class Deployment:
 
     Args:
         engine: what runs its containers; `host` is where the deployer finds it.
+        model: what it deploys.
     """
 
     def __init__(
-        self, bus: Bus, nats_url: str, gateway: tuple[str, Path], home: Path, engine: docker.DockerClient, host: str
+        self,
+        bus: Bus,
+        nats_url: str,
+        gateway: tuple[str, Path],
+        home: Path,
+        engine: docker.DockerClient,
+        host: str,
+        model: str = MODEL,
     ) -> None:
         self.bus, self.url, self.home, self.engine, self._nats_url = bus, gateway[0], home, engine, nats_url
+        self.model = model
         self.target = f"test-{uuid4().hex[:8]}"
         self._environ = {
             "DEPLOYER_TARGET": self.target,
@@ -60,7 +69,7 @@ class Deployment:
         await publish(self.bus, image, id=f"push{number}", generation=number)
 
     async def back(self, to: str | None = None) -> None:
-        await publish(self.bus, RollbackRequested(model=MODEL, to=to, by="ada", reason="worse"), id=f"back-{to}")
+        await publish(self.bus, RollbackRequested(model=self.model, to=to, by="ada", reason="worse"), id=f"back-{to}")
 
     async def expect(self, kind: type[Event], count: int = 1, seconds: float = 60.0) -> Any:
         return (await await_event(self.bus, kind.subject, count, seconds))[-1]

@@ -11,6 +11,7 @@ import pytest
 
 from contracts.events import DeploymentFailed, ImagePushed, ModelDeployed
 from services.bus import Bus
+from tests.chaos.faults import impatient
 from tests.docker import tiny
 from tests.docker.deployments import Deployment, gateway
 from tests.docker.registries import Registry
@@ -131,6 +132,7 @@ async def test_a_deployer_killed_in_the_middle_of_a_rollout_leaves_nothing_unche
     await target.expect(ModelDeployed)
     await target.push(images[8])  # never ready: it is being waited for
     until(lambda: version(8) in target.containers)
+    await impatient(target.bus)
     target.kill()
     target.start(DEPLOYER_READY_SECONDS="1")
     failed = await target.expect(DeploymentFailed)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import json
 import os
 import shutil
 import socket
@@ -26,7 +27,7 @@ from sklearn.linear_model import LogisticRegression
 
 from contracts import envelope
 from contracts.artifact import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
-from contracts.data import ColumnProfile, Environment, Feature, Probe, Profile, Promise, Verdict
+from contracts.data import ColumnProfile, Environment, Feature, Probe, Profile, Promise, Value, Verdict
 from contracts.events import Event, ModelApproved, subject_of
 from services.artifacts import Artifacts
 from services.bus import Bus
@@ -34,6 +35,7 @@ from tests.conftest import free_port
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
+ROW: dict[str, Value] = {"a": 0.2, "b": 0.3}
 NO_REF = ArtifactRef(uri="nowhere", sha256="0" * 64, size=0, media_type=PARQUET)
 
 
@@ -165,6 +167,8 @@ class Traffic:
 
     url: str
     clients: int = 4
+    model: str = "tiny"
+    row: dict[str, Value] = field(default_factory=lambda: dict(ROW))
     answered: dict[str, int] = field(default_factory=dict)
     """Version → answers."""
     failures: list[str] = field(default_factory=list)
@@ -184,24 +188,24 @@ class Traffic:
     def _ask(self) -> None:
         while not self._stop.is_set():
             try:
-                got = predict(self.url)
+                got = predict(self.url, self.model, self.row)
                 self.answered[got] = self.answered.get(got, 0) + 1
             except OSError as error:
                 self.failures.append(f"{time.time():.3f} {error}")
 
 
-def predict(url: str) -> str:
+def predict(url: str, model: str = "tiny", row: dict[str, Value] = ROW) -> str:
     """Ask for a prediction through the gateway; the version that answered."""
     request = urllib.request.Request(
-        f"{url}/tiny/predict", b'{"rows":[{"a":0.2,"b":0.3}]}', {"content-type": "application/json"}
+        f"{url}/{model}/predict", json.dumps({"rows": [row]}).encode(), {"content-type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return str(answer.headers["X-Model-Version"])
 
 
-def serves(url: str) -> str | None:
+def serves(url: str, model: str = "tiny", row: dict[str, Value] = ROW) -> str | None:
     """The version that answers now, None when none does."""
     try:
-        return predict(url)
+        return predict(url, model, row)
     except (urllib.error.URLError, OSError):
         return None
