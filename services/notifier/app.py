@@ -1,8 +1,10 @@
 """Wiring of the notifier: an event that a person should know of becomes an alert, sent and published."""
 
 import asyncio
-import re
+import sys
 from collections.abc import Sequence
+
+from pydantic import TypeAdapter, ValidationError
 
 from contracts import envelope
 from contracts.envelope import Envelope, Unreadable
@@ -14,6 +16,7 @@ from contracts.events import (
     DriftDetected,
     EvaluationFailed,
     Event,
+    ModelName,
     ModelRejected,
     TrainingFailed,
 )
@@ -26,7 +29,7 @@ from services.worker import Raw, Worker, log
 LISTENS: tuple[type[Event], ...] = (
     ModelRejected, DataRejected, DriftDetected, TrainingFailed, EvaluationFailed, BuildFailed, DeploymentFailed,
 )  # fmt: skip
-NAME = re.compile(r"^[a-z0-9-]{1,40}$")
+NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 
 
 def create_app(worker: Worker, channels: Channels, delays: Sequence[float] = RETRY_DELAYS) -> None:
@@ -52,23 +55,21 @@ def create_app(worker: Worker, channels: Channels, delays: Sequence[float] = RET
 
 async def persist(channels: Channels, raised: AlertRaised, delays: Sequence[float]) -> None:
     """Send until every channel has it, or give up: the alert is on the bus and in the log in any case."""
+    taken: set[int] = set()
     for delay in (*delays, None):
         try:
-            await channels.send(raised)
-        except BadChannel as error:
-            log.error("alert not sent", error=str(error))
+            return await channels.send(raised, taken)
         except ChannelFailed as error:
-            if delay is not None:
-                log.warning("will be tried again", error=str(error), seconds=delay)
-                await asyncio.sleep(delay)
-                continue
-            log.error("alert not sent", error=str(error))
-        return
+            if delay is None:
+                log.error("alert not sent", error=str(error))
+                return
+            log.warning("will be tried again", error=str(error), seconds=delay)
+            await asyncio.sleep(delay)
 
 
 def read(raw: Raw) -> DeadLetter:
     """A dead letter by its headers; one that another program wrote there may lack them."""
-    model, sequence = raw.headers.get("ce-subject", ""), raw.headers.get("dead-sequence", "")
+    sequence = raw.headers.get("dead-sequence", "")
     subject = raw.headers.get("dead-subject") or raw.subject.removeprefix("dlq.")
     return DeadLetter(
         number=raw.sequence,
@@ -76,9 +77,16 @@ def read(raw: Raw) -> DeadLetter:
         sequence=int(sequence) if sequence.isdecimal() else None,
         consumer=raw.headers.get("dead-consumer") or "someone",
         reason=raw.headers.get("dead-reason") or "no reason is given",
-        model=model if NAME.match(model) else UNKNOWN,
+        model=_named(raw.headers.get("ce-subject", "")),
         readable=_is_event(raw, subject),
     )
+
+
+def _named(model: str) -> str:
+    try:
+        return NAME.validate_python(model)
+    except ValidationError:
+        return UNKNOWN
 
 
 def _is_event(raw: Raw, subject: str) -> bool:
@@ -93,7 +101,11 @@ def _is_event(raw: Raw, subject: str) -> bool:
 def main() -> None:
     settings = Settings()
     worker = Worker("notifier", settings)
-    create_app(worker, Apprise(settings.urls, settings.send_seconds))
+    try:
+        channels = Apprise(settings.urls, settings.send_seconds)
+    except BadChannel as error:
+        sys.exit(str(error))
+    create_app(worker, channels)
     worker.run()
 
 

@@ -1,7 +1,7 @@
 """What a person is told about an event, and the command that helps. Pure."""
 
 from contracts.data import Frozen, Verdict
-from contracts.envelope import Envelope, version_of
+from contracts.envelope import Envelope
 from contracts.events import EVENTS, AlertRaised, DataRejected, DriftDetected, Event, ModelRejected, StageFailed
 from contracts.topology import stream_of
 
@@ -11,6 +11,9 @@ UNKNOWN = "unknown"
 """Name in alerts about messages that name no model."""
 STAGES = ("trainer", "evaluator", "builder", "deployer")
 """Rooms that publish a <stage>.failed for every event they give up."""
+
+ASKED_IN_VAIN = frozenset({"CannotRollBack"})
+"""Failures of a deployment that touch nothing: whoever asked for it is told, and what is live goes on answering."""
 
 
 class DeadLetter(Frozen):
@@ -133,11 +136,12 @@ def _drift(event: DriftDetected, about: Envelope) -> AlertRaised:
 
 
 def _failed(event: StageFailed, about: Envelope) -> AlertRaised:
-    version = event.version or version_of(about.generation, about.run)
+    urgent = event.stage == "deployment" and event.error not in ASKED_IN_VAIN
+    version = f" {event.version}" if event.version else ""  # a rollback need not name one
     return AlertRaised(
         model=event.model,
-        severity="critical" if event.stage == "deployment" else "warning",
-        title=f"{event.stage.capitalize()} of {event.model} {version} failed: {event.error}",
+        severity="critical" if urgent else "warning",
+        title=f"{event.stage.capitalize()} of {event.model}{version} failed: {event.error}",
         body=_cut(
             f"{event.message}\n\nAfter {event.attempts} attempt{'s' if event.attempts != 1 else ''}. Run {about.run}."
         ),

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import shlex
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,7 +31,7 @@ from contracts.events import (
     TrainingFailed,
 )
 from services.notifier.app import LISTENS, create_app
-from services.notifier.channels import Apprise, BadChannel
+from services.notifier.channels import Apprise
 from services.notifier.settings import Settings
 from services.worker import Worker
 from tests.fakes import Delivered, MemoryInbox, deliver
@@ -142,13 +145,40 @@ async def test_a_repeated_event_is_told_once(webhook: Webhook) -> None:
     assert len(webhook.received) == 1
 
 
-async def test_a_url_that_makes_no_sense_is_named_without_its_secret() -> None:
-    with pytest.raises(BadChannel, match="a nonsense URL") as error:
-        await Apprise(["nonsense://secret@host"]).send(
-            AlertRaised(model="m", severity="info", title="t", body="b", about="a")
-        )
-    assert "secret" not in str(error.value)
-    await only(notifier("nonsense://secret@host"), REJECTED)
+def test_a_url_that_makes_no_sense_ends_the_start_and_is_named_without_its_secret() -> None:
+    environ = os.environ | {"NOTIFIER_URLS": "json://127.0.0.1 nonsense://secret@host"}
+    command = [sys.executable, "-m", "services.notifier.app"]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr == "NOTIFIER_URLS holds a nonsense URL that apprise cannot read\n"
+
+
+async def test_a_channel_that_raises_keeps_nobody_from_being_told_once(webhook: Webhook) -> None:
+    class Raising(Apprise):
+        async def _one(self, place: int, alert: AlertRaised) -> bool:
+            if place == 0:
+                raise ZeroDivisionError("a plugin of its own kind")
+            return await super()._one(place, alert)
+
+    worker = Worker("notifier", Settings(), inbox=MemoryInbox())
+    create_app(worker, Raising(["json://127.0.0.1", webhook.url]), delays=(0.0, 0.0))
+    await only(worker, REJECTED)
+    assert len(webhook.received) == 1
+
+
+async def test_a_rollback_that_cannot_be_is_no_emergency_and_names_no_version() -> None:
+    failed = DeploymentFailed(model="digits", error="CannotRollBack", message="there is no previous", attempts=1)
+    raised = await only(notifier(), failed, ce_correlationid="0123456789abcdef")
+    assert (raised.severity, raised.title) == ("warning", "Deployment of digits failed: CannotRollBack")
+    broken = failed.model_copy(update={"error": "DidNotStart", "version": "7-0123abcd"})
+    raised = await only(notifier(), broken)
+    assert (raised.severity, raised.title) == ("critical", "Deployment of digits 7-0123abcd failed: DidNotStart")
+
+
+@pytest.mark.parametrize("name", ["digits-", "-", "Digits", "", "a" * 41])
+async def test_a_dead_letter_about_no_model_of_ours_is_told(name: str) -> None:
+    (raised,) = await deliver(notifier(), b"{", "dlq.someone.data.pushed", ce_subject=name)
+    assert raised.model == "unknown"
 
 
 async def test_every_kind_of_trouble_has_its_command() -> None:
