@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,7 +39,11 @@ class _Server(uvicorn.Server):
 
 
 def server(report: Callable[[], dict[str, Any]], host: str, port: int) -> tuple[uvicorn.Server, socket.socket]:
-    """A server to `serve()` on the returned socket. `report()["healthy"]` decides between 200 and 503."""
+    """A server to `serve()` on the returned socket. `report()["healthy"]` decides between 200 and 503.
+
+    Raises:
+        SystemExit: the port is taken, or not to be had here.
+    """
 
     async def health(_: Request) -> JSONResponse:
         state = report()
@@ -48,5 +53,10 @@ def server(report: Callable[[], dict[str, Any]], host: str, port: int) -> tuple[
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind((host, port))
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        why = error.strerror or error
+        sys.exit(f"/health cannot listen on {host}:{port}: {why}; set HTTP_PORT (0 takes a free one) or HTTP_HOST")
     return _Server(config), listening

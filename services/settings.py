@@ -1,8 +1,9 @@
 """Settings that every worker has. A room adds its own in a subclass with its own prefix."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SECRETS = Path("/run/secrets")
@@ -46,8 +47,13 @@ class BusSettings(BaseSettings):
         validation_alias=AliasChoices("HTTP_HOST", "http_host"),
         description="address /health and /metrics listen on",
     )
-    log_level: str = Field(
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
         validation_alias=AliasChoices("LOG_LEVEL", "log_level"),
         description="debug, info, warning or error",
     )
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _small(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value

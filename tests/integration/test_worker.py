@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -312,6 +313,23 @@ async def test_a_missing_bus_is_said(calls: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("LOG_LEVEL", "LOG_LEVEL"),
+        ("HTTP_PORT", r"^/health cannot listen on 127.0.0.1:\d+: Address already in use; set"),
+    ],
+)
+def test_a_setting_that_cannot_be_ends_the_start_and_is_named(setting: str, said: str, calls: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        value = {"LOG_LEVEL": "verbose", "HTTP_PORT": str(taken.getsockname()[1])}[setting]
+        command = [sys.executable, "-m", "tests.integration.echo_worker"]
+        environ = os.environ | {"CALLS": str(calls), setting: value}
+        ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert re.search(said, ended.stderr)
 
 
 async def test_bus_restart_is_survived(bus: Bus, spawn: Spawn, nats_server: NatsServer, calls: Path) -> None:
