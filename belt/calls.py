@@ -13,6 +13,12 @@ SAID_BY_THE_SERVER = 3
 """Of all that is wrong with a request, its `error` tells the first three; `details` lists more."""
 _LONG_LIST = re.compile(r"(?:[^\s,;:]+, ){10,}(?:and )?[^\s,;:]+")
 NAMED = 5
+HINTS = {
+    404: "; `belt deployments` lists what is live",
+    502: "; its server has just ended and is started again: try again in some seconds",
+    503: "; if it has just been started try again in some seconds, else `belt doctor`",
+}
+"""What to do about an answer of the gateway."""
 
 
 def call(method: str, url: str, body: Any = None, *, verbatim: bool = False) -> Any:
@@ -35,7 +41,7 @@ def call(method: str, url: str, body: Any = None, *, verbatim: bool = False) -> 
         ) from None
     if answer.is_success:
         return answer.json()
-    hint = "; `belt deployments` lists what is live" if answer.status_code == 404 else ""
+    hint = HINTS.get(answer.status_code, "")
     said = answer.text.strip() if verbatim else in_short(answer.text)
     raise Failed(f"{url} answered {answer.status_code}: {said}{hint}")
 

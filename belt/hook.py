@@ -48,6 +48,7 @@ for file in "$here/{PROJECTS}"/*; do
 done
 for name in $changed; do
     . "$here/{PROJECTS}/$name"
+    echo "belt: tests of $name" >&2
     BENTOBELT_HOME="${{given:-$home}}" "$python" -m belt.testing "$project"
 done
 for name in $changed; do

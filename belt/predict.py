@@ -86,8 +86,8 @@ def _send(url: str, labels: list[rows.Row], as_json: bool) -> int:
             answer = call("POST", f"{url}/feedback", {"labels": labels[start : start + LABELS]}, verbatim=as_json)
         except Failed as error:
             counted = f"(labels are counted from label {start} of yours)\n" if start else ""
-            sure = f"{accepted} of {len(labels)} labels were taken for certain"
-            raise Failed(f"{error}\n{counted}{sure}; send all of them again: each counts once") from None
+            sure = f"{accepted} of {len(labels)} labels are known to be taken"
+            raise Failed(f"{error}\n{counted}{sure}; once that is put right send all again, each counts once") from None
         accepted += answer["accepted"]
     return accepted
 

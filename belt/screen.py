@@ -153,7 +153,7 @@ def event_line(event: Event, about: Envelope) -> Text:
 
 def log_line(line: Mapping[str, Any]) -> Text:
     """One log line for a person: time, level, service, run, message, and what else it says."""
-    known = ("timestamp", "level", "service", "run", "model", "event", "subject", "exception", "event_id")
+    known = ("timestamp", "level", "service", "run", "model", "event", "subject", "exception", "traceback", "event_id")
     level = str(line.get("level", "info"))
     colour = {"error": "red", "critical": "red", "warning": "yellow"}.get(level, "dim")
     text = Text(f"{_clock(line.get('timestamp'))}  ", "dim").append(f"{level:<8}", colour)
@@ -162,9 +162,9 @@ def log_line(line: Mapping[str, Any]) -> Text:
     text.append(str(line.get("event", "")))
     for name, value in line.items():
         if name not in known and value is not None:
-            text.append(f" {name}={value}", "dim")
-    if line.get("exception"):
-        text.append(f"\n{line['exception']}", "dim")
+            text.append(f" {name}={round(value, 3) if isinstance(value, float) else value}", "dim")
+    if trace := line.get("exception") or line.get("traceback"):  # a worker's, or a serving process's
+        text.append(f"\n{trace}", "dim")
     return text
 
 

@@ -41,7 +41,7 @@ def up(home: Folder = say.HOME, port: Port = 8080) -> None:
     except (Occupied, NotStarted) as error:
         say.fail(str(error))
     except OSError as error:
-        say.fail(f"{claimed.root}: {error}")
+        say.fail(f"{claimed.root}: {error.strerror or error}")
 
 
 def _refuse_port_in_use(port: int) -> None:

@@ -50,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
                 for n, _ in enumerate(body["rows"])
             ]
             self.answer(200, {"model": "digits", "version": "7-aaaaaaaa", "predictions": told})
+        elif self.path == "/revived/predict":
+            self.answer(503, "no available server")
         elif self.path == "/diabetes/predict":
             told = [{"id": f"diabetes.7-aaaaaaaa.{n}", "prediction": 152.1334841628967} for n in body["rows"]]
             self.answer(200, {"model": "diabetes", "version": "7-aaaaaaaa", "predictions": told})
@@ -113,6 +115,12 @@ def test_what_the_server_refuses_is_shown_in_words_and_with_json_as_it_says_it(g
     )
 
 
+def test_a_model_that_is_being_started_is_worth_another_try(gateway: Gateway) -> None:
+    done = belt(gateway, "predict", "revived", '[{"x": 1}]')
+    assert "answered 503: " in done.stderr
+    assert "; if it has just been started try again in some seconds, else `belt doctor`\n" in done.stderr
+
+
 def test_an_error_says_how_much_more_is_wrong_and_cuts_long_lists() -> None:
     assert calls.in_short(json.dumps(WRONG)) == "label 1: 'label' must be a whole number (y); and 2 more"
     many = ", ".join(f"pixel_{n}" for n in range(65))
@@ -146,7 +154,7 @@ def test_one_bad_cell_leaves_the_others_what_they_are(gateway: Gateway, tmp_path
     ]  # fmt: skip
     assert done.exit_code == 1
     assert "label 1: 'label' must be a whole number (y); and 2 more" in done.stderr
-    assert "0 of 4 labels were taken for certain; send all of them again: each counts once" in done.stderr
+    assert "0 of 4 labels are known to be taken; once that is put right send all again, each counts once" in done.stderr
 
 
 def test_many_labels_are_sent_in_batches_and_counted_as_one(gateway: Gateway, tmp_path: Path) -> None:
@@ -160,7 +168,7 @@ def test_a_batch_that_is_refused_says_what_was_taken_before(gateway: Gateway, tm
     (tmp_path / "labels.csv").write_text("id,label\n" + "a,3\n" * 1001 + "b,late\n")
     done = belt(gateway, "feedback", "digits", str(tmp_path / "labels.csv"))
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "(labels are counted from label 1000 of yours)\n1000 of 1002 labels were taken for certain" in done.stderr
+    assert "(labels are counted from label 1000 of yours)\n1000 of 1002 labels are known to be taken" in done.stderr
 
 
 def test_a_name_that_no_model_can_have_is_said(gateway: Gateway) -> None:

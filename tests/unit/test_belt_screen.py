@@ -97,6 +97,7 @@ def test_warnings_are_shown_and_ordinary_lines_are_not() -> None:
 def test_a_log_line_keeps_what_it_does_not_know() -> None:
     line = {"event": "x", "level": "error", "service": "s", "timestamp": "not a time", "exception": "Traceback", "k": 1}
     assert log_line(line).plain == "not a time  error   s   x k=1\nTraceback"
+    assert log_line({"event": "x", "seconds": 0.0442363, "traceback": "T"}).plain.endswith("x seconds=0.044\nT")
 
 
 def test_a_run_can_be_drawn_at_every_step() -> None:
