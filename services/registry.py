@@ -80,7 +80,7 @@ class Project(Frozen):
     data_schema: dict[str, Any] | None = None
     """The data's schema, as learned at a first training …"""
     learned_with: str | None = None
-    """… with the archive of this digest. A project that failed meanwhile leaves both as they were."""
+    """… with the code of this digest, its data left out. A project that failed meanwhile leaves both as they were."""
 
 
 class Registry:

@@ -36,7 +36,7 @@ def create_app(
         opened = await training.open(project.archive, event.model)
         if replaces(project, known):
             await registry.put_project(project, known)
-        known_schema = schema_for(project)
+        known_schema = schema_for(project, opened.code)
         schema = Schema.model_validate(known_schema) if known_schema else None
         order = Order(event.model, _version(about), event.commit or project.commit, event.dataset, schema)
         return await train(order, opened, event, learn=schema is None)
@@ -70,7 +70,7 @@ async def _keep(registry: Registry, model: str, opened: Opened, schema: Schema) 
     """Keep the learned schema, unless another project was pushed meanwhile."""
     newest_now: Project | None = await registry.project(model)
     if newest_now and newest_now.archive.sha256 == opened.archive.sha256:
-        learned = {"data_schema": schema.model_dump(), "learned_with": opened.archive.sha256}
+        learned = {"data_schema": schema.model_dump(), "learned_with": opened.code}
         await registry.put_project(newest_now.model_copy(update=learned), newest_now)
 
 

@@ -29,9 +29,9 @@ def newest(pushed: DataPushed, order: int, known: Project | None) -> Project | N
     )
 
 
-def schema_for(project: Project) -> dict[str, Any] | None:
-    """What the data is held to; None when this project has not been trained yet, so that it is learned anew."""
-    return project.data_schema if project.learned_with == project.archive.sha256 else None
+def schema_for(project: Project, code: str) -> dict[str, Any] | None:
+    """What the data is held to; None when this code has not been trained yet, so that it is learned anew."""
+    return project.data_schema if project.learned_with == code else None
 
 
 def replaces(project: Project, known: Project | None) -> bool:

@@ -1,6 +1,7 @@
 """One training, from project and data to a fitted model, in children of the project's environment."""
 
 import asyncio
+import hashlib
 import importlib.util
 import tempfile
 import time
@@ -37,6 +38,8 @@ class Opened:
     archive: ArtifactRef
     folder: Path
     spec: ModelSpec
+    code: str
+    """Digest of its files but the data: with new rows alone it is the same project."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,14 @@ class Training:
         """
         folder = await self._artifacts.fetch_folder(archive)
         try:
-            return Opened(archive, folder, read_spec((folder / "model.yaml").read_text("utf-8"), model))
+            spec = read_spec((folder / "model.yaml").read_text("utf-8"), model)
         except FileNotFoundError:
             raise BadProject("the project has no model.yaml at its top") from None
         except UnicodeDecodeError as error:
             raise BadProject(f"model.yaml is not UTF-8: byte {error.start}") from None
         except BadSpec as error:
             raise BadProject(str(error)) from None
+        return Opened(archive, folder, spec, await asyncio.to_thread(digest_of_code, folder, spec.dataset))
 
     async def run(self, order: Order, project: Opened) -> tuple[ModelTrained, Schema]:
         """The trained version, and the schema that its data was held to.
@@ -257,3 +261,14 @@ def _packages() -> str:
     assert found is not None
     assert found.origin is not None
     return str(Path(found.origin).parents[1])
+
+
+def digest_of_code(project: Path, dataset: str | None) -> str:
+    """Sha256 over names and contents of a project's files, except the dataset that its model.yaml names."""
+    data = project / dataset if dataset else None
+    digest = hashlib.sha256()
+    files = (path for path in project.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    for file in sorted(path for path in files if path != data):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest.update(f"{file.relative_to(project).as_posix()}\n{content}\n".encode())
+    return digest.hexdigest()

@@ -30,10 +30,10 @@ def test_an_unchanged_project_keeps_its_schema_and_a_changed_one_learns_anew() -
     changed = newest(DataPushed(model="m", project=archive("b")), 9, KNOWN)
     assert same == KNOWN.model_copy(update={"order": 9, "commit": "c9"})
     assert changed is not None
-    assert (schema_for(same), schema_for(changed)) == ({"kept": True}, None)
+    assert (schema_for(same, "a" * 64), schema_for(changed, "b" * 64)) == ({"kept": True}, None)
     back = newest(DataPushed(model="m", project=archive("a")), 10, changed)
     assert back is not None
-    assert schema_for(back) == {"kept": True}
+    assert schema_for(back, "a" * 64) == {"kept": True}
 
 
 def test_an_older_push_never_replaces_a_newer_one() -> None:

@@ -143,6 +143,12 @@ async def test_a_changed_project_learns_the_schema_anew(room: Room) -> None:
     assert room.children.asked["prepare"]["schema"] is None
 
 
+async def test_new_rows_inside_the_project_are_held_to_the_schema(room: Room) -> None:
+    await room.push()
+    await room.push(project=await room.project(**{"data.csv": "x,y\nabc,1\n"}))
+    assert room.children.asked["prepare"]["schema"]["columns"][0]["name"] == "x"
+
+
 async def test_a_project_that_failed_meanwhile_does_not_make_the_schema_forgotten(room: Room) -> None:
     await room.push()
     room.children.answers["fit"] = JobFailed("ValueError", "no luck", "", "")
