@@ -20,7 +20,7 @@ from docker.errors import DockerException, NotFound
 # Its reaper is an image that has to be pulled; what the tests start, they end.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
-from tests.docker.registries import Registry
+from tests.docker.registries import Registry, forget
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_ENGINE = "no Docker engine answers: start one, or as root on Debian run .ci/engine"
@@ -65,16 +65,6 @@ def private_registry(engine: docker.DockerClient) -> Iterator[Registry]:
         forget(engine, registry)
 
 
-def forget(engine: docker.DockerClient, registry: Registry) -> None:
-    """Remove a registry's images from the engine; runtimes stay under a name of their own, for they take minutes."""
-    for image in engine.images.list():
-        for tag in image.tags:
-            if tag.startswith(f"{registry.address}/"):
-                if "/bentobelt-runtime:" in tag:
-                    image.tag("tests/bentobelt-runtime", tag.rsplit(":", 1)[1])
-                engine.images.remove(tag, force=True)
-
-
 @pytest.fixture
 def removed(engine: docker.DockerClient) -> Iterator[Callable[[str], str]]:
     """Names of containers to remove in the end, whatever became of them."""
@@ -111,7 +101,7 @@ class Dockerd:
     """A dockerd beside the machine's own, in the same network, so that it reaches the same registries.
 
     It has a bridge of its own: with `--bridge none` dockerd would take away the other's `docker0`, and with iptables it
-    would rewrite the other's chains. So its containers reach nothing.
+    would rewrite the other's chains. What lets its containers reach a package index is set here.
     """
 
     def __init__(self, data: Path) -> None:
@@ -121,8 +111,10 @@ class Dockerd:
         self.url = f"unix://{self._run.name}/docker.sock"
         self._bridge = f"bt{uuid.uuid4().hex[:8]}"
         self._process: subprocess.Popen[bytes] | None = None
-        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
-        subprocess.run(["ip", "addr", "add", f"172.31.{secrets.randbelow(250)}.1/24", "dev", self._bridge], check=True)
+        self._net = f"172.31.{secrets.randbelow(250)}"
+        _run("ip", "link", "add", self._bridge, "type", "bridge")
+        _run("ip", "addr", "add", f"{self._net}.1/24", "dev", self._bridge)
+        self._route("-I")
 
     def start(self) -> None:
         """Start it; returns when it answers."""
@@ -167,3 +159,13 @@ class Dockerd:
         for mounted in (self._data, Path(self._run.name) / "exec" / "netns" / "default"):
             subprocess.run(["umount", "--recursive", str(mounted)], check=False, stderr=subprocess.DEVNULL)
         self._run.cleanup()
+
+    def _route(self, insert_or_delete: str) -> None:
+        nat = ["-s", f"{self._net}.0/24", "!", "-o", self._bridge, "-j", "MASQUERADE"]
+        _run("iptables", "-t", "nat", insert_or_delete, "POSTROUTING", *nat)
+        for way in ("-i", "-o"):
+            _run("iptables", insert_or_delete, "FORWARD", way, self._bridge, "-j", "ACCEPT")
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)

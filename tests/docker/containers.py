@@ -9,22 +9,28 @@ from typing import Any
 
 import docker
 
+from contracts.data import Limits
 from contracts.events import ModelApproved
 from tests.conftest import free_port
 from tests.waiting import until
 
 
 @contextlib.contextmanager
-def serving(engine: docker.DockerClient, image: str) -> Iterator[Any]:
-    """A container that is ready: read-only, without capabilities, its bus away; removed by its id."""
-    port = free_port()
-    container = engine.containers.run(
-        image, detach=True, read_only=True, tmpfs={"/tmp": ""}, cap_drop=["ALL"], security_opt=["no-new-privileges"],
-        mem_limit="1g", nano_cpus=1_000_000_000, ports={"3000/tcp": ("127.0.0.1", port)},
+def serving(engine: docker.DockerClient, image: str, *, wait: bool = True) -> Iterator[Any]:
+    """A container, ready unless it is not to be waited for: then it is not even started.
+
+    Read-only, without capabilities, its bus away; removed by its id.
+    """
+    port, limits = free_port(), Limits()
+    container = engine.containers.create(
+        image, read_only=True, tmpfs={"/tmp": ""}, cap_drop=["ALL"], security_opt=["no-new-privileges"],
+        mem_limit=limits.memory, nano_cpus=int(limits.cpus * 1e9), ports={"3000/tcp": ("127.0.0.1", port)},
         environment={"NATS_URL": "nats://127.0.0.1:1"}, labels={"dev.bentobelt.test": str(port)},
     )  # fmt: skip
     try:
-        until(lambda: _ready(container, port), seconds=60)
+        if wait:
+            container.start()
+            until(lambda: _ready(container, port), seconds=60)
         yield container
     finally:
         container.remove(force=True)

@@ -1,10 +1,10 @@
 """A builder's parts, put together as its app does it, without a bus."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from contracts.data import Environment
 from contracts.events import ModelApproved
 from services.artifacts import FsspecArtifacts
 from services.builder.app import open_images
@@ -13,7 +13,7 @@ from services.builder.domain import Image
 from services.builder.settings import Settings
 from services.environments import Environments
 from services.forks import Forks
-from tests.docker.approvals import EXAMPLES, example
+from tests.docker.approvals import example
 
 
 class Maker:
@@ -49,18 +49,15 @@ class Maker:
     ) -> None:
         await self._forks.close()
 
-    async def example(self, name: str, number: int, *, trees: int | None = None) -> ModelApproved:
-        """An approved version of an example, in the environment its project asks for."""
-        return await example(self.artifacts, await self._environment(name), name, number, trees=trees)
+    async def example(
+        self, name: str, number: int, *, trees: int | None = None, requirements: Sequence[str] = ()
+    ) -> ModelApproved:
+        """An approved version of an example, in the environment that these extra requirements make."""
+        environment = await self._environments.resolve(requirements)
+        return await example(self.artifacts, environment, name, number, trees=trees)
 
     async def make(self, event: ModelApproved) -> Image:
         """Its image."""
         run = f"run{event.version.split('-')[0]}"
         async with self.bentos.build(event, run) as bento:
             return await self.images.make(event, run, bento)
-
-    async def _environment(self, name: str) -> Environment:
-        from contracts import project
-
-        spec = project.parse((EXAMPLES / name / "model.yaml").read_text())
-        return await self._environments.resolve(spec.requirements)

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
+import docker
 from testcontainers.core.container import DockerContainer
 
 from tests.conftest import free_port
@@ -98,3 +99,13 @@ class Registry:
             token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
             request.add_header("Authorization", f"Basic {token}")
         return urllib.request.urlopen(request, timeout=10)
+
+
+def forget(engine: docker.DockerClient, registry: Registry) -> None:
+    """Remove a registry's images from the engine; runtimes stay under a name of their own, for they take minutes."""
+    for image in engine.images.list():
+        for tag in image.tags:
+            if tag.startswith(f"{registry.address}/"):
+                if "/bentobelt-runtime:" in tag:
+                    image.tag("tests/bentobelt-runtime", tag.rsplit(":", 1)[1])
+                engine.images.remove(tag, force=True)

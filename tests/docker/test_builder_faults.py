@@ -1,0 +1,244 @@
+"""What fails around an image, on real engines: each ends in a retry that succeeds, or says what to do."""
+
+import asyncio
+import base64
+import contextlib
+import http.server
+import json
+import re
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from contracts.events import BuildFailed, Event, ImagePushed, ModelApproved
+from services.builder.app import create_app
+from services.builder.engine import Engine
+from services.builder.layered import RUNTIME, STAGE, Layered, Runtime
+from services.builder.settings import Settings
+from services.environments import BASE_LOCK
+from services.worker import Worker
+from tests.docker.conftest import Dockerd
+from tests.docker.makers import Maker
+from tests.docker.registries import PASSWORD, USER, Registry
+from tests.fakes import MemoryInbox, deliver
+from tests.waiting import eventually
+
+BASE = "python:3.11-slim"
+
+
+@contextlib.asynccontextmanager
+async def builder(home: Path, registry: Registry, **more: str) -> AsyncIterator["Builder"]:
+    async with Maker(home, registry.address, **more) as maker:
+        yield Builder(maker, await maker.example("digits", 1, trees=2))
+
+
+class Builder:
+    """A builder's worker that is handed one approved version, as often as wanted."""
+
+    def __init__(self, maker: Maker, event: ModelApproved) -> None:
+        self.maker, self.event = maker, event
+        self.worker = Worker("builder", Settings(), failed=BuildFailed, inbox=MemoryInbox())
+        create_app(self.worker, maker.bentos, maker.images)
+
+    async def deliver(self, id: str = "1") -> Event | None:
+        """What it says; None when it wants to try again later."""
+        said = await deliver(self.worker, self.event, ce_id=id, ce_correlationid="run1")
+        return said[0] if said else None
+
+
+async def test_a_registry_that_was_down_gets_the_image_later(registry: Registry, home: Path) -> None:
+    async with builder(home, registry) as it:
+        registry.stop()
+        assert await it.deliver() is None
+        registry.start()
+        said = await it.deliver()
+        assert isinstance(said, ImagePushed)
+        assert said.image.endswith(registry.digest("digits", it.event.version))
+
+
+@pytest.mark.parametrize("by", ["file", "docker configuration"])
+async def test_refused_credentials_are_named_and_mended(
+    by: str, private_registry: Registry, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(home))
+
+    def say(password: str) -> None:
+        pair = f"{USER}:{password}"
+        (home / "credentials").write_text(f"{pair}\n")
+        auth = {"auth": base64.b64encode(pair.encode()).decode()} if by != "file" else {}
+        (home / "config.json").write_text(json.dumps({"auths": {private_registry.address: auth} if auth else {}}))
+
+    say("wrong")
+    more = {"registry_credentials": str(home / "credentials")} if by == "file" else {}
+    async with builder(home, private_registry, **more) as it:
+        said = await it.deliver()
+        assert isinstance(said, BuildFailed)
+        assert said.attempts == 1
+        for name in (private_registry.address, "BUILDER_REGISTRY_CREDENTIALS", "docker login"):
+            assert name in said.message
+        assert "wrong" not in said.message
+        say(PASSWORD)
+        assert isinstance(await it.deliver("2"), ImagePushed)
+
+
+async def test_credentials_that_cannot_be_read_are_named(private_registry: Registry, home: Path) -> None:
+    async with builder(home, private_registry, registry_credentials=str(home / "nowhere")) as it:
+        said = await it.deliver()
+        assert isinstance(said, BuildFailed)
+        assert "BUILDER_REGISTRY_CREDENTIALS" in said.message
+        (home / "nowhere").write_text("no colon")
+        said = await it.deliver("2")
+        assert isinstance(said, BuildFailed)
+        assert "user:password" in said.message
+
+
+async def test_a_missing_base_image_is_named(registry: Registry, home: Path) -> None:
+    async with builder(home, registry, base_image=f"{registry.address}/nothing:{{python}}") as it:
+        said = await it.deliver()
+        assert isinstance(said, BuildFailed)
+        assert said.attempts == 1
+        assert "BUILDER_BASE_IMAGE" in said.message
+        assert f"{registry.address}/nothing:3.11" in said.message
+
+
+async def test_an_engine_that_dies_in_mid_build_builds_later(
+    registry: Registry,
+    home: Path,
+    engine: docker.DockerClient,
+    engine_of_its_own: Callable[[Path], Dockerd],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with builder(home, registry) as it:
+        other = engine_of_its_own(home / "docker")
+        await asyncio.to_thread(_copy_base, engine, other)
+        with monkeypatch.context() as there:
+            there.setenv("DOCKER_HOST", other.url)
+            building = asyncio.create_task(it.deliver())
+            await eventually(lambda: _builds(other))
+            other.kill()
+            assert await building is None
+            assert await it.deliver() is None, "no engine at all"
+        await asyncio.to_thread(_provide, registry, home)  # a builder elsewhere made the runtime meanwhile
+        other.start()
+        monkeypatch.setenv("DOCKER_HOST", other.url)
+        assert isinstance(await it.deliver(), ImagePushed)
+
+
+async def test_a_full_disk_is_told_and_tried_again(
+    registry: Registry,
+    home: Path,
+    engine: docker.DockerClient,
+    engine_of_its_own: Callable[[Path], Dockerd],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with _disk(home, "420M") as disk:
+        async with builder(home, registry) as it:
+            other = engine_of_its_own(disk)
+            await asyncio.to_thread(_copy_base, engine, other)
+            with monkeypatch.context() as there:
+                there.setenv("DOCKER_HOST", other.url)
+                with pytest.raises(Exception, match="The disk is full"):
+                    await it.maker.make(it.event)
+                assert await it.deliver() is None
+            await asyncio.to_thread(_provide, registry, home)
+            _grow(home, "3G")
+            monkeypatch.setenv("DOCKER_HOST", other.url)
+            assert isinstance(await it.deliver(), ImagePushed)
+            other.stop()
+
+
+async def test_where_packages_come_from_stays_in_the_build(
+    registry: Registry, home: Path, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password in an index's address reaches the index, and nothing that is kept."""
+    gateway = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    with _index(gateway) as (port, asked):
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"http://belt:hunter2@{gateway}:{port}/simple")
+        layered = Layered(Engine(registry.address, None, 120), BASE, home)
+        image = layered.provide(Runtime(_only("six"), BASE, ""))
+    assert base64.b64encode(b"belt:hunter2").decode() in " ".join(asked), "the index was not asked"
+    told = json.dumps(engine.api.history(image)) + json.dumps(engine.api.inspect_image(image))
+    assert "hunter2" not in told
+    assert not any(b"hunter2" in chunk for chunk in engine.images.get(image).save())
+    assert engine.images.list(all=True, filters={"label": STAGE}) == []
+    bill = json.loads(layered.bill(image, {RUNTIME: "x"}))
+    assert [one["purl"].split("@")[0] for one in bill["components"]] == ["pkg:pypi/six"]
+
+
+def _only(package: str) -> bytes:
+    """One package of the lock."""
+    found = re.search(rf"^{package}==.*?(?=^[a-z])", BASE_LOCK.read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return "\n".join(line for line in found[0].splitlines() if not line.strip().startswith("#")).encode() + b"\n"
+
+
+@contextlib.contextmanager
+def _index(address: str) -> Iterator[tuple[int, list[str]]]:
+    """A package index that has nothing, and what it was asked with."""
+    asked: list[str] = []
+
+    class Empty(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Authorization", ""))
+            known = bool(asked[-1])
+            self.send_response(404 if known else 401)
+            self.send_header("WWW-Authenticate", 'Basic realm="test"')
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with http.server.ThreadingHTTPServer((address, 0), Empty) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1], asked
+        server.shutdown()
+        thread.join()
+
+
+def _copy_base(engine: docker.DockerClient, other: Dockerd) -> None:
+    with contextlib.closing(docker.DockerClient(other.url, timeout=120)) as client:
+        (image,) = client.images.load(b"".join(engine.images.get(BASE).save(named=True)))
+        image.tag(BASE)
+
+
+def _provide(registry: Registry, home: Path) -> None:
+    """The runtime of our own lock in the registry, made by the machine's engine."""
+    Layered(Engine(registry.address, None, 300), BASE, home).provide(Runtime(BASE_LOCK.read_bytes(), BASE, ""))
+
+
+async def _builds(other: Dockerd) -> bool:
+    def running() -> bool:
+        with contextlib.closing(docker.DockerClient(other.url, timeout=30)) as client:
+            return any(
+                "pip" in container.attrs["Path"] + str(container.attrs["Args"])
+                for container in client.containers.list()
+            )
+
+    return await asyncio.to_thread(running)
+
+
+@contextlib.contextmanager
+def _disk(home: Path, size: str) -> Iterator[Path]:
+    """A small disk, as a file."""
+    disk, folder = home / "disk", home / "mounted"
+    folder.mkdir()
+    subprocess.run(["truncate", "--size", size, disk], check=True)
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    subprocess.run(["mount", "-o", "loop", disk, folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def _grow(home: Path, size: str) -> None:
+    device = subprocess.run(
+        ["findmnt", "--noheadings", "--output", "SOURCE", home / "mounted"], check=True, capture_output=True, text=True
+    ).stdout.split()[0]
+    subprocess.run(["truncate", "--size", size, home / "disk"], check=True)
+    subprocess.run(["losetup", "--set-capacity", device], check=True)
+    subprocess.run(["resize2fs", device], check=True, capture_output=True)
