@@ -29,7 +29,7 @@ def says(event: Event) -> str:
     """What happened, in one line."""
     match event:
         case DataPushed():
-            return _joined(dataset(event.dataset), event.commit and f"commit {event.commit[:10]}", event.reason)
+            return _joined(dataset(event.dataset), event.commit and f"commit {_commit(event.commit)}", event.reason)
         case DataRejected():
             return "; ".join(event.violations)
         case ModelTrained():
@@ -155,6 +155,10 @@ def detail(event: Event) -> str:
         return ""
     lines = [line.rstrip() for line in event.message.strip().splitlines()]
     return "\n".join(lines[-DETAIL_LINES:]) if len(lines) > 1 else ""
+
+
+def _commit(full: str) -> str:
+    return full[:10] + ("-dirty" if full.endswith("-dirty") else "")
 
 
 def _joined(*parts: str | None) -> str:

@@ -109,6 +109,11 @@ def test_a_first_version_passes_without_a_champion_and_a_decision_is_past() -> N
     assert wording.says(telling.reviewed("reject")).startswith("rejected by Ada")
 
 
+def test_a_commit_that_is_not_what_was_pushed_says_so() -> None:
+    pushed = telling.pushed().model_copy(update={"commit": "0123456789abcdef-dirty"})
+    assert wording.says(pushed).endswith("commit 0123456789-dirty")
+
+
 def test_runs_are_told_apart_and_in_the_order_they_started() -> None:
     other = run_of("test", "push-2", "digits")
     mixed = telling.whole_run()[:3] + telling.history(telling.pushed("again"), run=other, at=4)
