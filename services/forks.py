@@ -39,7 +39,7 @@ class JobFailed(Permanent):
         self.kind, self.message, self.traceback, self.output = kind, message, traceback, output
 
 
-class JobKilled(Permanent):
+class JobKilled(Exception):
     """The job died of a signal that we did not send: worth one more attempt."""
 
     attempts = 2
@@ -50,7 +50,7 @@ class JobKilled(Permanent):
         self.code, self.output = code, output
 
 
-class JobTimedOut(Exception):
+class JobTimedOut(Permanent):
     """The job took longer than it may and was ended."""
 
     def __init__(self, seconds: float) -> None:

@@ -1,0 +1,27 @@
+"""How often something is tried that raised."""
+
+import nats.errors
+import pytest
+
+from contracts import topology
+from services.errors import Permanent, attempts_of
+from services.failures import ChildKilled, OutOfMemory, TimedOut
+from services.forks import JobFailed, JobKilled, JobTimedOut
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (OSError("the disk is on holiday"), topology.MAX_ERRORS),
+        (JobKilled(-9, ""), 2),
+        (ChildKilled("signal 9"), 2),
+        (JobFailed("ValueError", "no luck", "", ""), 1),
+        (JobTimedOut(5), 1),
+        (TimedOut("the build"), 1),
+        (OutOfMemory("the build"), 1),
+        (Permanent("never"), 1),
+        (nats.errors.MaxPayloadError(), 1),
+    ],
+)
+def test_what_may_succeed_is_tried_again(error: Exception, attempts: int) -> None:
+    assert attempts_of(error) == attempts
