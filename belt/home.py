@@ -4,7 +4,7 @@
 nats.url     how to reach the bus, credentials included (mode 0600)      gateway.url   where models answer
 bus/         JetStream's files          gateway/   Traefik's routes      logs/         one file per process
 <room>/      that worker's scratch      envs/      Python environments of projects with extra requirements
-run/         up.lock, and up.json: what runs (pids, ports)
+run/         up.lock, up.json: what runs (pids, ports), and bus.url: the address that the bus keeps from start to start
 ```
 """
 
@@ -49,6 +49,7 @@ class Home:
         self.logs, self.run = self.root / "logs", self.root / "run"
         self.nats_url, self.gateway_url = self.root / "nats.url", self.root / "gateway.url"
         self.routes = self.gateway / "routes"
+        self.bus_url = self.run / "bus.url"
         self.scratch = self.run / "tmp"
         self._lock: IO[str] | None = None
 

@@ -1,6 +1,7 @@
 """`belt up` as a person runs it: real bus, real gateway, real workers, killed in every way."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import nats.errors
 import psutil
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -22,7 +24,7 @@ from belt.home import Home
 from belt.local import BUS, GATEWAY, WORKERS
 from services.bus import connect
 from services.registry import Live, Registry
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 ROOT = Path(__file__).parents[2]
 DEADLINE = 60.0
@@ -221,7 +223,6 @@ async def test_what_a_killed_one_left_is_ended_by_the_next(other: Callable[..., 
         model="digits", version="7-aaaaaaaa", image="bento+none", url="", target="local", order=7, run="r", since=0
     )
     await Registry(bus).put_live(live, None)
-    await bus.close()
     left = leftovers.find(killed.home.root)
     killed.process.kill()
     killed.process.wait()
@@ -231,6 +232,15 @@ async def test_what_a_killed_one_left_is_ended_by_the_next(other: Callable[..., 
     assert found["port"]["state"] == "ok"
     following = other(killed.port).ready()
     assert {process.pid for process in left} & {process.pid for process in leftovers.find(killed.home.root)} == set()
+
+    # Whoever follows the bus finds it where it was, and need not be started again.
+    async def known() -> Live | None:
+        with contextlib.suppress(nats.errors.Error):
+            return await Registry(bus).live("digits")
+        return None
+
+    assert await eventually(known) == live
+    await bus.close()
     until(lambda: "live before, being started again (503 until then): digits" in killed.errors.read_text())
     following.process.send_signal(signal.SIGINT)
     assert following.exit() == 0
