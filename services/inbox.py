@@ -13,6 +13,11 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 
 from contracts import topology
 from services.bus import Bus
+from services.errors import Permanent
+
+
+class TooLarge(Permanent):
+    """What would be said is more than the bus takes in one message."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,25 @@ def sent_again(entry: Entry, sequence: int) -> Entry:
     return Entry() if 0 < entry.given_up < sequence else entry
 
 
-def size(outputs: Sequence[Output]) -> int:
-    """Bytes of the record of these outputs, which is larger than any of them with its headers."""
-    return len(_encode(given_up(outputs, sequence=10**18)))
+def check_size(outputs: Sequence[Output], limit: int | None) -> None:
+    """See that the record of these outputs, which is larger than any of them with its headers, can be kept.
+
+    To be asked before anything is said: a message without a record of it would be followed by a failure.
+
+    Args:
+        outputs: what is to be said.
+        limit: bytes that the bus takes in one message; None when that is not known.
+
+    Raises:
+        TooLarge: it would be refused.
+    """
+    needed = len(_encode(given_up(outputs, sequence=10**18)))
+    if limit is not None and needed > limit:
+        said = ", ".join(output.subject for output in outputs)
+        raise TooLarge(
+            f"{said} and its record take {needed:,} bytes, and the bus takes {limit:,} in one message: raise "
+            "max_payload in the configuration of nats-server, or use fewer columns"
+        )
 
 
 def _key(consumer: str, identity: str) -> str:

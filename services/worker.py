@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import NoReturn, TypeVar
 
 import nats.errors
@@ -24,23 +23,23 @@ from opentelemetry.sdk.trace import TracerProvider
 from contracts import envelope, topology
 from contracts.envelope import Envelope, Unreadable
 from contracts.events import Event, StageFailed
-from services import health
+from services import health, reading
 from services.errors import Permanent, attempts_of, is_permanent, text
 from services.inbox import (
     Entry,
     Inbox,
     KvInbox,
-    Output,
+    check_size,
     done,
     failed_once_more,
     given_up,
     handed_over,
     sent_again,
-    size,
 )
 from services.outbox import Emit, Outbox, trace_context
 from services.position import Position, position
 from services.process import Process, every
+from services.reading import Raw
 from services.settings import BusSettings
 
 __all__ = ["Emit", "Permanent", "Raw", "Worker", "guarded", "log"]
@@ -50,21 +49,6 @@ log = structlog.get_logger()
 
 MESSAGE_CHARACTERS = 20_000
 """Longest text in a <stage>.failed; the end is what is kept."""
-
-
-class TooLarge(Permanent):
-    """What would be said is more than the bus takes in one message."""
-
-
-@dataclass(frozen=True)
-class Raw:
-    """A message that is no event of ours: a dead letter, a log line."""
-
-    subject: str
-    headers: Mapping[str, str]
-    body: bytes
-    sequence: int
-    time: datetime
 
 
 async def guarded(
@@ -179,9 +163,9 @@ class Worker(Process):
 
     def _reader(self, handler: Handler[E], heard: str) -> Consume:
         async def consume(message: NatsMessage) -> None:
-            at, raw = position(message), message.raw_message
+            at = position(message)
             try:
-                event, about = envelope.read(raw.subject, raw.headers, raw.data, at.sequence, at.time)
+                event, about = reading.event(message, at)
             except Unreadable as error:
                 await self._reject(message, at, heard, str(error))
             if about.subject in envelope.STARTS_A_RUN:
@@ -195,12 +179,10 @@ class Worker(Process):
 
     def _raw_reader(self, handler: RawHandler, heard: str) -> Consume:
         async def consume(message: NatsMessage) -> None:
-            at, raw = position(message), message.raw_message
-            headers = {name.lower(): value for name, value in (raw.headers or {}).items()}
-            letter = Raw(raw.subject, headers, raw.data, at.sequence, at.time)
-            about = _about(letter)
+            at = position(message)
+            raw, about = reading.anything(message, at)
             consumer = self._durable(heard)
-            await self._deliver(_Delivery(message, at, about, None, heard, consumer, lambda: handler(letter, about)))
+            await self._deliver(_Delivery(message, at, about, None, heard, consumer, lambda: handler(raw, about)))
 
         return consume
 
@@ -248,7 +230,7 @@ class Worker(Process):
         try:
             emits = await self._handle(delivery)
             outputs = [self._outbox.output(emit, delivery.about) for emit in emits]
-            self._check_size(outputs)
+            check_size(outputs, self.bus.max_payload)
             await self._outbox.publish(outputs)
             await self._inbox.record(delivery.consumer, identity, done(outputs))
             return "done"
@@ -266,20 +248,6 @@ class Worker(Process):
                 raise NackMessage(delay=delay) from error
             await self._give_up(delivery, error, errors)
             return "failed"
-
-    def _check_size(self, outputs: Sequence[Output]) -> None:
-        """Before anything is said: a message without a record of it would be followed by a failure.
-
-        Raises:
-            TooLarge: the record, or one of the messages, would be refused.
-        """
-        limit, needed = self.bus.max_payload, size(outputs)
-        if limit is not None and needed > limit:
-            said = ", ".join(output.subject for output in outputs)
-            raise TooLarge(
-                f"{said} and its record take {needed:,} bytes, and the bus takes {limit:,} in one message: raise "
-                "max_payload in the configuration of nats-server, or use fewer columns"
-            )
 
     async def _handle(self, delivery: _Delivery) -> Outcome:
         """Run the handler beside a heartbeat that keeps the message ours."""
@@ -300,7 +268,7 @@ class Worker(Process):
         if self._failed and delivery.event is not None:
             failure = self._failed(
                 model=delivery.event.model,
-                version=_version(delivery.about, delivery.event),
+                version=reading.version(delivery.about, delivery.event),
                 error=type(error).__name__,
                 message=(str(error) or repr(error))[-MESSAGE_CHARACTERS:],
                 attempts=attempts,
@@ -327,7 +295,7 @@ class Worker(Process):
         parent = trace_context.extract({"traceparent": about.traceparent}) if about.traceparent else None
         with (
             structlog.contextvars.bound_contextvars(
-                run=about.run, model=about.model, version=event and _version(about, event), event_id=about.id
+                run=about.run, model=about.model, version=event and reading.version(about, event), event_id=about.id
             ),
             self._tracer.start_as_current_span(f"{self.service} {about.subject}", context=parent),
         ):
@@ -336,27 +304,6 @@ class Worker(Process):
 
 async def _started(call: Callable[[], Awaitable[Outcome]]) -> Outcome:
     return await call()
-
-
-def _about(raw: Raw) -> Envelope:
-    """An envelope for what has none."""
-    return Envelope(
-        id=f"{topology.stream_of(raw.subject)}:{raw.sequence}",
-        source="nats",
-        subject=raw.subject,
-        time=raw.time,
-        model=raw.headers.get("ce-subject") or "unknown",
-        run=raw.headers.get("ce-correlationid", ""),
-        generation=raw.sequence,
-        sequence=raw.sequence,
-    )
-
-
-def _version(about: Envelope, event: Event) -> str | None:
-    if about.subject in envelope.STARTS_A_RUN:
-        return envelope.version_of(about.generation, about.run)
-    version = getattr(event, "version", None)
-    return version if isinstance(version, str) else None
 
 
 def _died(times: int) -> Exception:
