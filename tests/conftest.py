@@ -10,12 +10,17 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from services.bus import Bus, connect, ensure_topology
 from tests.waiting import until
 
 # A shell that runs the tests in the background ignores Ctrl-C for them, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# On a machine that does other things too, how long an example takes says nothing.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 def free_port() -> int:
