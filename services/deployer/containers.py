@@ -145,7 +145,7 @@ class Containers:
         # The server gives up on requests under way after the grace itself; a second more for its own end.
         await self._engine.call(lambda client: _end(client, server.id, round(self._grace) + 1), f"ending {server.id}")
         await self.look()
-        await self._images.prune(server.model)
+        await self._images.prune(server.model, server.image.partition("@")[0])
 
     async def note_checked(self, server: Server) -> None:
         async with self._looking:

@@ -114,7 +114,7 @@ def wanted(live: Live | None) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image of a model on an engine. `names` are its `repository@digest`."""
+    """An image of a model on an engine. `names` are its `repository@digest` in the one that is looked at, if any."""
 
     id: str
     version: str
@@ -133,7 +133,8 @@ def unneeded(images: Iterable[StoredImage], used: Set[str], held: Set[str], keep
 
     A tag is somebody else's, the builder's on the same engine for instance: such an image is left alone.
     """
-    idle = [one for one in images if not one.tagged and one.id not in used and not held & set(one.names)]
+    ours = [one for one in images if one.names and not one.tagged]
+    idle = [one for one in ours if one.id not in used and not held & set(one.names)]
     idle.sort(key=lambda one: (_generation(one.version), one.version), reverse=True)
     return [name for one in idle[keep:] for name in one.names]
 

@@ -57,14 +57,14 @@ class Images:
             registry = image.partition("/")[0]
             await self._engine.call(lambda client: _pull(client, image, login), f"pulling {image}", registry)
 
-    async def prune(self, model: str) -> None:
-        """Remove old images of `model`: untagged ones that no container uses, but for the newest.
+    async def prune(self, model: str, repository: str) -> None:
+        """Remove old images of `model` from `repository`: untagged ones that no container uses, but for the newest.
 
         What cannot be removed now is removed when the next server ends.
         """
-        held, what = frozenset(+self._held), f"removing images of {model}"
+        held, what = frozenset(+self._held), f"removing images of {repository}"
         try:
-            removed = await self._engine.call(lambda client: _prune(client, model, held), what)
+            removed = await self._engine.call(lambda client: _prune(client, model, repository, held), what)
         except (EngineAway, DockerTrouble) as error:
             log.warning("old images stay", model=model, error=str(error))
             return
@@ -97,21 +97,21 @@ def _pull(client: DockerClient, image: str, login: dict[str, str] | None) -> Non
             raise StreamError(line["error"])
 
 
-def _prune(client: DockerClient, model: str, held: frozenset[str]) -> list[str]:
+def _prune(client: DockerClient, model: str, repository: str, held: frozenset[str]) -> list[str]:
     used = frozenset(str(container["ImageID"]) for container in client.api.containers(all=True))
     found = client.api.images(filters={"label": f"{MODEL}={model}"})
     removed = []
-    for image in unneeded([_stored(one) for one in found], used, held, KEPT):
+    for image in unneeded([_stored(one, repository) for one in found], used, held, KEPT):
         with contextlib.suppress(APIError):  # taken into use, or removed, meanwhile
             client.api.remove_image(image)
             removed.append(image)
     return removed
 
 
-def _stored(image: dict[str, Any]) -> StoredImage:
+def _stored(image: dict[str, Any], repository: str) -> StoredImage:
     return StoredImage(
         id=str(image["Id"]),
         version=str((image["Labels"] or {}).get(VERSION, "")),
-        names=tuple(image["RepoDigests"] or ()),
+        names=tuple(name for name in image["RepoDigests"] or () if name.partition("@")[0] == repository),
         tagged=any(tag != "<none>:<none>" for tag in image["RepoTags"] or ()),
     )

@@ -235,9 +235,9 @@ async def test_an_engine_that_is_away_is_told_and_what_was_seen_stands(
 
 
 async def test_old_images_are_removed_those_in_use_and_those_of_others_are_not(
-    engine: docker.DockerClient, shared_registry: Registry, target: str
+    engine: docker.DockerClient, registry: Registry, target: str
 ) -> None:
-    events = [tiny.push(engine, shared_registry, number) for number in range(11, 18)]
+    events = [tiny.push(engine, registry, number) for number in range(1, 8)]
     containers = servers(target)
     for event in events:
         await containers._images.fetch(event.image)

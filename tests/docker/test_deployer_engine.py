@@ -56,7 +56,7 @@ async def test_after_the_engine_was_away_the_same_containers_serve_with_and_with
     assert serves(target.url) == version(2)  # a container outlives an engine that crashed
     dockerd.start()
     await target.serves(version(2))
-    until(lambda: target.log().count("was started again by its engine") == 2)
+    until(lambda: target.log().count('"adopted"') == 2)
     await target.serves(version(2))
     assert {found.name for found in target.containers.values()} == names
     target.stop()

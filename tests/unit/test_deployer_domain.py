@@ -160,3 +160,8 @@ def test_all_but_the_newest_idle_images_are_unneeded() -> None:
 def test_images_that_anybody_uses_holds_or_named_are_needed() -> None:
     images = [stored(1), stored(2, tagged=True), stored(3), stored(4)]
     assert unneeded(images, frozenset({"id1"}), frozenset({"r/m@3"}), 0) == ["r/m@4"]
+
+
+def test_images_of_other_repositories_do_not_count_among_the_newest() -> None:
+    images = [StoredImage(id="x", version="9-aaaaaaaa", names=(), tagged=False), stored(2), stored(1)]
+    assert unneeded(images, frozenset(), frozenset(), 1) == ["r/m@1"]
