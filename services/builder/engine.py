@@ -6,6 +6,7 @@ found again.
 
 import contextlib
 import io
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from docker.errors import APIError, ImageNotFound
 
 from services.docker_errors import DockerRefused, Doing, ImageMissing, StreamError, Unauthorized, explained
 
+_COLOUR = re.compile(r"\x1b\[\d*m")
+_COMMAND = re.compile(r"The command '.*'(?= returned)", re.DOTALL)
 TAIL = 30
 """Lines of a failed build that are told."""
 
@@ -174,7 +177,13 @@ def _follow(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     read: list[dict[str, Any]] = []
     for line in lines:
         if "error" in line:
-            said = "".join(str(one["stream"]) for one in read if "stream" in one).splitlines()[-TAIL:]
-            raise StreamError("\n".join([line["error"], *said]))
+            raise StreamError("\n".join([*_output(read), _COMMAND.sub("a command", str(line["error"]))]))
         read.append(line)
     return read
+
+
+def _output(read: Sequence[dict[str, Any]]) -> list[str]:
+    """The end of what the commands of a build printed, without what the engine says of its own steps."""
+    lines = "".join(str(line["stream"]) for line in read if "stream" in line).splitlines()
+    said = (_COLOUR.sub("", line).strip() for line in lines)
+    return [line for line in said if line and not line.startswith(("Step ", "--->"))][-TAIL:]

@@ -42,25 +42,39 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def shared_registry(engine: docker.DockerClient) -> Iterator[Registry]:
-    """A registry for the whole session: what is pushed once, such as a runtime image, stays."""
+def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the session's registries have in common: pushing a runtime image takes long, so it is done once."""
+    return tmp_path_factory.mktemp("registries")
+
+
+@pytest.fixture(scope="session")
+def shared_registry(engine: docker.DockerClient, content: Path) -> Iterator[Registry]:
+    """A registry for the whole session."""
+    with Registry(content=content) as registry:
+        yield registry
+        forget(engine, registry)
+
+
+@pytest.fixture
+def registry(engine: docker.DockerClient, content: Path) -> Iterator[Registry]:
+    """A registry of the test's own, that can be stopped and started."""
+    with Registry(content=content) as registry:
+        yield registry
+        forget(engine, registry)
+
+
+@pytest.fixture
+def empty_registry(engine: docker.DockerClient) -> Iterator[Registry]:
+    """One that has no images at all."""
     with Registry() as registry:
         yield registry
         forget(engine, registry)
 
 
 @pytest.fixture
-def registry(engine: docker.DockerClient) -> Iterator[Registry]:
-    """An empty registry of the test's own, that can be stopped and started."""
-    with Registry() as registry:
-        yield registry
-        forget(engine, registry)
-
-
-@pytest.fixture
-def private_registry(engine: docker.DockerClient) -> Iterator[Registry]:
+def private_registry(engine: docker.DockerClient, content: Path) -> Iterator[Registry]:
     """A registry that wants a password."""
-    with Registry(private=True) as registry:
+    with Registry(private=True, content=content) as registry:
         yield registry
         forget(engine, registry)
 

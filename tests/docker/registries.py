@@ -32,9 +32,10 @@ class Registry:
 
     Args:
         private: only USER may use it.
+        content: folder that it keeps its content in, together with other registries; default: one of its own.
     """
 
-    def __init__(self, *, private: bool = False) -> None:
+    def __init__(self, *, private: bool = False, content: Path | None = None) -> None:
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.private = private
@@ -45,6 +46,8 @@ class Registry:
             .with_volume_mapping(self._folder.name, "/auth")
             .with_envs(**(PRIVATE if private else {}))
         )
+        if content is not None:
+            self._container.with_volume_mapping(str(content), "/var/lib/registry", "rw")
         self._container.ports["5000/tcp"] = ("127.0.0.1", self.port)  # type: ignore[assignment]  # with_bind_ports knows no address
 
     def __enter__(self) -> Self:
