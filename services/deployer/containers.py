@@ -8,7 +8,6 @@ with the engine, even when the deployer does not; what was not never does.
 import asyncio
 import os
 import socket
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from docker.errors import APIError, NotFound
 from docker.types import EndpointConfig, LogConfig
 
 from contracts.data import Limits
+from services.deployer.endings import ending
 from services.deployer.engine import Engine
 from services.deployer.images import MODEL, VERSION, Images
 from services.deployer.servers import Ending, Server
@@ -44,9 +44,6 @@ SANDBOX: Mapping[str, Any] = {
     "restart_policy": {"Name": NEVER},
     "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"}),
 }
-OOM_SECONDS = 600
-TAIL = 3000
-"""Characters of a server's log that are worth showing."""
 
 
 class NoImage(Exception):
@@ -157,7 +154,7 @@ class Containers:
         await self.look()
 
     async def ending(self, server: Server) -> Ending:
-        return await self._engine.call(lambda client: _ending(client, server), f"reading the log of {server.id}")
+        return await self._engine.call(lambda client: ending(client, server), f"reading the log of {server.id}")
 
     def _see(self, client: DockerClient) -> dict[str, Seen]:
         found = {}
@@ -239,42 +236,3 @@ def _inspect(client: DockerClient, name: str, glance: tuple[str, str]) -> Seen |
         return None
     checked = found["HostConfig"]["RestartPolicy"]["Name"] == ALWAYS
     return Seen(server, found["State"]["Status"] == "running", checked, glance)
-
-
-def _ending(client: DockerClient, server: Server) -> Ending:
-    try:
-        found = client.api.inspect_container(server.id)
-        log = client.api.logs(server.id, tail=100).decode(errors="replace")[-TAIL:].strip()
-    except NotFound:
-        return Ending("somebody removed its container", again=True)
-    state = found["State"]
-    if found["HostConfig"]["NetworkMode"] == HOST and state["ExitCode"] and _is_taken(server.url):
-        return Ending(f"another program took {server.url} first\n{log}", again=True)
-    if state["OOMKilled"] or _ran_out_of_memory(client, server):
-        limit = found["HostConfig"]["Memory"] >> 20
-        return Ending(f"it was killed for using more than its {limit} MiB: raise serve.memory in model.yaml\n{log}")
-    how, again = _how(state)
-    return Ending(how + log, again)
-
-
-def _ran_out_of_memory(client: DockerClient, server: Server) -> bool:
-    """Whether it did lately: what the engine has started again does not know it any more."""
-    now = int(time.time())
-    filters = {"container": server.id, "event": "oom"}
-    return any(True for _ in client.api.events(since=now - OOM_SECONDS, until=now, filters=filters, decode=True))
-
-
-def _how(state: Mapping[str, Any]) -> tuple[str, bool]:
-    """How a container ended, in words, and whether something outside ended it."""
-    code = state["ExitCode"]
-    if state["Running"]:
-        return "", False
-    if state["Error"]:
-        return f"{state['Error']}\n", False
-    return (f"signal {code - 128}\n", True) if code > 128 else (f"exit code {code}\n", False)
-
-
-def _is_taken(url: str) -> bool:
-    """Whether somebody listens on the port of this machine."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) == 0
