@@ -14,8 +14,9 @@ from contracts import project
 from contracts.artifact import TEXT, ArtifactRef
 from contracts.data import Environment, Limits
 from contracts.events import ModelApproved
+from contracts.manifest import Manifest
 from services.artifacts import Artifacts
-from services.builder.domain import labels, manifest
+from services.builder.domain import labels
 from services.environments import BASE_LOCK
 from services.forks import Forks
 
@@ -58,7 +59,7 @@ class BentoBuilder:
                 "tag": event.tag,
                 "model_file": str(await self._artifacts.fetch(event.artifact)),
                 "project": str(source),
-                "manifest": manifest(event, run, spec.serve.max_rows).model_dump(mode="json"),
+                "manifest": Manifest.of(event, run, spec.serve.max_rows).model_dump(mode="json"),
                 "labels": labels(event, run),
                 "lock": str(await self._lock(event.environment)),
                 "python": event.environment.python,

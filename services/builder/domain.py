@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from contracts.artifact import ArtifactRef
 from contracts.data import Frozen, Limits
 from contracts.events import ImagePushed, ModelApproved
-from contracts.manifest import Manifest
 
 ARTIFACT = "artifact"
 INDEX = (
@@ -24,24 +23,6 @@ class Image(Frozen):
     """Bytes."""
     sbom: ArtifactRef | None = None
     """The Python packages inside, of a real image."""
-
-
-def manifest(event: ModelApproved, run: str, max_rows: int) -> Manifest:
-    """What serving needs to know beside the estimator."""
-    return Manifest(
-        model=event.model,
-        version=event.version,
-        run=run,
-        task=event.task,
-        features=event.features,
-        target=event.target,
-        classes=event.classes,
-        promise=event.promise,
-        max_rows=max_rows,
-        trained=event.trained,
-        dataset=event.dataset.sha256,
-        commit=event.commit,
-    )
 
 
 def labels(event: ModelApproved, run: str) -> dict[str, str]:
