@@ -98,8 +98,8 @@ class Engine:
     def rename(self, patterns: Sequence[str], name: str, tag: str) -> bool:
         """Give an image whose name fits one of the patterns another one; whether there was any."""
         with self._asked(f"looking for {patterns[0]}") as client:
-            found = client.images.list(filters={"reference": list(patterns)})
-            return bool(found) and bool(found[0].tag(name, tag))
+            found = client.api.images(filters={"reference": list(patterns)})
+            return bool(found) and bool(client.api.tag(found[0]["Id"], name, tag))
 
     def read(self, image: str, path: str) -> bytes:
         """A file of an image."""
@@ -125,12 +125,13 @@ class Engine:
     def prune(self, name: str, keep: int) -> None:
         """Forget all but the newest images of a repository; what a container uses stays."""
         with self._asked(f"removing old images of {name}") as client:
-            found = sorted(client.images.list(name), key=lambda image: image.attrs["Created"])[:-keep]
+            # As listed: looking at each, as `client.images.list` does, fails when someone removes one meanwhile.
+            found = sorted(client.api.images(name), key=lambda image: int(image["Created"]))[:-keep]
             used = {container["ImageID"] for container in client.api.containers(all=True)} if found else set()
             for image in found:
-                for tag in image.tags if image.id not in used else ():
-                    with contextlib.suppress(APIError):  # someone uses it since
-                        client.images.remove(tag)
+                for tag in (image["RepoTags"] or ()) if image["Id"] not in used else ():
+                    with contextlib.suppress(APIError):  # someone uses it since, or was faster
+                        client.api.remove_image(tag)
 
     def forget(self, label: str) -> None:
         """Remove untagged images with a label."""

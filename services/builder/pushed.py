@@ -12,7 +12,7 @@ from contracts.events import ModelApproved
 from services.artifacts import Artifacts
 from services.builder.domain import Image, holds, image_labels
 from services.builder.engine import Engine
-from services.docker_errors import DockerTrouble
+from services.docker_errors import DockerRefused, DockerTrouble
 
 log = structlog.get_logger()
 
@@ -84,7 +84,10 @@ class PushedImages:
     def _prune(self, event: ModelApproved) -> None:
         try:
             self._engine.prune(self._name(event), self._keep)
-        except DockerTrouble as error:  # the image is where it should be: that old ones are too is no failure
+        except (
+            DockerTrouble,
+            DockerRefused,
+        ) as error:  # the image is where it should be: that old ones are too is no failure
             log.warning("old images stay", error=str(error))
 
     def _name(self, event: ModelApproved) -> str:

@@ -106,9 +106,9 @@ class Registry:
 
 def forget(engine: docker.DockerClient, registry: Registry) -> None:
     """Remove a registry's images from the engine; runtimes stay under a name of their own, for they take minutes."""
-    for image in engine.images.list():
-        for tag in image.tags:
+    for image in engine.api.images():
+        for tag in image["RepoTags"] or ():
             if tag.startswith(f"{registry.address}/"):
                 if "/bentobelt-runtime:" in tag:
-                    image.tag("tests/bentobelt-runtime", tag.rsplit(":", 1)[1])
-                engine.images.remove(tag, force=True)
+                    engine.api.tag(image["Id"], "tests/bentobelt-runtime", tag.rsplit(":", 1)[1])
+                engine.api.remove_image(tag, force=True)

@@ -140,7 +140,7 @@ async def test_a_full_disk_is_told_and_tried_again(
 ) -> None:
     with _disk(home, "3G") as disk:
         async with builder(home, empty_registry) as it:
-            other = engine_of_its_own(disk)
+            other = engine_of_its_own(disk / "docker")
             await asyncio.to_thread(_copy_base, engine, other)
             _fill(disk, but=250_000_000)
             with monkeypatch.context() as there:
@@ -151,7 +151,6 @@ async def test_a_full_disk_is_told_and_tried_again(
             (disk / "filler").unlink()
             monkeypatch.setenv("DOCKER_HOST", other.url)
             assert isinstance(await it.deliver(), ImagePushed)
-            other.stop()
 
 
 async def test_where_packages_come_from_stays_in_the_build(
@@ -233,8 +232,11 @@ def _disk(home: Path, size: str) -> Iterator[Path]:
     subprocess.run(["truncate", "--size", size, disk], check=True)
     subprocess.run(["mkfs.ext4", "-q", disk], check=True)
     subprocess.run(["mount", "-o", "loop", disk, folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    try:
+        yield folder
+    finally:
+        # Lazily: the engine on it is ended after the test.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def _fill(disk: Path, but: int) -> None:
