@@ -15,12 +15,14 @@ import contextlib
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import docker
+import structlog
 
 from contracts.events import ModelApproved
 from tests.docker.approvals import version
@@ -102,6 +104,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     figures = asyncio.run(measure(options.rounds))
     if options.json:
         print(json.dumps(figures))

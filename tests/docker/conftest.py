@@ -17,9 +17,6 @@ import docker
 import pytest
 from docker.errors import DockerException, NotFound
 
-# Its reaper is an image that has to be pulled; what the tests start, they end.
-os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
-
 from tests.docker.registries import Registry, forget
 
 ROOT = Path(__file__).resolve().parents[2]

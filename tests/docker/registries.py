@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -10,6 +11,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import docker
+
+# Its reaper is an image that has to be pulled; what is started here, is ended here.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
 from testcontainers.core.container import DockerContainer
 
 from tests.conftest import free_port
