@@ -48,7 +48,8 @@ def test_panels_are_whole(dashboard: dict[str, Any]) -> None:
     ids = [panel["id"] for panel in panels]
     assert len(ids) == len(set(ids)) >= 6
     for panel in panels:
-        assert panel["title"] and panel["type"] in ("timeseries", "stat")
+        assert panel["title"]
+        assert panel["type"] in ("timeseries", "stat")
         references = [target["refId"] for target in panel["targets"]]
         assert len(references) == len(set(references)) >= 1
         for one in (panel, *panel["targets"]):
