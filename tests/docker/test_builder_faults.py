@@ -10,6 +10,7 @@ import re
 import secrets
 import subprocess
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -161,7 +162,7 @@ async def test_where_packages_come_from_stays_in_the_build(
     with _index(gateway) as (port, asked):
         monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"http://belt:hunter2@{gateway}:{port}/simple")
         layered = Layered(Engine(registry.address, None, 120), BASE, home)
-        image = layered.provide(Runtime(_only("six"), BASE, ""))
+        image = layered.provide(Runtime(_only("six"), BASE, f"# {uuid.uuid4()}"))  # one that no engine has yet
     assert base64.b64encode(b"belt:hunter2").decode() in " ".join(asked), "the index was not asked"
     told = json.dumps(engine.api.history(image)) + json.dumps(engine.api.inspect_image(image))
     assert "hunter2" not in told
@@ -169,6 +170,7 @@ async def test_where_packages_come_from_stays_in_the_build(
     assert engine.images.list(all=True, filters={"label": STAGE}) == []
     bill = json.loads(layered.bill(image, {RUNTIME: "x"}))
     assert [one["purl"].split("@")[0] for one in bill["components"]] == ["pkg:pypi/six"]
+    engine.images.remove(image)
 
 
 def _only(package: str) -> bytes:
