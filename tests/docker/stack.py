@@ -22,8 +22,6 @@ ONCE = ("first-run", "topology")
 SERVICES = (*ONCE, "nats", "registry", "traefik", "prometheus", *WORKERS)
 """All but Grafana, which cannot be had where no image is pulled."""
 IMAGES = "bentobelt-test"
-ELSEWHERE = "elsewhere"
-"""Suffix of a second machine's target."""
 UP_SECONDS = 240
 
 
@@ -47,18 +45,24 @@ class Stack:
         written = {
             "IMAGES": IMAGES,
             "TARGET": self.target,
-            "TARGETS": f"{self.target} {self.target}-{ELSEWHERE}",
+            "TARGETS": self.target,
             "BELT_HOME": str(self.home),
             "DATA": str(self.data),
             **{f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
         } | settings
         self.target = written["TARGET"]
-        (folder / "env").write_text("".join(f"{name}={value}\n" for name, value in written.items()))
+        self._settings, self._env = written, folder / "env"
+        self.configure()
         self._command = [
             "docker", "compose", "--project-name", self.name, "--project-directory", str(ROOT),
             "--env-file", str(folder / "env"), "--file", str(ROOT / file),
         ]  # fmt: skip
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{gateway}", timeout=20)
+
+    def configure(self, **settings: str) -> None:
+        """Change .env; it counts with the next command."""
+        self._settings |= settings
+        self._env.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
 
     def compose(self, *arguments: str) -> str:
         """What a compose command prints; it has to succeed."""

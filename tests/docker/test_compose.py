@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from contracts import permissions
-from tests.docker.stack import ELSEWHERE, IMAGES, ONCE, ROOT, SERVICES, WORKERS, Stack
+from tests.docker.stack import IMAGES, ONCE, ROOT, SERVICES, WORKERS, Stack
 from tests.permitted import violations
 from tests.waiting import until
 
@@ -191,7 +191,11 @@ def _value(stack: Stack, query: str) -> float:
 def test_a_production_machine_serves_what_was_approved(
     stack: Stack, pushed: dict[str, Any], engine: docker.DockerClient, tmp_path: Path
 ) -> None:
-    target = f"{stack.target}-{ELSEWHERE}"
+    target = f"{stack.target}-elsewhere"
+    stack.configure(TARGETS=f"{stack.target} {target}")
+    stack.compose("up", "--detach", "first-run")
+    until((stack.home / f"{target}.env").exists)
+    stack.compose("kill", "--signal", "HUP", "nats")
     written = dict(line.split("=", 1) for line in (stack.home / f"{target}.env").read_text().splitlines())
     assert written.pop("TARGET") == target
     address = (stack.home / "nats.url").read_text().strip().rpartition("@")[2]
