@@ -18,6 +18,8 @@ from contracts.manifest import Manifest
 from services.artifacts import Artifacts
 from services.builder.domain import labels
 from services.environments import BASE_LOCK
+from services.errors import Permanent
+from services.failures import explained
 from services.forks import Forks
 
 log = structlog.get_logger()
@@ -31,14 +33,18 @@ class Bentos(Protocol):
         """The Bento of a version as an uncompressed tar that lives as long as the context.
 
         Raises:
-            JobFailed: BentoML refuses it.
-            JobKilled, JobTimedOut: the build was ended.
+            BuildRefused: BentoML makes none of it.
+            TimedOut, OutOfMemory, ChildKilled: the build was ended.
         """
         ...
 
     async def limits(self, event: ModelApproved) -> Limits:
         """What a container of the version may use, as its project says."""
         ...
+
+
+class BuildRefused(Permanent):
+    """BentoML does not make a Bento of it."""
 
 
 class BentoBuilder:
@@ -66,7 +72,8 @@ class BentoBuilder:
                 "created": datetime.fromtimestamp(event.trained, UTC).isoformat(),
                 "keep": self._keep,
             }
-            done = await self._forks.run(event.environment, f"{JOB}:build", argument, seconds=self._seconds)
+            with explained("the build", BuildRefused, seconds="BUILDER_SECONDS"):
+                done = await self._forks.run(event.environment, f"{JOB}:build", argument, seconds=self._seconds)
             log.info("built", seconds=done["seconds"])
             yield Path(done["bento"])
 

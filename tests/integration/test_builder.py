@@ -5,6 +5,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
 import yaml
 
 from contracts.artifact import BENTO
@@ -12,6 +13,7 @@ from services.artifacts import FsspecArtifacts
 from services.builder.bento import JOB, BentoBuilder, use_store
 from services.builder.packed import PackedBentos
 from services.environments import BASE_LOCK, Environments
+from services.failures import TimedOut
 from services.forks import Forks
 from tests.integration.rollouts import approved, version
 
@@ -72,6 +74,21 @@ async def test_what_a_killed_build_left_is_built_anew(home: Path) -> None:
         async with BentoBuilder(forks, artifacts, home / "builds", seconds=60, keep=2).build(event, "run1") as bento:
             with tarfile.open(bento) as tar:
                 assert "bento.yaml" in tar.getnames()
+    finally:
+        await forks.close()
+
+
+async def test_a_build_that_takes_too_long_names_the_setting(home: Path) -> None:
+    artifacts = FsspecArtifacts(f"file://{home}/store", home / "cache")
+    (home / "cache").mkdir(parents=True)
+    environments = Environments(home / "envs", artifacts)
+    use_store(home / "builds")
+    forks = Forks(environments, [JOB])
+    try:
+        event = await approved(artifacts, environments.base, 1)
+        with pytest.raises(TimedOut, match=r"the build did not end within 0\.01 s and was stopped \(BUILDER_SECONDS\)"):
+            async with BentoBuilder(forks, artifacts, home / "builds", seconds=0.01, keep=2).build(event, "run1"):
+                pass
     finally:
         await forks.close()
 

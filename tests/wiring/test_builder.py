@@ -11,9 +11,10 @@ from contracts.data import ColumnProfile, Environment, Feature, Limits, Probe, P
 from contracts.events import BuildFailed, ImagePushed, ModelApproved
 from services.artifacts import FsspecArtifacts
 from services.builder.app import create_app
+from services.builder.bento import BuildRefused
 from services.builder.packed import PackedBentos
 from services.builder.settings import Settings
-from services.forks import JobFailed, JobKilled
+from services.failures import ChildKilled
 from services.worker import Worker
 from tests.fakes import MemoryArtifacts, MemoryInbox, deliver
 
@@ -119,14 +120,15 @@ async def test_an_image_that_only_the_cache_still_has_goes_back_into_the_store(b
 
 
 async def test_what_bentoml_refuses_fails_at_once(bentos: FakeBentos, home: Path) -> None:
-    bentos.errors = [JobFailed("BentoMLException", "no such model", "Traceback…", "")]
+    bentos.errors = [BuildRefused("the build failed with BentoMLException: no such model")]
     (event,) = await deliver(builder(bentos, MemoryArtifacts(), home), APPROVED)
     assert isinstance(event, BuildFailed)
-    assert (event.version, event.attempts, event.message) == ("7-aaaaaaaa", 1, "BentoMLException: no such model")
+    assert (event.version, event.attempts, event.error) == ("7-aaaaaaaa", 1, "BuildRefused")
+    assert event.message == "the build failed with BentoMLException: no such model"
 
 
 async def test_a_killed_build_is_tried_once_more(bentos: FakeBentos, home: Path) -> None:
-    bentos.errors = [JobKilled(-9, "")]
+    bentos.errors = [ChildKilled("the process of the build was ended by signal 9")]
     worker = builder(bentos, MemoryArtifacts(), home)
     assert await deliver(worker, APPROVED) == []
     (event,) = await deliver(worker, APPROVED)
