@@ -9,7 +9,7 @@ from contracts.envelope import Envelope
 from contracts.events import DeploymentFailed, ImagePushed, ModelSuperseded, RollbackRequested
 from services.artifacts import open_artifacts
 from services.deployer.checks import HttpChecks
-from services.deployer.domain import cannot_roll_back, outcome, passed_over, rollback_target
+from services.deployer.domain import bygone, cannot_roll_back, leading, outcome, passed_over, rollback_target
 from services.deployer.gateway import Traefik
 from services.deployer.processes import Processes
 from services.deployer.rollout import Rollout
@@ -32,12 +32,15 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
 
     @worker.on(ImagePushed)
     async def release(event: ImagePushed, about: Envelope) -> list[Emit]:
+        order = about.generation
         if await registry.live(event.model, target) is None:
-            anywhere = await registry.images(event.model)
-            if newer := passed_over(about.generation, anywhere):
-                return [Emit(ModelSuperseded(model=event.model, version=event.version, by=newer))]
+            leader = leading(event.model, await registry.lives())
+            if instead := passed_over(event.version, order, leader):
+                return [Emit(ModelSuperseded(model=event.model, version=event.version, by=instead))]
+            # With the order it has there: the stream still has to come to what it was decided against.
+            order = max(order, leader.order if leader else 0)
         deployed = Deployed(image=event, run=about.run, generation=about.generation)
-        live = await rollout.release(deployed, about.generation)
+        live = await rollout.release(deployed, order)
         return [Emit(outcome(deployed, live, "release"))]
 
     @worker.on(RollbackRequested)
@@ -46,6 +49,10 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
         version = rollback_target(live, event.to, about.generation)
         deployed = await registry.image(event.model, version, target) if version else None
         if deployed is None:
+            leader = leading(event.model, await registry.lives())
+            if bygone(live, leader, about.generation, about.time.timestamp()):
+                log.info("this rollback was before this target's time", model=event.model, by=event.by)
+                return []
             there_are = [deployed.image.version for deployed in await registry.images(event.model, target)]
             raise cannot_roll_back(event.model, live, event.to, there_are)
         live = await rollout.roll_back(deployed, about.generation)

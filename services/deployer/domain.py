@@ -79,14 +79,35 @@ def cannot_roll_back(model: str, live: Live | None, to: str | None, there_are: I
     )
 
 
-def passed_over(order: int, anywhere: Iterable[Deployed]) -> str | None:
-    """The newer version, proven on some target, that a target with nothing live is to get instead.
+def leading(model: str, lives: Iterable[Live]) -> Live | None:
+    """What is live of a model where it was decided on last; `lives` of any models and targets."""
+    return max((live for live in lives if live.model == model), key=lambda live: live.order, default=None)
 
-    A new target reads the stream from its beginning. Its newest version is on the way; those before would only be
-    started and ended one after another.
+
+def passed_over(version: str, order: int, elsewhere: Live | None) -> str | None:
+    """The version that a target with nothing live is to get instead of this one, if any.
+
+    A new target reads the stream from its beginning, and the stream does not say what was rolled back: what leads
+    elsewhere does. Those before it would only be started and ended one after another, those rolled back never should.
     """
-    newer = [deployed for deployed in anywhere if deployed.generation > order]
-    return max(newer, key=lambda deployed: deployed.generation).image.version if newer else None
+    if elsewhere is None or order > elsewhere.order or version == elsewhere.version:
+        return None
+    return elsewhere.version
+
+
+def bygone(live: Live | None, elsewhere: Live | None, order: int, asked: float) -> bool:
+    """Whether a rollback that cannot be done here is of a time before this target's, or overtaken: no failure then.
+
+    Args:
+        live: what is live here.
+        elsewhere: what leads on all targets.
+        order: of the request.
+        asked: when it was made, in unix seconds.
+    """
+    if live is None:
+        return elsewhere is not None
+    first = live.previous is None and not live.retired
+    return order < live.order or (first and asked < live.since)
 
 
 def outcome(deployed: Deployed, live: Live, reason: Literal["release", "rollback"]) -> ModelDeployed | ModelSuperseded:

@@ -8,10 +8,13 @@ from contracts.data import Probe
 from services.deployer.domain import (
     PredictionsDiffer,
     StoredImage,
+    bygone,
     cannot_roll_back,
     check_predictions,
     crash_loop,
     decide,
+    leading,
+    passed_over,
     pause,
     released,
     rollback_target,
@@ -107,6 +110,36 @@ def test_an_impossible_rollback_names_the_versions_there_are(now: Live | None, t
     error = str(cannot_roll_back("digits", now, to, [V2, V1]))
     assert says in error
     assert f"{V1}, {V2}" in error
+
+
+def test_what_was_decided_on_last_leads() -> None:
+    other = live("9-eeeeeeee", 99).model_copy(update={"model": "other"})
+    assert leading("digits", [live(V3, 3), live(V2, 40), live(V1, 1), other]) == live(V2, 40)
+    assert leading("digits", [other]) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "order", "instead"), [(V1, 1, V2), (V2, 2, None), (V3, 3, V2), ("50-dddddddd", 50, None)]
+)
+def test_a_new_target_passes_over_all_but_what_leads_and_what_is_newer(
+    version: str, order: int, instead: str | None
+) -> None:
+    assert passed_over(version, order, live(V2, 40)) == instead
+    assert passed_over(version, order, None) is None
+
+
+@pytest.mark.parametrize(
+    ("here", "elsewhere", "order", "asked", "expected"),
+    [
+        (None, live(V2, 40), 40, 0.0, True), (None, None, 40, 0.0, False),
+        (live(V2, 40), live(V2, 40), 30, 1.0, True), (live(V2, 2), live(V2, 2), 30, -1.0, True),
+        (live(V2, 2), live(V2, 2), 30, 1.0, False), (live(V2, 2, previous=V1), live(V2, 2), 30, -1.0, False),
+    ],
+)  # fmt: skip
+def test_a_rollback_of_a_time_before_a_targets_own_is_bygone(
+    here: Live | None, elsewhere: Live | None, order: int, asked: float, expected: bool
+) -> None:
+    assert bygone(here, elsewhere, order, asked) is expected
 
 
 def test_live_and_previous_are_wanted() -> None:

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from services.deployer.rollout import Rollout
 from services.deployer.servers import Ending, EngineAway, Server
 from services.deployer.settings import Settings
 from services.deployer.watch import Watch
-from services.registry import Deployed
+from services.registry import Deployed, Live
 from services.worker import Worker
 from tests.fakes import Delivered, MemoryInbox, MemoryRegistry, deliver
 
@@ -181,9 +182,10 @@ class World:
             ce_generation=str(generation),
         )  # fmt: skip
 
-    async def back(self, order: int, to: str | None = None) -> Delivered:
+    async def back(self, order: int, to: str | None = None, asked: datetime | None = None) -> Delivered:
         event = RollbackRequested(model="digits", to=to, by="ada", reason="worse")
-        return await deliver(self.worker, event, ce_id=f"back{order}", ce_generation=str(order))
+        time = (asked or datetime.now(UTC)).isoformat()
+        return await deliver(self.worker, event, ce_id=f"back{order}/{to}", ce_generation=str(order), ce_time=time)
 
     async def look(self) -> None:
         await self.watch.look()
@@ -205,6 +207,13 @@ def image(version: str) -> ImagePushed:
         environment=Environment(python="3.11.7", lock="0" * 64), probe=Probe(rows=(), predictions=()),
         profile=Profile(rows=0, columns=(), prediction={"name": "p", "counts": ()}),  # type: ignore[arg-type]
         promise=Promise(metric="accuracy", value=0.9),
+    )  # fmt: skip
+
+
+def live_on(target: str, version: str, order: int, retired: tuple[str, ...] = ()) -> Live:
+    return Live(
+        model="digits", version=version, image="i", url="u", target=target, order=order, run="r", since=0.0,
+        retired=retired,
     )  # fmt: skip
 
 
@@ -458,8 +467,8 @@ async def test_leftovers_of_a_dead_deployer_are_ended(world: World) -> None:
     assert world.servers.running == {V1}
 
 
-async def test_a_new_target_is_spared_versions_that_a_newer_one_has_replaced_elsewhere(world: World) -> None:
-    await world.registry.put_image(Deployed(image=image(V2), run="r", generation=2), "other")
+async def test_a_new_target_takes_what_leads_elsewhere_and_none_of_those_before(world: World) -> None:
+    await world.registry.put_live(live_on("other", V2, 2), None)
     (event,) = await world.push(V1)
     assert event == ModelSuperseded(model="digits", version=V1, by=V2)
     (event,) = await world.push(V2)
@@ -467,9 +476,33 @@ async def test_a_new_target_is_spared_versions_that_a_newer_one_has_replaced_els
     assert world.servers.started == [V2]
 
 
+async def test_a_new_target_never_takes_what_was_rolled_back_elsewhere(world: World) -> None:
+    await world.registry.put_live(live_on("old", V1, 1), None)
+    await world.registry.put_live(live_on("other", V2, 40, retired=(V3,)), None)
+    assert await world.back(20, to=V1) == []
+    assert await world.back(40) == []
+    events = [event for version in (V1, V2, V3) for event in await world.push(version)]
+    assert [type(event) for event in events] == [ModelSuperseded, ModelDeployed, ModelSuperseded]
+    assert await world.back(20, to=V1) == []
+    assert not [event for event in await world.back(40) if isinstance(event, DeploymentFailed)]
+    assert world.servers.started == [V2]
+    assert world.live == world.routed == V2
+    (later,) = await world.push("50-dddddddd")
+    assert isinstance(later, ModelDeployed)
+    assert later.previous == V2
+
+
+async def test_a_rollback_from_before_the_first_version_here_is_no_failure(world: World) -> None:
+    asked = datetime.now(UTC)
+    await world.push(V3)
+    assert await world.back(10, asked=asked) == []
+    (event,) = await world.back(11)
+    assert isinstance(event, DeploymentFailed)
+
+
 async def test_a_target_that_serves_takes_every_version(world: World) -> None:
     await world.push(V1)
-    await world.registry.put_image(Deployed(image=image(V3), run="r", generation=3), "other")
+    await world.registry.put_live(live_on("other", V3, 3), None)
     (event,) = await world.push(V2)
     assert isinstance(event, ModelDeployed)
 
