@@ -17,16 +17,17 @@ from typing import Protocol
 import structlog
 
 from contracts.events import ImagePushed
-from services.deployer.checks import Checks, DidNotStart, Lost
+from services.deployer.checks import Checks, Lost
 from services.deployer.domain import decide, released, rolled_back, wanted
 from services.deployer.gateway import Gateway, NotSwitched
+from services.deployer.hearing import Hearing
 from services.deployer.servers import Server, Servers
 from services.registry import Deployed, Live
 
 log = structlog.get_logger()
 LEASE_WAIT = 5.0
-YOUNG = 60.0
-"""Seconds since its start in which a server that does not answer may still be about to."""
+FOLLOWS = 1.0
+"""Seconds in which a gateway has followed for certain; needed where the version that answers does not tell."""
 
 
 class Lives(Protocol):
@@ -58,8 +59,7 @@ class Rollout:
         """Model and version of what is being started: not live yet, and nobody's leftover either."""
         self._ending: set[str] = set()
         """Ids of servers on their way out: they may still answer, but nothing is to be built on them."""
-        self._ours: set[tuple[str, float]] = set()
-        """Servers that this process has checked or adopted."""
+        self._hearing = Hearing(servers, checks)
         self._arrived: dict[str, str] = {}
         """Model → the address that its requests were last seen to reach through the gateway."""
 
@@ -119,36 +119,38 @@ class Rollout:
             await self._servers.look()
             running = self.running(image.model, image.version)
             if running is not None:
-                if self._servers.was_checked(running) and await self._comes_up(running):
+                if not self._servers.was_checked(running):
+                    await self._end(running)  # left half started by a deployer that died
+                elif await self._hearing.answers(running):
                     return running
-                await self._end(running)  # hung, or left half started by a deployer that died
+            return await self._new(deployed)
+
+    async def _new(self, deployed: Deployed) -> Server:
+        """A new server. What does not answer is left alone until then: it may be live, and slow is not dead."""
+        before = self._of(deployed.image.model, deployed.image.version)
+        with contextlib.ExitStack() as failed:
+            failed.callback(self._hearing.forgive, before)
             try:
-                return await self._started(deployed)
+                server = await self._started(deployed)
             except Lost as error:
                 log.warning("starting once more", error=str(error))
-                return await self._started(deployed)
+                server = await self._started(deployed)
+            failed.pop_all()
+            return server
 
     def running(self, model: str, version: str) -> Server | None:
-        """The living server of a version; of several the one that gets the traffic, or the newest."""
-        mine = [server for server in self._servers.all() if (server.model, server.version) == (model, version)]
-        found = [server for server in mine if self._servers.alive(server) and server.id not in self._ending]
+        """The living server of a version, unless it hangs; of several the one that gets the traffic, or the newest."""
+        alive = [server for server in self._of(model, version) if self._servers.alive(server)]
+        found = [server for server in alive if server.id not in self._ending and not self._hearing.deaf(server)]
         routed = self._gateway.address(model)
         return max(found, key=lambda server: (server.url == routed, server.since), default=None)
 
-    async def adopt(self, server: Server) -> bool:
-        """Whether a living server can be relied on: checked by whoever started it, and, asked once, it answers."""
-        key = (server.id, server.since)
-        if key not in self._ours and self._servers.was_checked(server) and await self._comes_up(server):
-            log.info("adopted", model=server.model, version=server.version, server=server.id)
-            self._ours.add(key)
-        return key in self._ours
+    def _of(self, model: str, version: str) -> list[Server]:
+        return [server for server in self._servers.all() if (server.model, server.version) == (model, version)]
 
-    async def _comes_up(self, server: Server) -> bool:
-        """Whether it answers; what its engine has just started again is given the time that a start takes."""
-        if time.time() - server.since < YOUNG:
-            with contextlib.suppress(DidNotStart, Lost):
-                await self._checks.ready(server)
-        return await self._checks.answers(server)
+    async def adopt(self, server: Server) -> bool:
+        """Whether a living server can be relied on; asked at every look of the watch."""
+        return await self._hearing.relies_on(server)
 
     def point(self, live: Live, server: Server) -> None:
         """Send the model's requests to `server`; only while `switching` is held."""
@@ -164,6 +166,9 @@ class Rollout:
             NotSwitched: they do not yet.
         """
         await self._gateway.wait_for(live.model, live.version)
+        if any(self._hearing.deaf(other) for other in self._of(live.model, live.version)):
+            # The one that is being replaced may have recovered, and have answered in the new one's place.
+            await asyncio.sleep(FOLLOWS)
         self._arrived[live.model] = server.url
 
     def settled(self, model: str) -> bool:
@@ -192,6 +197,7 @@ class Rollout:
             await self._servers.stop(server)
         finally:
             self._ending.discard(server.id)
+            self._hearing.forget(server)
 
     @contextlib.asynccontextmanager
     async def switching(self, model: str) -> AsyncIterator[None]:
@@ -210,7 +216,7 @@ class Rollout:
                     assert live is not None
                     return live
                 case "deploy":
-                    new = record(live, self._new(deployed, order))
+                    new = record(live, self._live(deployed, order))
                     # Written before the route moves: a deployer that lost its lease cannot move it any more.
                     await self._registry.put_live(new, live)
                 case _:
@@ -219,7 +225,7 @@ class Rollout:
             self.point(new, server)
             return new
 
-    def _new(self, deployed: Deployed, order: int) -> Live:
+    def _live(self, deployed: Deployed, order: int) -> Live:
         image = deployed.image
         return Live(
             model=image.model,
@@ -246,7 +252,7 @@ class Rollout:
             await self._registry.put_image(deployed, self._target)
             unchecked.pop_all()
         await self._servers.note_checked(server)
-        self._ours.add((server.id, server.since))
+        self._hearing.note(server)
         times = {"start": started - began, "ready": ready - started, "predictions": time.monotonic() - ready}
         log.info("checked", server=server.id, url=server.url, **times)
         return server

@@ -74,10 +74,11 @@ class Deployment:
         self.worker: subprocess.Popen[bytes]
         self._stack = contextlib.ExitStack()
 
-    def start(self) -> None:
+    def start(self, **environ: str) -> None:
         """Start a deployer process."""
         self._stack = contextlib.ExitStack()
-        self.worker = self._stack.enter_context(rollouts.worker("deployer", self.home, self._nats_url, **self._environ))
+        environ = self._environ | environ
+        self.worker = self._stack.enter_context(rollouts.worker("deployer", self.home, self._nats_url, **environ))
 
     def stop(self) -> None:
         self._stack.close()
@@ -169,6 +170,19 @@ async def test_a_killed_server_comes_back_by_itself(target: Deployment, images: 
     os.kill(killed, signal.SIGKILL)
     until(lambda: target.servers and killed not in {server.pid for server in target.servers})
     assert await eventually(lambda: asyncio.to_thread(serves, target.url)) == version(1)
+
+
+async def test_a_server_that_hangs_is_replaced(target: Deployment, images: dict[int, ImagePushed]) -> None:
+    target.stop()
+    target.start(DEPLOYER_WATCH_SECONDS="0.05", DEPLOYER_GRACE_SECONDS="1")
+    await target.push(images[1])
+    await target.expect(ModelDeployed)
+    hangs = target.server(1)
+    os.kill(hangs.pid, signal.SIGSTOP)
+    until(lambda: len(target.servers) == 2, seconds=60)
+    assert hangs.lives  # until there is another
+    until(lambda: target.servers and not hangs.lives, seconds=60)
+    assert serves(target.url) == version(1)
 
 
 async def test_a_killed_deployer_is_followed_by_one_that_adopts(

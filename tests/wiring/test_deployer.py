@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import math
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from services.deployer.app import create_app
 from services.deployer.checks import DidNotStart, Lost
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.gateway import NotSwitched
+from services.deployer.hearing import LOOKS
 from services.deployer.rollout import Rollout
 from services.deployer.servers import Ending, EngineAway, Server
 from services.deployer.settings import Settings
@@ -101,6 +103,8 @@ class FakeChecks:
         self.broken: dict[str, list[BaseException]] = {}
         self.late: set[str] = set()
         """Versions that answer only once somebody has waited until they are ready."""
+        self.deaf: dict[str, float] = {}
+        """Id of a server → how often it will not answer."""
 
     async def ready(self, server: Server) -> None:
         self.late.discard(server.version)
@@ -108,7 +112,8 @@ class FakeChecks:
             raise errors.pop(0)
 
     async def answers(self, server: Server) -> bool:
-        return self._servers.alive(server) and server.version not in self.late
+        self.deaf[server.id] = self.deaf.get(server.id, 0) - 1
+        return self._servers.alive(server) and server.version not in self.late and self.deaf[server.id] < 0
 
     async def predictions(self, server: Server, probe: Probe) -> None:
         return None
@@ -624,6 +629,59 @@ async def test_after_a_restart_a_rollback_uses_what_runs_before_the_watch_has_lo
     (event,) = await world.back(10)
     assert isinstance(event, ModelDeployed)
     assert world.servers.started == [V1, V2]
+
+
+async def test_a_server_that_is_slow_to_answer_is_not_replaced(world: World) -> None:
+    await world.push(V1)
+    await world.push(V2)
+    world.restart()
+    world.checks.deaf = {"1": 2, "2": 2}
+    await world.look()
+    world.checks.deaf = {"1": 2}
+    (event,) = await world.back(10)
+    assert isinstance(event, ModelDeployed)
+    assert world.servers.started == [V1, V2]
+    assert world.gateway.routes["digits"] == "http://127.0.0.1:9001"
+
+
+async def test_a_warm_version_that_hangs_is_ended_after_another_has_taken_its_place(world: World) -> None:
+    await world.push(V1)
+    await world.push(V2)
+    world.checks.deaf = {"1": math.inf}
+    (event,) = await world.back(10)
+    assert isinstance(event, ModelDeployed)
+    assert world.servers.started == [V1, V2, V1]
+    assert world.gateway.routes["digits"] == "http://127.0.0.1:9003"
+    assert [server.id for server in world.servers.records] == ["1", "2", "3"]
+    await world.look()
+    assert [server.id for server in world.servers.records] == ["3"]
+
+
+async def test_a_live_server_that_hangs_is_replaced(world: World) -> None:
+    await world.push(V1)
+    world.checks.deaf = {"1": math.inf}
+    for _ in range(LOOKS):
+        await world.look()
+    assert world.servers.started == [V1]
+    await world.look()
+    assert world.gateway.routes["digits"] == "http://127.0.0.1:9002"
+    assert [server.id for server in world.servers.records] == ["2"]
+
+
+async def test_a_live_server_that_hangs_stays_until_there_is_another_and_may_recover(world: World) -> None:
+    await world.push(V1)
+    world.restart()
+    world.checks.deaf = {"1": math.inf}
+    world.checks.broken[V1] = [DidNotStart("no memory")]
+    await world.look()
+    assert world.servers.started == [V1, V1]
+    assert world.routed == V1
+    assert [server.id for server in world.servers.records] == ["1"]
+    world.checks.deaf.clear()
+    for _ in range(3):
+        await world.look()
+    assert world.servers.started == [V1, V1]
+    assert [server.id for server in world.servers.records] == ["1"]
 
 
 async def test_what_its_engine_starts_again_and_again_is_told_too(world: World) -> None:
