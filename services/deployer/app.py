@@ -108,6 +108,7 @@ def containers(settings: Settings) -> Servers:
     return Containers(
         engine,
         Images(engine, settings.registry_credentials),
+        belt=settings.belt,
         target=settings.target,
         network=settings.network,
         nats_url=settings.serving_nats_url or settings.nats_url,

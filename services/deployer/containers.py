@@ -25,7 +25,8 @@ from services.deployer.images import MODEL, VERSION, Images
 from services.deployer.servers import Ending, Server
 from services.registry import Deployed
 
-TARGET, IMAGE, URL = "dev.bentobelt.target", "dev.bentobelt.image", "dev.bentobelt.url"
+BELT, TARGET = "dev.bentobelt.belt", "dev.bentobelt.target"
+IMAGE, URL = "dev.bentobelt.image", "dev.bentobelt.url"
 HOST = "host"
 """The network of a deployer that is no container itself: servers share the machine's."""
 PORT = 3000
@@ -79,7 +80,8 @@ class Containers:
     Args:
         engine: what runs them.
         images: what they are made of.
-        target: whose containers they are.
+        belt: whose containers they are, among all belts that use the engine …
+        target: … and among the targets of this one.
         network: `host`, or a network of the engine that gateway, bus and deployer are on too.
         nats_url: where a server finds the bus.
         grace: seconds a server may finish its requests before it is killed.
@@ -91,6 +93,7 @@ class Containers:
         engine: Engine,
         images: Images,
         *,
+        belt: str,
         target: str,
         network: str,
         nats_url: str,
@@ -98,6 +101,7 @@ class Containers:
         pick_port: Callable[[], int] = free_port,
     ) -> None:
         self._engine, self._images, self._pick_port = engine, images, pick_port
+        self._mine = {BELT: belt, TARGET: target}
         self._target, self._network, self._nats_url, self._grace = target, network, nats_url, grace
         self._seen: dict[str, Seen] = {}
         self._looking = asyncio.Lock()
@@ -158,7 +162,8 @@ class Containers:
 
     def _see(self, client: DockerClient) -> dict[str, Seen]:
         found = {}
-        for listed in client.api.containers(all=True, filters={"label": f"{TARGET}={self._target}"}):
+        mine = [f"{label}={value}" for label, value in self._mine.items()]
+        for listed in client.api.containers(all=True, filters={"label": mine}):
             name, glance = listed["Names"][0].removeprefix("/"), (listed["State"], listed["Status"])
             known = self._seen.get(name)
             seen = known if known and known.glance == glance else _inspect(client, name, glance)
@@ -176,7 +181,7 @@ class Containers:
             **SANDBOX,
             **place,
             "image": image.image,
-            "labels": {TARGET: self._target, MODEL: image.model, VERSION: image.version, IMAGE: image.image, URL: url},
+            "labels": {**self._mine, MODEL: image.model, VERSION: image.version, IMAGE: image.image, URL: url},
             "environment": {
                 **{key: value for key, value in os.environ.items() if key.startswith("SERVING_")},
                 "HOST": "127.0.0.1" if hosted else "0.0.0.0",  # noqa: S104  # inside its own network
@@ -189,6 +194,17 @@ class Containers:
             "memswap_limit": limits.memory,  # no swap: slow is worse than ended and told
             "nano_cpus": int(limits.cpus * 1e9),
         }
+
+
+def remove_all(belt: str) -> None:
+    """End every container of a belt that no deployer runs for any more. For `belt up`, which leaves nothing behind.
+
+    Raises:
+        docker.errors.DockerException: the engine does not answer, or will not.
+    """
+    client = DockerClient.from_env()
+    for listed in client.api.containers(all=True, filters={"label": f"{BELT}={belt}"}):
+        _remove(client, listed["Id"])
 
 
 def _on(network: str) -> dict[str, Any]:

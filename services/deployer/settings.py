@@ -36,6 +36,11 @@ class Settings(BusSettings):
         description="network of the containers: host, where each takes a free port of 127.0.0.1, or the name of a "
         "Docker network that gateway and deployer are on too",
     )
+    belt: str = Field(
+        default="bentobelt",
+        pattern=r"^[a-zA-Z0-9._-]{1,64}$",
+        description="whose the containers are: belts on one engine need a name each (`belt up` and compose give one)",
+    )
     registry_credentials: Path | None = Field(
         default=None,
         description="file with the line user:password for the registry; default: what docker login has left",

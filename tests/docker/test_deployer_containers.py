@@ -1,5 +1,6 @@
 """Containers as servers, on a real engine and with real registries."""
 
+import asyncio
 import json
 import socket
 import urllib.request
@@ -12,7 +13,7 @@ import pytest
 
 from contracts.events import ImagePushed
 from services.deployer.checks import DidNotStart, HttpChecks, Lost
-from services.deployer.containers import ALWAYS, Containers, NoImage, free_port
+from services.deployer.containers import ALWAYS, Containers, NoImage, free_port, remove_all
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.engine import Engine
 from services.deployer.images import Images
@@ -45,7 +46,14 @@ def target(engine: docker.DockerClient) -> Iterator[str]:
 
 def servers(target: str, **options: object) -> Containers:
     engine = Engine()
-    own = {"target": target, "network": "host", "nats_url": "nats://127.0.0.1:4222", "grace": 5.0, **options}
+    own = {
+        "belt": "test",
+        "target": target,
+        "network": "host",
+        "nats_url": "nats://127.0.0.1:4222",
+        "grace": 5.0,
+        **options,
+    }
     return Containers(engine, Images(engine, None), **own)  # type: ignore[arg-type]
 
 
@@ -223,12 +231,24 @@ async def test_a_packed_bento_is_not_for_containers(images: Pushed, target: str)
         await servers(target).start(deployed(packed))
 
 
+async def test_belts_that_share_an_engine_never_see_each_others_containers(images: Pushed, target: str) -> None:
+    ours, theirs = servers(target, belt=f"ours-{target}"), servers(target, belt=f"theirs-{target}")
+    mine = await ours.start(deployed(images["good"]))
+    other = await theirs.start(deployed(images["good"]))
+    await ours.look()
+    assert [server.id for server in ours.all()] == [mine.id]
+    await asyncio.to_thread(remove_all, f"ours-{target}")
+    for containers in (ours, theirs):
+        await containers.look()
+    assert ([server.id for server in ours.all()], [server.id for server in theirs.all()]) == ([], [other.id])
+
+
 async def test_an_engine_that_is_away_is_told_and_what_was_seen_stands(
     images: Pushed, target: str, tmp_path: Path
 ) -> None:
     away = Engine(f"unix://{tmp_path}/docker.sock")
     containers = Containers(
-        away, Images(away, None), target=target, network="host", nats_url="nats://127.0.0.1:4222", grace=5.0
+        away, Images(away, None), belt="test", target=target, network="host", nats_url="nats://127.0.0.1:1", grace=5.0
     )
     with pytest.raises(EngineAway, match="No Docker engine answers"):
         await containers.look()
