@@ -6,14 +6,18 @@ with the engine, even when the deployer does not; what was not never does.
 """
 
 import asyncio
+import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
+import docker
 from docker import DockerClient
 from docker.errors import APIError, NotFound
 from docker.types import EndpointConfig, LogConfig
@@ -23,9 +27,10 @@ from services.deployer.endings import ending
 from services.deployer.engine import Engine
 from services.deployer.images import MODEL, VERSION, Images
 from services.deployer.servers import Ending, Server
+from services.docker_errors import Doing, explained
 from services.registry import Deployed
 
-BELT, TARGET = "dev.bentobelt.belt", "dev.bentobelt.target"
+BELT, TARGET, STARTER = "dev.bentobelt.belt", "dev.bentobelt.target", "dev.bentobelt.deployer"
 IMAGE, URL = "dev.bentobelt.image", "dev.bentobelt.url"
 HOST = "host"
 """The network of a deployer that is no container itself: servers share the machine's."""
@@ -34,6 +39,8 @@ PORT = 3000
 ALIAS = "serving"
 """All servers of a network by one name, for whoever collects their metrics."""
 USER = "1034:1034"
+STARTING = 60.0
+"""Seconds in which what another replica has started is left to it."""
 NEVER, ALWAYS = "no", "always"
 SANDBOX: Mapping[str, Any] = {
     "user": USER,
@@ -64,6 +71,7 @@ class Seen:
     server: Server
     runs: bool
     checked: bool
+    starter: str
     glance: tuple[str, str]
 
 
@@ -86,6 +94,7 @@ class Containers:
         nats_url: where a server finds the bus.
         grace: seconds a server may finish its requests before it is killed.
         pick_port: where a server on the host's network is to listen.
+        host: name of the machine or container that this deployer runs on; replicas differ in it.
     """
 
     def __init__(
@@ -99,7 +108,9 @@ class Containers:
         nats_url: str,
         grace: float,
         pick_port: Callable[[], int] = free_port,
+        host: str = "",
     ) -> None:
+        self._host = host or socket.gethostname()
         self._engine, self._images, self._pick_port = engine, images, pick_port
         self._mine = {BELT: belt, TARGET: target}
         self._target, self._network, self._nats_url, self._grace = target, network, nats_url, grace
@@ -123,6 +134,10 @@ class Containers:
 
     def was_checked(self, server: Server) -> bool:
         return server.id in self._seen and self._seen[server.id].checked
+
+    def is_anothers(self, server: Server) -> bool:
+        seen = self._seen.get(server.id)
+        return seen is not None and seen.starter != self._host and time.time() - server.since < STARTING
 
     async def start(self, deployed: Deployed) -> Server:
         image = deployed.image
@@ -181,7 +196,14 @@ class Containers:
             **SANDBOX,
             **place,
             "image": image.image,
-            "labels": {**self._mine, MODEL: image.model, VERSION: image.version, IMAGE: image.image, URL: url},
+            "labels": {
+                **self._mine,
+                STARTER: self._host,
+                MODEL: image.model,
+                VERSION: image.version,
+                IMAGE: image.image,
+                URL: url,
+            },
             "environment": {
                 **{key: value for key, value in os.environ.items() if key.startswith("SERVING_")},
                 "HOST": "127.0.0.1" if hosted else "0.0.0.0",  # noqa: S104  # inside its own network
@@ -196,15 +218,21 @@ class Containers:
         }
 
 
-def remove_all(belt: str) -> None:
+def remove_all(belt: str, grace: float = 0.0) -> None:
     """End every container of a belt that no deployer runs for any more. For `belt up`, which leaves nothing behind.
 
+    Args:
+        belt: as their label has it.
+        grace: seconds they may finish their requests.
+
     Raises:
-        docker.errors.DockerException: the engine does not answer, or will not.
+        DockerTrouble, DockerRefused: the engine does not answer, or will not.
     """
-    client = DockerClient.from_env()
-    for listed in client.api.containers(all=True, filters={"label": f"{BELT}={belt}"}):
-        _remove(client, listed["Id"])
+    doing = Doing(f"ending the containers of the belt {belt}", "", "DEPLOYER")
+    with explained(doing), contextlib.closing(docker.from_env()) as client, ThreadPoolExecutor() as threads:
+        found = client.api.containers(all=True, filters={"label": f"{BELT}={belt}"})
+        for _ in threads.map(lambda listed: _end(client, listed["Id"], round(grace)), found):
+            pass
 
 
 def _on(network: str) -> dict[str, Any]:
@@ -251,4 +279,4 @@ def _inspect(client: DockerClient, name: str, glance: tuple[str, str]) -> Seen |
     except (NotFound, KeyError):  # removed meanwhile, or nothing that was started here
         return None
     checked = found["HostConfig"]["RestartPolicy"]["Name"] == ALWAYS
-    return Seen(server, found["State"]["Status"] == "running", checked, glance)
+    return Seen(server, found["State"]["Status"] == "running", checked, labels[STARTER], glance)

@@ -161,6 +161,9 @@ class Processes:
     def was_checked(self, server: Server) -> bool:
         return (self._folder(server) / CHECKED).exists()
 
+    def is_anothers(self, server: Server) -> bool:
+        return False  # a home has one deployer
+
     async def ending(self, server: Server) -> Ending:
         child = self._children.get(server.id)
         code = child.poll() if child else None

@@ -189,7 +189,7 @@ class Rollout:
 
     def _in_use(self, server: Server) -> bool:
         routed = self._gateway.address(server.model) == server.url and self._servers.alive(server)
-        return routed or (server.model, server.version) in self.busy
+        return routed or (server.model, server.version) in self.busy or self._servers.is_anothers(server)
 
     async def _end(self, server: Server) -> None:
         self._ending.add(server.id)

@@ -73,6 +73,10 @@ class Servers(Protocol):
 
     def was_checked(self, server: Server) -> bool: ...
 
+    def is_anothers(self, server: Server) -> bool:
+        """Whether another replica of the deployer has started it just now: what it is for will be seen soon."""
+        ...
+
     async def ending(self, server: Server) -> Ending:
         """How it ended, when it did, and the end of its log."""
         ...

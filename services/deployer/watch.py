@@ -111,9 +111,11 @@ class Watch:
         return self._models
 
     async def _tend(self, model: str) -> None:
-        live = await self._rollout.live(model)
+        # In this order: what runs is seen after what is routed and live, which another replica may just have changed.
+        routed, live = self._gateway.address(model), await self._rollout.live(model)
+        await self._servers.look()
         if live is not None:
-            self._refuse(live.model)
+            self._refuse(live.model, routed)
             await self._revive(live, live.version)
             await self._route(live)
             if live.previous is not None:
@@ -129,6 +131,9 @@ class Watch:
         starts = self._starts[live.model, version]
         deployed = await self._registry.image(live.model, version, self._target)
         if deployed is None or (live.model, version) in self._rollout.busy or not starts.due(self._clock()):
+            return
+        same = (one for one in self._servers.all() if (one.model, one.version) == (live.model, version))
+        if any(self._servers.is_anothers(one) for one in same):
             return
         await self._note_crash(live, version, "starting again")
         try:
@@ -166,12 +171,11 @@ class Watch:
         if not self._rollout.settled(live.model):
             await self._rollout.arrive(live, server)
 
-    def _refuse(self, model: str) -> None:
+    def _refuse(self, model: str, routed: str | None) -> None:
         # Better a clear 503 than requests to a port that may be another program's by now. Without the lease, which a
         # dead deployer may hold: should another one point at the same moment, it sees that it did not arrive.
-        routed = self._gateway.address(model)
         alive = {server.url for server in self._servers.all() if self._servers.alive(server)}
-        if routed is not None and routed not in alive:
+        if routed is not None and routed not in alive and self._gateway.address(model) == routed:
             self._gateway.route(model, None)
 
     async def _clear(self, live: Live) -> None:

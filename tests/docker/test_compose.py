@@ -22,7 +22,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.timeout(1500)
 DIGITS = ROOT / "examples" / "digits" / "data" / "digits.parquet"
 ROWS = pd.read_parquet(DIGITS).drop(columns="digit").head(20).to_dict(orient="records")
-SCALED = [f"--scale={worker}={3 if worker == 'trainer' else 2}" for worker in WORKERS if worker != "deployer"]
+SCALED = [f"--scale={worker}={3 if worker == 'trainer' else 2}" for worker in WORKERS]
 SOCKET = "/var/run/docker.sock"
 BRIDGE = "172.17.0.1"
 
@@ -37,7 +37,7 @@ def images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def stack(images: str, engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole belt, with three trainers and two of each other worker that is not the deployer."""
+    """The whole belt, with three trainers and two of each other worker."""
     gateway_of_bridge = engine.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", BRIDGE)
     made = Stack(tmp_path_factory.mktemp("stack"), NATS_BIND=gateway_of_bridge)
     (made.data / "digits.parquet").write_bytes(DIGITS.read_bytes())
@@ -105,6 +105,15 @@ async def test_a_bare_path_is_a_file_of_the_data_folder(stack: Stack, pushed: di
     until(lambda: stack.version("digits") != pushed["version"], 120)
     stack.belt("rollback", "digits", "--reason", "a test")
     until(lambda: stack.version("digits") == pushed["version"])
+
+
+def test_two_deployers_leave_each_others_servers_alone(stack: Stack, pushed: dict[str, Any]) -> None:
+    until(lambda: stack.version("digits") == pushed["version"])
+    told = stack.compose("logs", "--no-color", "deployer")
+    assert told.count('"event": "started"') == 2
+    assert told.count('"event": "live"') >= 1
+    assert "starting again" not in told
+    assert "does not answer" not in told
 
 
 def test_the_model_store_lists_every_approved_version(stack: Stack, pushed: dict[str, Any]) -> None:

@@ -43,6 +43,8 @@ class FakeServers:
         self.away = False
         self.dead: set[str] = set()
         self.checked: set[str] = set()
+        self.others: set[str] = set()
+        """Ids of what another replica of the deployer has just started."""
         self.started: list[str] = []
         self.ending_began = asyncio.Event()
         self.may_end = asyncio.Event()
@@ -86,6 +88,9 @@ class FakeServers:
 
     def was_checked(self, server: Server) -> bool:
         return server.id in self.checked
+
+    def is_anothers(self, server: Server) -> bool:
+        return server.id in self.others
 
     async def ending(self, server: Server) -> Ending:
         return Ending("its last words")
@@ -470,6 +475,29 @@ async def test_leftovers_of_a_dead_deployer_are_ended(world: World) -> None:
     world.restart()
     await world.look()
     assert world.servers.running == {V1}
+
+
+async def test_what_another_replica_is_starting_is_left_to_it(world: World) -> None:
+    await world.push(V1)
+    theirs = await world.servers.start(Deployed(image=image(V3), run="r", generation=3))
+    world.servers.others = {theirs.id}
+    await world.look()
+    assert world.servers.running == {V1, V3}
+    world.servers.others = set()  # it took too long
+    await world.look()
+    assert world.servers.running == {V1}
+
+
+async def test_what_another_replica_starts_again_is_not_started_here_too(world: World) -> None:
+    await world.push(V1)
+    world.servers.dead = {server.id for server in world.servers.records}
+    theirs = await world.servers.start(Deployed(image=image(V1), run="r", generation=1))
+    world.servers.others = {theirs.id}
+    await world.look()
+    assert world.servers.started == [V1, V1]
+    world.servers.checked.add(theirs.id)
+    await world.look()
+    assert (world.servers.started, world.routed) == ([V1, V1], V1)
 
 
 async def test_a_new_target_takes_what_leads_elsewhere_and_none_of_those_before(world: World) -> None:
