@@ -4,7 +4,8 @@
 nats.url     how to reach the bus, credentials included (mode 0600)      gateway.url   where models answer
 bus/         JetStream's files          gateway/   Traefik's routes      logs/         one file per process
 <room>/      that worker's scratch      envs/      Python environments of projects with extra requirements
-run/         up.lock, up.json: what runs (pids, ports), and bus.url: the address that the bus keeps from start to start
+run/         up.lock, up.json: what runs (pids, ports), and bus.url: the address that the bus keeps from start to start;
+             containers: there while an engine may serve for this home
 ```
 """
 
