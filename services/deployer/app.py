@@ -9,7 +9,15 @@ from contracts.envelope import Envelope
 from contracts.events import DeploymentFailed, ImagePushed, ModelSuperseded, RollbackRequested
 from services.artifacts import open_artifacts
 from services.deployer.checks import HttpChecks
-from services.deployer.domain import bygone, cannot_roll_back, leading, outcome, passed_over, rollback_target
+from services.deployer.domain import (
+    bygone,
+    cannot_roll_back,
+    carried_out,
+    leading,
+    outcome,
+    passed_over,
+    rollback_target,
+)
 from services.deployer.gateway import Traefik
 from services.deployer.processes import Processes
 from services.deployer.rollout import Rollout
@@ -50,11 +58,14 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
         deployed = await registry.image(event.model, version, target) if version else None
         if deployed is None:
             leader = leading(event.model, await registry.lives())
-            if bygone(live, leader, about.generation, about.time.timestamp()):
-                log.info("this rollback was before this target's time", model=event.model, by=event.by)
-                return []
-            there_are = [deployed.image.version for deployed in await registry.images(event.model, target)]
-            raise cannot_roll_back(event.model, live, event.to, there_are)
+            if not bygone(live, leader, about.generation, about.time.timestamp()):
+                there_are = [deployed.image.version for deployed in await registry.images(event.model, target)]
+                raise cannot_roll_back(event.model, live, event.to, there_are)
+            if there := carried_out(leader, about.generation):
+                deployed = await registry.image(event.model, there.version, there.target)
+        if deployed is None:
+            log.info("this rollback was before this target's time", model=event.model, by=event.by)
+            return []
         live = await rollout.roll_back(deployed, about.generation)
         return [Emit(outcome(deployed, live, "rollback"), run=deployed.run)]
 

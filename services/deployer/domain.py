@@ -95,6 +95,15 @@ def passed_over(version: str, order: int, elsewhere: Live | None) -> str | None:
     return elsewhere.version
 
 
+def carried_out(elsewhere: Live | None, order: int) -> Live | None:
+    """What a bygone rollback led to, when it is the one that decided what leads: then it leads here too.
+
+    Its image may be gone from the stream or have been passed over here, and what is just being started here may be the
+    very version that was rolled back. A rollback before that one is overtaken.
+    """
+    return elsewhere if elsewhere is not None and elsewhere.order == order else None
+
+
 def bygone(live: Live | None, elsewhere: Live | None, order: int, asked: float) -> bool:
     """Whether a rollback that cannot be done here is of a time before this target's, or overtaken: no failure then.
 

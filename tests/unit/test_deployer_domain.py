@@ -10,6 +10,7 @@ from services.deployer.domain import (
     StoredImage,
     bygone,
     cannot_roll_back,
+    carried_out,
     check_predictions,
     crash_loop,
     decide,
@@ -140,6 +141,30 @@ def test_a_rollback_of_a_time_before_a_targets_own_is_bygone(
     here: Live | None, elsewhere: Live | None, order: int, asked: float, expected: bool
 ) -> None:
     assert bygone(here, elsewhere, order, asked) is expected
+
+
+def test_a_bygone_rollback_leads_where_it_led_elsewhere_and_one_before_it_nowhere() -> None:
+    leader = live(V2, 40, retired=(V3,))
+    assert carried_out(leader, 40) == leader
+    assert [carried_out(leader, 20), carried_out(leader, 50), carried_out(None, 40)] == [None, None, None]
+
+
+@given(st.permutations([(V1, 1), (V2, 2), (V3, 3)]), st.data())
+def test_in_whatever_order_a_new_target_reads_the_past_it_starts_only_what_leads(
+    arrivals: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    leader, started = live(V2, 40, retired=(V3,)), []
+    now: Live | None = None
+    for version, order in [*arrivals, *data.draw(st.permutations(arrivals))]:
+        if now is None and passed_over(version, order, leader):
+            continue
+        decided = max(order, leader.order) if now is None else order
+        if decide(now, version, decided) == "deploy":
+            now = released(now, live(version, decided))
+            started.append(version)
+    assert started == [V2]
+    assert now is not None
+    assert (now.version, now.order, now.previous) == (V2, 40, None)
 
 
 def test_live_and_previous_are_wanted() -> None:

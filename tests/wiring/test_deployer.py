@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import itertools
 import math
 import time
 from collections.abc import AsyncIterator
@@ -225,6 +226,19 @@ def live_on(target: str, version: str, order: int, retired: tuple[str, ...] = ()
         model="digits", version=version, image="i", url="u", target=target, order=order, run="r", since=0.0,
         retired=retired,
     )  # fmt: skip
+
+
+async def rolled_back_elsewhere(world: World) -> Live:
+    """On target `other` all three were live, and V3 was rolled back from at 40."""
+    for number, version in enumerate((V1, V2, V3), start=1):
+        await world.registry.put_image(Deployed(image=image(version), run=f"run{version}", generation=number), "other")
+    live = live_on("other", V2, 40, retired=(V3,))
+    await world.registry.put_live(live, None)
+    return live
+
+
+def failures(events: list[object]) -> list[object]:
+    return [event for event in events if isinstance(event, DeploymentFailed)]
 
 
 @pytest.fixture
@@ -523,6 +537,70 @@ async def test_a_new_target_never_takes_what_was_rolled_back_elsewhere(world: Wo
     (later,) = await world.push("50-dddddddd")
     assert isinstance(later, ModelDeployed)
     assert later.previous == V2
+
+
+@pytest.mark.parametrize("position", range(4))
+@pytest.mark.parametrize("versions", list(itertools.permutations((V1, V2, V3))))
+@pytest.mark.parametrize("to", [None, V2])
+async def test_however_the_past_arrives_and_comes_again_a_new_target_starts_what_leads_once(
+    world: World, versions: tuple[str, ...], position: int, to: str | None
+) -> None:
+    await rolled_back_elsewhere(world)
+    for _ in range(2):  # the second time is a replay: nothing of what was handled is remembered
+        for number in range(4):
+            if number == position:
+                assert not failures(await world.back(20, to=V1) + await world.back(40, to=to))
+            if number < 3:
+                assert not failures(await world.push(versions[number]))
+        assert world.live == world.routed == V2
+        world.restart()
+    assert world.servers.started == [V2]
+    assert world.registry.all_live["digits", "local"].order == 40
+    assert not failures(await world.back(30))
+    assert world.live == V2
+
+
+async def test_a_rollback_elsewhere_brings_what_the_stream_has_no_image_of_any_more(world: World) -> None:
+    await rolled_back_elsewhere(world)
+    (event,) = await world.back(40)
+    assert isinstance(event, ModelDeployed)
+    assert (event.version, event.reason, event.target) == (V2, "rollback", "local")
+    world.restart()
+    assert await world.back(40) == [event]
+    assert await world.push(V3) == [ModelSuperseded(model="digits", version=V3, by=V2)]
+    assert world.servers.started == [V2]
+
+
+async def test_a_rollback_elsewhere_to_what_was_passed_over_here_is_followed(world: World) -> None:
+    before = await rolled_back_elsewhere(world)
+    await world.push(V1)
+    await world.registry.put_live(live_on("other", V1, 60, retired=(V3, V2)), before)
+    assert await world.push(V2) == [ModelSuperseded(model="digits", version=V2, by=V1)]
+    assert not failures(await world.back(40) + await world.back(60))
+    assert world.servers.started == [V1]
+    assert world.live == world.routed == V1
+
+
+async def test_what_is_rolled_back_elsewhere_while_it_starts_here_does_not_go_live(world: World) -> None:
+    before = await rolled_back_elsewhere(world)
+    checked, begun, go_on = world.rollout.checked, asyncio.Event(), asyncio.Event()
+
+    async def slow(deployed: Deployed) -> Server:
+        server = await checked(deployed)
+        begun.set()
+        await go_on.wait()
+        return server
+
+    world.rollout.checked = slow  # type: ignore[method-assign]
+    first = asyncio.create_task(world.push(V2))
+    await begun.wait()
+    world.restart()  # the rollback has a consumer of its own, and any replica may get it
+    await world.registry.put_live(live_on("other", V1, 60, retired=(V3, V2)), before)
+    (event,) = await world.back(60)
+    go_on.set()
+    assert isinstance(event, ModelDeployed)
+    assert await first == [ModelSuperseded(model="digits", version=V2, by=V1)]
+    assert world.live == world.routed == V1
 
 
 async def test_a_rollback_from_before_the_first_version_here_is_no_failure(world: World) -> None:
