@@ -94,7 +94,6 @@ class Containers:
         nats_url: where a server finds the bus.
         grace: seconds a server may finish its requests before it is killed.
         pick_port: where a server on the host's network is to listen.
-        host: name of the machine or container that this deployer runs on; replicas differ in it.
     """
 
     def __init__(
@@ -108,9 +107,8 @@ class Containers:
         nats_url: str,
         grace: float,
         pick_port: Callable[[], int] = free_port,
-        host: str = "",
     ) -> None:
-        self._host = host or socket.gethostname()
+        self._host = socket.gethostname()  # replicas are containers of their own, which differ in it
         self._engine, self._images, self._pick_port = engine, images, pick_port
         self._mine = {BELT: belt, TARGET: target}
         self._target, self._network, self._nats_url, self._grace = target, network, nats_url, grace
