@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import requests.exceptions
 from docker.errors import APIError, DockerException
 
+from services.errors import Permanent
+
 
 class DockerTrouble(Exception):
     """Docker failed in a way that may pass: worth another attempt."""
@@ -29,10 +31,8 @@ class NoSpace(DockerTrouble):
     """The disk of engine or registry is full: a person has to make room, and until then it is tried again."""
 
 
-class DockerRefused(Exception):
+class DockerRefused(Permanent):
     """Docker will not do it, however often it is asked: a person has to change something."""
-
-    permanent = True
 
 
 class Unauthorized(DockerRefused):

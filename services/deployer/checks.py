@@ -10,6 +10,7 @@ from contracts.data import Probe
 from services.deployer.domain import check_predictions
 from services.deployer.gateway import VERSION_HEADER
 from services.deployer.servers import Server, Servers
+from services.errors import Permanent
 
 PROBE_HEADERS = {"X-Bentobelt-Probe": "1"}
 """Serving does not log such requests as traffic."""
@@ -18,10 +19,8 @@ LOOK = 0.2
 """Seconds between two looks at whether a server that is not ready yet still lives: each may be a call to an engine."""
 
 
-class DidNotStart(Exception):
+class DidNotStart(Permanent):
     """The version never got ready; the message ends with its log."""
-
-    permanent = True
 
 
 class Lost(Exception):

@@ -28,6 +28,7 @@ from services.deployer.engine import Engine
 from services.deployer.images import MODEL, VERSION, Images
 from services.deployer.servers import Ending, Server
 from services.docker_errors import Doing, explained
+from services.errors import Permanent
 from services.registry import Deployed
 
 BELT, TARGET, STARTER = "dev.bentobelt.belt", "dev.bentobelt.target", "dev.bentobelt.deployer"
@@ -54,10 +55,8 @@ SANDBOX: Mapping[str, Any] = {
 }
 
 
-class NoImage(Exception):
+class NoImage(Permanent):
     """What was pushed is not an image in a registry, so this kind of deployer cannot run it."""
-
-    permanent = True
 
 
 class Gone(Exception):

@@ -7,6 +7,7 @@ from typing import Literal
 
 from contracts.data import Probe, Value
 from contracts.events import DeploymentFailed, ModelDeployed, ModelSuperseded
+from services.errors import Permanent
 from services.registry import Deployed, Live
 
 REMEMBERED = 20
@@ -15,16 +16,12 @@ LONGEST_PAUSE = 30.0
 """Seconds between two starts of a version that crashes again and again."""
 
 
-class CannotRollBack(Exception):
+class CannotRollBack(Permanent):
     """There is nothing to go back to; the message names the versions there are."""
 
-    permanent = True
 
-
-class PredictionsDiffer(Exception):
+class PredictionsDiffer(Permanent):
     """A deployed copy answers otherwise than the model that was judged."""
-
-    permanent = True
 
 
 def decide(live: Live | None, version: str, order: int) -> Literal["deploy", "superseded", "already"]:

@@ -29,6 +29,7 @@ from contracts.data import Environment, Frozen
 from services.artifacts import Artifacts
 from services.deployer import pids
 from services.deployer.servers import Ending, Server
+from services.errors import Permanent
 from services.registry import Deployed
 
 RECORD, CHECKED, LOG, BENTO = "server.json", "checked", "server.log", "bento"
@@ -37,10 +38,8 @@ TAIL = 3000
 """Characters of a dead server's log that are worth showing."""
 
 
-class NoBento(Exception):
+class NoBento(Permanent):
     """The image is not a packed Bento, so this kind of deployer cannot run it."""
-
-    permanent = True
 
 
 class Record(Frozen):
