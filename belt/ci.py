@@ -18,6 +18,7 @@ Folder = Annotated[Path, typer.Argument(metavar="[PROJECT]", exists=True, file_o
 GITHUB = """\
 # Tests the model project and, on the main branch, pushes it onto the belt.
 # Settings of the repository: secret NATS_URL (the bus), variable BENTOBELT_REPO (git URL of Bentobelt).
+# The runner has to reach the bus, which listens on 127.0.0.1 unless told otherwise: a self-hosted runner does.
 name: "belt: {model}"
 on:
   push:

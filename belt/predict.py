@@ -25,7 +25,7 @@ def predict(
 ) -> None:
     """Ask the live version for predictions. Columns of a file that are no features are left out.
 
-    Example:  belt predict diabetes '[{"age": 0.03, "bmi": 0.06}]'
+    Example:  belt predict diabetes examples/diabetes/data/diabetes.csv
     """
     try:
         url = f"{reach.gateway(home)}/{reach.model(model)}"
