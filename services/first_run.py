@@ -6,6 +6,7 @@ Later runs keep what is there, and add users for targets that are new.
 
 import json
 import os
+import re
 import secrets
 import string
 import sys
@@ -32,6 +33,7 @@ class Settings(BaseSettings):
     infra: Path = Field(default=Path("/infra"), description="the checkout's infra folder; its owner gets the files")
     gateway: Path = Field(default=Path("/gateway"), description="where Traefik finds its configuration")
     home: Path = Field(default=Path("/belt"), description="the folder that `belt` looks at")
+    target: str = Field(default="local", description="the target of the deployer beside the bus")
     targets: str = Field(default="local", description="targets with a deployer, separated by spaces")
     nats_address: str = Field(default="127.0.0.1:4222", description="of the bus, as the host sees it")
     gateway_address: str = Field(default="127.0.0.1:8080", description="of the gateway, as the host sees it")
@@ -42,7 +44,19 @@ def main(part: str = "all") -> None:
     settings = Settings()
     write(settings.gateway / "traefik.yml", gateway(settings.infra / "traefik.yml"))
     if part != "gateway":
-        make_secrets(settings, tuple(settings.targets.split()))
+        make_secrets(settings, targets_of(settings))
+
+
+def targets_of(settings: Settings) -> tuple[str, ...]:
+    """The targets, the one beside the bus first.
+
+    Raises:
+        SystemExit: that one is not among them.
+    """
+    targets = settings.targets.split()
+    if settings.target not in targets:
+        raise SystemExit(f"TARGET={settings.target} is not in TARGETS={settings.targets!r}: put both right in .env")
+    return (settings.target, *(target for target in targets if target != settings.target))
 
 
 def make_secrets(settings: Settings, targets: tuple[str, ...]) -> None:
@@ -62,12 +76,17 @@ def make_secrets(settings: Settings, targets: tuple[str, ...]) -> None:
 def choose(file: Path, names: tuple[str, ...]) -> dict[str, str]:
     """A password for each name: what PASSWORD_<NAME> says, else what was chosen before, else a new one."""
     known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-    chosen = {
-        name: os.environ.get(f"PASSWORD_{name.upper().replace('-', '_')}") or known.get(name) or secrets.token_hex(16)
-        for name in names
-    }
+    chosen = {name: _wished(name) or known.get(name) or secrets.token_hex(16) for name in names}
     write(file, json.dumps(known | chosen, indent=2))
     return chosen
+
+
+def _wished(name: str) -> str:
+    variable = f"PASSWORD_{name.upper().replace('-', '_')}"
+    password = os.environ.get(variable, "")
+    if not re.fullmatch(r"[A-Za-z0-9._~-]*", password):
+        raise SystemExit(f"{variable} may hold letters, digits and . _ ~ - only: it becomes part of a URL")
+    return password
 
 
 def users(passwords: Mapping[str, str], targets: tuple[str, ...]) -> str:

@@ -48,6 +48,7 @@ class Stack:
             "TARGETS": self.target,
             "BELT_HOME": str(self.home),
             "DATA": str(self.data),
+            "DOCKER_CONFIG_FOLDER": str(folder / "docker"),
             **{f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
         } | settings
         self.target = written["TARGET"]

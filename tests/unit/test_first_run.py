@@ -7,7 +7,7 @@ import pytest
 
 from contracts import permissions
 from services import first_run
-from services.first_run import Settings
+from services.first_run import Settings, targets_of
 
 TARGETS = "local production"
 
@@ -21,7 +21,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def run(settings: Settings) -> dict[str, str]:
     """The passwords after a run."""
-    first_run.make_secrets(settings, tuple(settings.targets.split()))
+    first_run.make_secrets(settings, targets_of(settings))
     found: dict[str, str] = json.loads((settings.secrets / "nats" / "passwords.json").read_text())
     return found
 
@@ -70,3 +70,15 @@ def test_the_gateways_configuration_is_that_of_belt_up(settings: Settings) -> No
     assert 'address: ":8080"' in text
     assert 'directory: "/routes"' in text
     assert "$" not in text.split("\n", 1)[1]
+
+
+def test_a_password_that_breaks_a_url_is_refused_by_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PASSWORD_TRAINER", "a/b")
+    with pytest.raises(SystemExit, match="PASSWORD_TRAINER may hold letters, digits"):
+        run(settings)
+
+
+def test_the_target_beside_the_bus_has_to_be_one_of_them(settings: Settings) -> None:
+    assert targets_of(settings.model_copy(update={"target": "production"})) == ("production", "local")
+    with pytest.raises(SystemExit, match="TARGET=edge is not in TARGETS='local production'"):
+        targets_of(settings.model_copy(update={"target": "edge"}))
