@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +30,8 @@ from tests.docker.approvals import version
 from tests.docker.containers import answer, serving
 from tests.docker.makers import Maker
 from tests.docker.registries import Registry, forget
+
+IMAGES = Path(__file__).resolve().parents[1] / "tests" / "docker" / "images.sh"
 
 
 async def measure(rounds: int) -> dict[str, Any]:
@@ -105,6 +108,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    subprocess.run([IMAGES, "python", "registry"], check=True)
     figures = asyncio.run(measure(options.rounds))
     if options.json:
         print(json.dumps(figures))

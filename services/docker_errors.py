@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 import requests.exceptions
 from docker.errors import APIError, DockerException
+from urllib3.exceptions import HTTPError
 
 from services.errors import Permanent
 
 
 class DockerTrouble(Exception):
     """Docker failed in a way that may pass: worth another attempt."""
+
+    attempts = 20
+    """About eight minutes: engines and registries are also away for an upgrade, and room has to be made."""
 
 
 class EngineAway(DockerTrouble):
@@ -92,7 +96,8 @@ def explained(doing: Doing) -> Iterator[None]:
     """
     try:
         yield
-    except (DockerException, requests.exceptions.RequestException) as error:
+    # The SDK lets what breaks a stream of output through as urllib3 raises it.
+    except (DockerException, requests.exceptions.RequestException, HTTPError) as error:
         raise explain(error, doing) from error
 
 
@@ -127,5 +132,5 @@ def _said(error: Exception) -> str:
 def _engine_away(error: Exception) -> bool:
     if isinstance(error, APIError):
         return False
-    lost = isinstance(error, requests.exceptions.RequestException)
+    lost = isinstance(error, requests.exceptions.RequestException | HTTPError)
     return lost or "while fetching server API version" in str(error)

@@ -71,6 +71,7 @@ class Seen:
     runs: bool
     checked: bool
     starter: str
+    created: float
     glance: tuple[str, str]
 
 
@@ -134,7 +135,7 @@ class Containers:
 
     def is_anothers(self, server: Server) -> bool:
         seen = self._seen.get(server.id)
-        return seen is not None and seen.starter != self._host and time.time() - server.since < STARTING
+        return seen is not None and seen.starter != self._host and time.time() - seen.created < STARTING
 
     async def start(self, deployed: Deployed) -> Server:
         image = deployed.image
@@ -275,5 +276,6 @@ def _inspect(client: DockerClient, name: str, glance: tuple[str, str]) -> Seen |
         )
     except (NotFound, KeyError):  # removed meanwhile, or nothing that was started here
         return None
+    created = datetime.fromisoformat(found["Created"]).timestamp()
     checked = found["HostConfig"]["RestartPolicy"]["Name"] == ALWAYS
-    return Seen(server, found["State"]["Status"] == "running", checked, labels[STARTER], glance)
+    return Seen(server, found["State"]["Status"] == "running", checked, labels[STARTER], created, glance)
