@@ -51,9 +51,12 @@ def main() -> None:
     artifacts = open_artifacts(worker.bus, settings)
     forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), [JOB])
     bentos = BentoBuilder(forks, artifacts, folder, seconds=settings.seconds, keep=settings.keep)
-    create_app(worker, bentos, open_images(settings, artifacts, folder))
+    images = open_images(settings, artifacts, folder)
+    create_app(worker, bentos, images)
 
     worker.background(forks.stay_warm)
+    worker.background(images.stay_ready)
+    worker.on_close(images.close)
     worker.on_close(forks.close)
     worker.run()
 

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import docker
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
+from requests.exceptions import RequestException
 
+from services.builder.scratch import ran, scratch, tail
 from services.docker_errors import DockerRefused, Doing, ImageMissing, StreamError, Unauthorized, explained
 
-_COLOUR = re.compile(r"\x1b\[\d*m")
 _COMMAND = re.compile(r"The command '.*'(?= returned)", re.DOTALL)
-TAIL = 30
-"""Lines of a failed build that are told."""
+CLOSE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Engine:
 
     def __init__(self, registry: str, credentials: Path | None, seconds: float) -> None:
         self.registry, self._credentials, self._seconds = registry, credentials, seconds
+        self._making: str | None = None
+        self._closed = False
 
     def local(self, name: str) -> Local | None:
         """The image as the engine has it."""
@@ -85,15 +87,35 @@ class Engine:
             return str(digests[-1])
 
     def build(
-        self, name: str, context: IO[bytes], arguments: Mapping[str, str], labels: Mapping[str, str] | None = None
-    ) -> None:
-        """Build the Dockerfile in `context`, a tar, as `name`."""
+        self, name: str, context: IO[bytes], arguments: Mapping[str, str], labels: Mapping[str, str] | None = None,
+        *, named: bool = True,
+    ) -> str:  # fmt: skip
+        """Build the Dockerfile in `context`, a tar, as `name`, which it is not given unless `named`; the image's id."""
         with self._asked(f"building {name}") as client:
             lines = client.api.build(
-                fileobj=context, custom_context=True, tag=name, buildargs=dict(arguments), labels=dict(labels or {}),
-                rm=True, forcerm=True, decode=True,
+                fileobj=context, custom_context=True, tag=name if named else None, buildargs=dict(arguments),
+                labels=dict(labels or {}), rm=True, forcerm=True, decode=True,
             )  # fmt: skip
-            _follow(lines)
+            return next(str(line["aux"]["ID"]) for line in reversed(_follow(lines)) if "ID" in line.get("aux", {}))
+
+    def extend(self, image: str, name: str, folder: IO[bytes], commands: Sequence[Sequence[str]]) -> None:
+        """Run commands as root, each for one more layer of `image`, and call what comes out `name`.
+
+        `folder`, a tar, lies in a volume that they share and no layer has. A Dockerfile's RUN has none: what may not
+        be kept would have to be in an image to be thrown away, which costs writing every file twice more.
+        """
+        with self._asked(f"building {name}") as client, scratch(client.api) as volume:
+            self._making = volume
+            config, parent = client.api.inspect_image(image)["Config"], image
+            try:
+                for number, command in enumerate(commands):
+                    with ran(client.api, parent, volume, command, folder if number == 0 else None) as container:
+                        repository, tag = name.rsplit(":", 1) if number == len(commands) - 1 else (None, None)
+                        parent = client.api.commit(container, repository, tag, conf=config)["Id"]
+            except (DockerException, RequestException):
+                with contextlib.suppress(DockerException, RequestException):
+                    client.api.remove_image(parent)
+                raise
 
     def rename(self, patterns: Sequence[str], name: str, tag: str) -> bool:
         """Give an image whose name fits one of the patterns another one; whether there was any."""
@@ -125,22 +147,29 @@ class Engine:
     def prune(self, name: str, keep: int) -> None:
         """Forget all but the newest images of a repository; what a container uses stays."""
         with self._asked(f"removing old images of {name}") as client:
-            # As listed: looking at each, as `client.images.list` does, fails when someone removes one meanwhile.
-            found = sorted(client.api.images(name), key=lambda image: int(image["Created"]))[:-keep]
+            # Not `client.images.list`, which fails when someone removes one meanwhile.
+            found = sorted(client.api.images(name), key=lambda image: _made(client.api, image["Id"]))[:-keep]
             used = {container["ImageID"] for container in client.api.containers(all=True)} if found else set()
             for image in found:
                 for tag in (image["RepoTags"] or ()) if image["Id"] not in used else ():
                     with contextlib.suppress(APIError):  # someone uses it since, or was faster
                         client.api.remove_image(tag)
 
-    def forget(self, label: str) -> None:
-        """Remove untagged images with a label."""
-        with self._asked(f"removing images labelled {label}") as client:
-            client.images.prune({"dangling": True, "label": label})
+    def close(self) -> None:
+        """Do nothing more, and end what `extend` runs."""
+        self._closed = True
+        if self._making is not None:
+            with (
+                contextlib.suppress(DockerException, RequestException),
+                contextlib.closing(docker.from_env(timeout=CLOSE_SECONDS)) as client,
+            ):
+                client.api.remove_container(self._making, force=True)
 
     @contextlib.contextmanager
     def _asked(self, what: str) -> Iterator[docker.DockerClient]:
         with explained(Doing(what, self.registry, "BUILDER")):
+            if self._closed:
+                raise StreamError("the builder is being stopped")
             client = docker.from_env(timeout=self._seconds)
             with contextlib.closing(client):
                 yield client
@@ -155,6 +184,14 @@ class Engine:
         if not colon or not user:
             raise DockerRefused(f"BUILDER_REGISTRY_CREDENTIALS: {self._credentials} has to be one line, user:password")
         return {"username": user, "password": password}
+
+
+def _made(api: docker.APIClient, image: str) -> str:
+    """When an image was made; the list of images only tells the second, in which a builder may make two."""
+    try:
+        return str(api.inspect_image(image)["Created"])
+    except ImageNotFound:
+        return ""
 
 
 @contextlib.contextmanager
@@ -185,6 +222,4 @@ def _follow(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _output(read: Sequence[dict[str, Any]]) -> list[str]:
     """The end of what the commands of a build printed, without what the engine says of its own steps."""
-    lines = "".join(str(line["stream"]) for line in read if "stream" in line).splitlines()
-    said = (_COLOUR.sub("", line).strip() for line in lines)
-    return [line for line in said if line and not line.startswith(("Step ", "--->"))][-TAIL:]
+    return tail("".join(str(line["stream"]) for line in read if "stream" in line))

@@ -1,9 +1,10 @@
-"""Runs inside the build of a runtime image, by the Python that will serve: trims and compiles.
+"""Runs inside the build of a runtime image, by the Python that will serve: trims, compiles and halves.
 
     python -I furnish.py
 
 Only packages of our own lock are trimmed, and only of what was tried to be left out: tests, headers, static libraries;
 without extra requirements (`/build/extra` is empty) also the parts of Arrow that speak to other machines.
+Half of all is put into `/build/rest`, for a layer of its own: the engine compresses a layer with one core.
 """
 
 import compileall
@@ -14,6 +15,7 @@ from pathlib import Path
 
 SITE = Path(sysconfig.get_path("purelib"))
 EXTRA = Path("/build/extra")
+REST = Path("/build/rest")
 TESTED = ("numpy", "scipy", "sklearn", "pandas", "pyarrow", "joblib", "psutil", "tornado", "zmq")
 TRIMMED = ("tests", "test", "include", "*.a", "*.h", "*.hpp", "*.c", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.tp")
 KEPT = ("numpy/_core/tests/_natype.py",)
@@ -35,6 +37,7 @@ def main() -> None:
         SITE, quiet=1, workers=0, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
     )
     print("compiled" if ok else "some files are no Python of this version and stay as they are")
+    set_aside()
 
 
 def remove(folder: Path, pattern: str) -> None:
@@ -47,6 +50,23 @@ def remove(folder: Path, pattern: str) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def set_aside() -> None:
+    """Move half of what is installed, as counted in bytes, the biggest packages first to where there is less."""
+    REST.mkdir()
+    here = there = 0
+    for size, path in sorted(((size_of(path), path) for path in SITE.iterdir()), reverse=True):
+        if there < here:
+            shutil.move(path, REST / path.name)
+            there += size
+        else:
+            here += size
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.lstat().st_size for file in [path, *path.rglob("*")])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import platform
+import shlex
 import threading
-import uuid
 from pathlib import Path
 
 from contracts.events import ModelApproved
@@ -12,11 +13,12 @@ from services.builder.domain import index_arguments
 from services.builder.engine import Engine
 from services.builder.pushed import python_of
 from services.docker_errors import DockerRefused, ImageMissing, RegistryAway, Unauthorized
+from services.environments import BASE_LOCK
 
 HERE = Path(__file__).parent
+SCRIPT = HERE / "runtime.sh"
 UV_LOCK = HERE.parents[1] / "requirements" / "uv.txt"
 RUNTIME = "dev.bentobelt.runtime"
-STAGE = "dev.bentobelt.stage"
 NAME = "bentobelt-runtime"
 BILL = "/opt/serving/sbom.cdx.json"
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -44,6 +46,10 @@ class Layered:
         with layers.context(bento, self._folder) as context:
             self._engine.build(name, context, {"RUNTIME": image}, labels | {RUNTIME: runtime.key})
 
+    def prepare(self) -> None:
+        python = ".".join(platform.python_version_tuple()[:2])
+        self.provide(Runtime(BASE_LOCK.read_bytes(), self.base.format(python=python), ""))
+
     def bill(self, image: str, labels: dict[str, str]) -> bytes:
         key = labels.get(RUNTIME, "")
         if key not in self._bills:
@@ -69,19 +75,18 @@ class Layered:
         return image
 
     def _make(self, runtime: "Runtime", image: str) -> None:
-        stage = uuid.uuid4().hex
-        arguments = index_arguments(os.environ) | {"BASE": runtime.base, "STAGE": stage}
         try:
-            with layers.files(runtime.context()) as context:
-                self._engine.build(image, context, arguments, {RUNTIME: runtime.key})
+            with layers.files(runtime.dockerfile()) as context:
+                plain = self._engine.build(image, context, {"BASE": runtime.base}, {RUNTIME: runtime.key}, named=False)
         except (ImageMissing, Unauthorized) as error:
             raise DockerRefused(
                 f"{error.args[0]}. The image that runtimes are based on is not to be had: BUILDER_BASE_IMAGE names it"
             ) from error
         except RegistryAway as error:
             raise RegistryAway(f"{error}; {runtime.base} is needed, which BUILDER_BASE_IMAGE names") from error
-        finally:
-            self._engine.forget(f"{STAGE}={stage}")
+        with layers.files(runtime.context()) as context:
+            command = ["sh", "-euc", SCRIPT.read_text(), "runtime"]
+            self._engine.extend(plain, image, context, [[*command, layer] for layer in ("half", "rest")])
 
 
 class Runtime:
@@ -97,6 +102,7 @@ class Runtime:
         self.base = base
         self._files = {
             "Dockerfile": (HERE / "runtime.Dockerfile").read_bytes(),
+            "runtime.sh": SCRIPT.read_bytes(),
             "furnish.py": (HERE / "furnish.py").read_bytes(),
             "bill.py": (HERE / "bill.py").read_bytes(),
             "uv.txt": UV_LOCK.read_bytes(),
@@ -108,7 +114,13 @@ class Runtime:
             made_of.update(f"\n{name} {len(content)}\n".encode() + content)
         self.key = made_of.hexdigest()[:16]
 
+    def dockerfile(self) -> dict[str, bytes]:
+        """What says how it is run."""
+        return {"Dockerfile": self._files["Dockerfile"]}
+
     def context(self) -> dict[str, bytes]:
-        """The files of the build; who runs the builder may need certificates to reach the index."""
+        """The files that its commands need, and how the index is reached, certificates included."""
+        index = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in index_arguments(os.environ).items())
         found = next((Path(os.environ[name]) for name in CERTIFICATES if os.environ.get(name)), None)
-        return self._files | {"ca.pem": found.read_bytes() if found and found.is_file() else b""}
+        certificates = found.read_bytes() if found and found.is_file() else b""
+        return self._files | {"index": index.encode(), "ca.pem": certificates}

@@ -1,5 +1,6 @@
 """Images of the embedded default: the Bento as a tar in the artifact store, named by its digest."""
 
+import asyncio
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,14 @@ from services.builder.domain import Image
 
 class Images(Protocol):
     """Where images go: `PackedBentos`, or `services.builder.pushed.PushedImages`."""
+
+    async def stay_ready(self) -> None:
+        """Prepare what images need, in the background; returns never."""
+        ...
+
+    async def close(self) -> None:
+        """End what is being made."""
+        ...
 
     async def find(self, event: ModelApproved) -> Image | None:
         """The image of a version that was made before."""
@@ -30,6 +39,12 @@ class PackedBentos:
 
     def __init__(self, artifacts: Artifacts, folder: Path) -> None:
         self._artifacts, self._folder = artifacts, folder
+
+    async def stay_ready(self) -> None:
+        await asyncio.Event().wait()  # they need nothing
+
+    async def close(self) -> None:
+        return
 
     async def find(self, event: ModelApproved) -> Image | None:
         try:

@@ -35,5 +35,8 @@ class Plain:
             doing = Doing(f"bentoml containerize {event.tag}", self._engine.registry, "BUILDER")
             raise explain(StreamError(done.stdout[-TAIL:]), doing)
 
+    def prepare(self) -> None:
+        """There is nothing that its images have in common."""
+
     def bill(self, image: str, labels: dict[str, str]) -> bytes:
         return self._engine.output(image, ["python", "-c", BILL.read_text()])

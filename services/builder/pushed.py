@@ -1,6 +1,7 @@
 """Real images: made by an engine, pushed to a registry, named by the digest that the registry gave."""
 
 import asyncio
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,8 @@ from services.builder.engine import Engine
 from services.docker_errors import DockerRefused, DockerTrouble
 
 log = structlog.get_logger()
+PAUSE_SECONDS = 2.0
+"""Before anything is prepared: other services start at the same time."""
 
 
 class Recipe(Protocol):
@@ -25,6 +28,10 @@ class Recipe(Protocol):
 
     def build(self, name: str, event: ModelApproved, bento: Path, labels: dict[str, str]) -> None:
         """Make the image `name` in the engine."""
+        ...
+
+    def prepare(self) -> None:
+        """Make and push what images of the base environment have in common, unless it is there."""
         ...
 
     def bill(self, image: str, labels: dict[str, str]) -> bytes:
@@ -42,6 +49,16 @@ class PushedImages:
     def __init__(self, engine: Engine, recipe: Recipe, artifacts: Artifacts, keep: int) -> None:
         self._engine, self._recipe, self._artifacts, self._keep = engine, recipe, artifacts, keep
 
+    async def stay_ready(self) -> None:
+        """Make what the first version will need while nobody waits for it; what fails is left to the first version."""
+        await asyncio.sleep(PAUSE_SECONDS)
+        # A daemon: the process does not wait for it when it is stopped.
+        threading.Thread(target=self._prepare, name="prepare", daemon=True).start()
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._engine.close)
+
     async def find(self, event: ModelApproved) -> Image | None:
         digest = await asyncio.to_thread(self._find, event)
         return await self._described(event, digest) if digest else None
@@ -51,6 +68,12 @@ class PushedImages:
         image = await self._described(event, digest)
         await asyncio.to_thread(self._prune, event)
         return image
+
+    def _prepare(self) -> None:
+        try:
+            self._recipe.prepare()
+        except (DockerTrouble, DockerRefused) as error:
+            log.warning("nothing is prepared; the first build does it", error=str(error))
 
     def _find(self, event: ModelApproved) -> str | None:
         name = self._name(event)

@@ -1,5 +1,6 @@
 """Images of real Bentos: made by a real engine, pushed to a real registry, run as a deployer runs them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.docker.approvals import example, version
 from tests.docker.containers import answer, serving
 from tests.docker.makers import Maker
 from tests.docker.registries import Registry
-from tests.waiting import until
+from tests.waiting import eventually, until
 
 KEEPS_OUT = ("gcc", "cc", "ld", "make", "pip", "pip3", "uv", "git")
 IMPORTS = """
@@ -115,6 +116,37 @@ async def test_the_second_time_nothing_is_built_or_pushed(
     # The same version of another model is not taken for it.
     other = event.model_copy(update={"artifact": event.artifact.model_copy(update={"sha256": "0" * 64})})
     assert await maker.images.find(other) is None
+
+
+async def test_a_runtime_is_made_before_the_first_version(home: Path, empty_registry: Registry) -> None:
+    async with Maker(home, empty_registry.address) as maker:
+        ahead = asyncio.create_task(maker.images.stay_ready())
+        event = await maker.example("digits", 41, trees=2)
+        await eventually(lambda: asyncio.to_thread(empty_registry.tags, "bentobelt-runtime"), 120)
+        runtimes = empty_registry.tags("bentobelt-runtime")
+        await made(maker, event)
+        assert empty_registry.tags("bentobelt-runtime") == runtimes
+        ahead.cancel()
+
+
+async def test_nothing_is_prepared_without_an_engine_or_a_registry(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{home}/nobody.sock")
+    said = ""
+
+    def told() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return "the first build does it" in said
+
+    async with Maker(home, "127.0.0.1:1") as maker:
+        ahead = asyncio.create_task(maker.images.stay_ready())
+        await eventually(lambda: asyncio.to_thread(told))
+        assert not ahead.done()
+        assert "Traceback" not in said
+        ahead.cancel()
+        await maker.images.close()
 
 
 async def test_a_new_version_pushes_its_model_and_little_else(maker: Maker, shared_registry: Registry) -> None:

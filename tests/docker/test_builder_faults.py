@@ -20,7 +20,8 @@ import pytest
 from contracts.events import BuildFailed, Event, ImagePushed, ModelApproved
 from services.builder.app import create_app
 from services.builder.engine import Engine
-from services.builder.layered import RUNTIME, STAGE, Layered, Runtime
+from services.builder.layered import RUNTIME, Layered, Runtime
+from services.builder.scratch import SCRATCH
 from services.builder.settings import Settings
 from services.environments import BASE_LOCK
 from services.worker import Worker
@@ -28,7 +29,7 @@ from tests.docker.conftest import Dockerd
 from tests.docker.makers import Maker
 from tests.docker.registries import PASSWORD, USER, Registry
 from tests.fakes import MemoryInbox, deliver
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 
 BASE = "python:3.11-slim"
 
@@ -167,7 +168,7 @@ async def test_where_packages_come_from_stays_in_the_build(
     told = json.dumps(engine.api.history(image)) + json.dumps(engine.api.inspect_image(image))
     assert "hunter2" not in told
     assert not any(b"hunter2" in chunk for chunk in engine.images.get(image).save())
-    assert engine.images.list(all=True, filters={"label": STAGE}) == []
+    until(lambda: not engine.volumes.list(filters={"name": SCRATCH}))
     bill = json.loads(layered.bill(image, {RUNTIME: "x"}))
     assert [one["purl"].split("@")[0] for one in bill["components"]] == ["pkg:pypi/six"]
     engine.images.remove(image)

@@ -1,0 +1,65 @@
+"""Containers in which the layers of a runtime image are made, and the volume that they share."""
+
+import contextlib
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+import docker
+from docker.errors import APIError, DockerException
+from requests.exceptions import RequestException
+
+from services.docker_errors import StreamError
+
+SCRATCH = "bentobelt-making-"
+"""How their names begin."""
+ABANDONED_SECONDS = 3600.0
+TAIL = 30
+"""Lines of a failed build that are told."""
+_COLOUR = re.compile(r"\x1b\[\d*m")
+
+
+@contextlib.contextmanager
+def scratch(api: docker.APIClient) -> Iterator[str]:
+    """Name of a new volume, which goes with whatever is left in it; so do those of builders that were killed."""
+    for left in api.containers(all=True, filters={"name": SCRATCH, "status": "exited"}):
+        if left["Created"] < time.time() - ABANDONED_SECONDS:
+            with contextlib.suppress(APIError):  # another builder was faster
+                api.remove_container(left["Id"])
+                api.remove_volume(left["Names"][0].lstrip("/"))
+    name = f"{SCRATCH}{uuid.uuid4().hex}"
+    try:
+        yield api.create_volume(name)["Name"]
+    finally:
+        with contextlib.suppress(DockerException, RequestException):  # the error that led here is the one to tell
+            api.remove_volume(name)
+
+
+@contextlib.contextmanager
+def ran(
+    api: docker.APIClient, image: str, volume: str, command: Sequence[str], folder: IO[bytes] | None
+) -> Iterator[str]:
+    """A container in which a command was run to its end, with the volume as /build."""
+    mounted = api.create_host_config(mounts=[docker.types.Mount("/build", volume)])
+    container: str = api.create_container(
+        image, list(command[1:]), entrypoint=[command[0]], user="0", working_dir="/", name=volume, host_config=mounted
+    )["Id"]
+    try:
+        if folder is not None:
+            api.put_archive(container, "/build", folder)
+        api.start(container)
+        if code := api.wait(container)["StatusCode"]:
+            said = api.logs(container, tail=TAIL).decode(errors="replace")
+            raise StreamError("\n".join([*tail(said), f"a command returned a non-zero code: {code}"]))
+        yield container
+    finally:
+        with contextlib.suppress(DockerException, RequestException):
+            api.remove_container(container, force=True)
+
+
+def tail(printed: str) -> list[str]:
+    """The end of what commands printed, without what the engine says of its own steps."""
+    said = (_COLOUR.sub("", line).strip() for line in printed.splitlines())
+    return [line for line in said if line and not line.startswith(("Step ", "--->"))][-TAIL:]
