@@ -164,6 +164,7 @@ class Engine:
                 contextlib.closing(docker.from_env(timeout=CLOSE_SECONDS)) as client,
             ):
                 client.api.remove_container(self._making, force=True)
+                client.api.remove_volume(self._making)
 
     @contextlib.contextmanager
     def _asked(self, what: str) -> Iterator[docker.DockerClient]:
