@@ -4,6 +4,7 @@ export PATH="${PATH#/opt/serving/bin:}" HOME=/root
 case $1 in
 half)
     . /build/index
+    rm /build/index # whatever becomes of this container: an index's address may carry a password
     if [ -s /build/ca.pem ]; then export SSL_CERT_FILE=/build/ca.pem PIP_CERT=/build/ca.pem; fi
     python -m venv --without-pip /opt/serving
     python -m pip install --quiet --disable-pip-version-check --no-cache-dir --root-user-action=ignore \

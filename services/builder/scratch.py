@@ -24,7 +24,7 @@ _COLOUR = re.compile(r"\x1b\[\d*m")
 @contextlib.contextmanager
 def scratch(api: docker.APIClient) -> Iterator[str]:
     """Name of a new volume, which goes with whatever is left in it; so do those of builders that were killed."""
-    for left in api.containers(all=True, filters={"name": SCRATCH, "status": "exited"}):
+    for left in api.containers(all=True, filters={"name": SCRATCH, "status": ["created", "exited"]}):
         if left["Created"] < time.time() - ABANDONED_SECONDS:
             with contextlib.suppress(APIError):  # another builder was faster
                 api.remove_container(left["Id"])
