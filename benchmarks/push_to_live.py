@@ -92,7 +92,7 @@ def cold(engine: docker.DockerClient) -> dict[str, Any]:
     row = pushes.first_row()
     # A base that the engine has not built on before, so that no step comes out of its cache.
     base = f"belt-bench-base:{uuid.uuid4().hex[:12]}"
-    engine.images.build(fileobj=_dockerfile(base), tag=base)
+    engine.images.build(fileobj=_dockerfile(base), tag=base, rm=True)
     try:
         with tempfile.TemporaryDirectory(prefix="belt-bench-") as folder, registry(engine) as address:
             started = time.perf_counter()
