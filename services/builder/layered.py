@@ -11,7 +11,7 @@ from contracts.events import ModelApproved
 from services.builder import layers
 from services.builder.domain import index_arguments
 from services.builder.engine import Engine
-from services.builder.pushed import python_of
+from services.builder.pushed import minor
 from services.docker_errors import DockerRefused, ImageMissing, RegistryAway, Unauthorized
 from services.environments import BASE_LOCK
 
@@ -40,15 +40,17 @@ class Layered:
 
     def build(self, name: str, event: ModelApproved, bento: Path, labels: dict[str, str]) -> None:
         runtime = Runtime(
-            layers.lock_of(bento), self.base.format(python=python_of(event)), "\n".join(event.environment.requirements)
+            layers.lock_of(bento),
+            self.base.format(python=minor(event.environment.python)),
+            "\n".join(event.environment.requirements),
         )
         image = self.provide(runtime)
         with layers.context(bento, self._folder) as context:
             self._engine.build(name, context, {"RUNTIME": image}, labels | {RUNTIME: runtime.key})
 
     def prepare(self) -> None:
-        python = ".".join(platform.python_version_tuple()[:2])
-        self.provide(Runtime(BASE_LOCK.read_bytes(), self.base.format(python=python), ""))
+        base = self.base.format(python=minor(platform.python_version()))
+        self.provide(Runtime(BASE_LOCK.read_bytes(), base, ""))
 
     def bill(self, image: str, labels: dict[str, str]) -> bytes:
         key = labels.get(RUNTIME, "")

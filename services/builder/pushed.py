@@ -88,7 +88,7 @@ class PushedImages:
 
     def _make(self, event: ModelApproved, run: str, bento: Path) -> str:
         name = self._name(event)
-        base = self._recipe.base.format(python=python_of(event))
+        base = self._recipe.base.format(python=minor(event.environment.python))
         created = datetime.fromtimestamp(event.trained, UTC).isoformat()
         self._recipe.build(f"{name}:{event.version}", event, bento, image_labels(event, run, base, created))
         return self._engine.push(name, event.version)
@@ -110,13 +110,13 @@ class PushedImages:
         except (
             DockerTrouble,
             DockerRefused,
-        ) as error:  # the image is where it should be: that old ones are too is no failure
+        ) as error:  # the image is where it should be, and so are old ones: no failure
             log.warning("old images stay", error=str(error))
 
     def _name(self, event: ModelApproved) -> str:
         return f"{self._engine.registry}/{event.model}"
 
 
-def python_of(event: ModelApproved) -> str:
-    """The version's Python as images are tagged with, such as 3.11."""
-    return ".".join(event.environment.python.split(".")[:2])
+def minor(python: str) -> str:
+    """A Python version, such as 3.11.7, as images are tagged with: 3.11."""
+    return ".".join(python.split(".")[:2])

@@ -119,10 +119,11 @@ class Rollout:
             await self._servers.look()
             running = self.running(image.model, image.version)
             if running is not None:
-                if not self._servers.was_checked(running):
+                if self._servers.was_checked(running):
+                    if await self._hearing.answers(running):
+                        return running
+                elif not self._servers.is_anothers(running):  # another replica's is its own affair until it is old
                     await self._end(running)  # left half started by a deployer that died
-                elif await self._hearing.answers(running):
-                    return running
             return await self._new(deployed)
 
     async def _new(self, deployed: Deployed) -> Server:
