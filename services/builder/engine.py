@@ -18,7 +18,8 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
 from services.builder.scratch import ran, scratch, tail
-from services.docker_errors import DockerRefused, Doing, ImageMissing, StreamError, Unauthorized, explained
+from services.docker_errors import Doing, ImageMissing, StreamError, Unauthorized, explained
+from services.registry_login import login
 
 _COMMAND = re.compile(r"The command '.*'(?= returned)", re.DOTALL)
 CLOSE_SECONDS = 5
@@ -176,15 +177,7 @@ class Engine:
                 yield client
 
     def _auth(self) -> dict[str, str] | None:
-        if self._credentials is None:
-            return None
-        try:
-            user, colon, password = self._credentials.read_text().strip().partition(":")
-        except OSError as error:
-            raise DockerRefused(f"BUILDER_REGISTRY_CREDENTIALS: {error}") from error
-        if not colon or not user:
-            raise DockerRefused(f"BUILDER_REGISTRY_CREDENTIALS: {self._credentials} has to be one line, user:password")
-        return {"username": user, "password": password}
+        return login(self._credentials, "BUILDER_REGISTRY_CREDENTIALS")
 
 
 def _made(api: docker.APIClient, image: str) -> str:

@@ -14,7 +14,8 @@ from docker.errors import APIError, NotFound
 from services.deployer.domain import StoredImage, unneeded
 from services.deployer.engine import Engine
 from services.deployer.servers import EngineAway
-from services.docker_errors import DockerTrouble, StreamError, Unauthorized
+from services.docker_errors import DockerTrouble, StreamError
+from services.registry_login import login
 
 log = structlog.get_logger()
 MODEL, VERSION = "dev.bentobelt.model", "dev.bentobelt.version"
@@ -53,9 +54,9 @@ class Images:
             EngineAway: the engine does not answer.
         """
         if not await self._engine.call(lambda client: _is_there(client, image), f"looking for {image}"):
-            login = await asyncio.to_thread(self._login)
+            auth = await asyncio.to_thread(login, self._credentials, "DEPLOYER_REGISTRY_CREDENTIALS")
             registry = image.partition("/")[0]
-            await self._engine.call(lambda client: _pull(client, image, login), f"pulling {image}", registry)
+            await self._engine.call(lambda client: _pull(client, image, auth), f"pulling {image}", registry)
 
     async def prune(self, model: str, repository: str) -> None:
         """Remove old images of `model` from `repository`: untagged ones that no container uses, but for the newest.
@@ -71,15 +72,6 @@ class Images:
         if removed:
             log.info("old images removed", model=model, images=removed)
 
-    def _login(self) -> dict[str, str] | None:
-        if self._credentials is None:
-            return None
-        try:
-            user, _, password = self._credentials.read_text().strip().partition(":")
-        except OSError as error:
-            raise Unauthorized(f"the file that DEPLOYER_REGISTRY_CREDENTIALS names cannot be read: {error}") from error
-        return {"username": user, "password": password}
-
 
 def _is_there(client: DockerClient, image: str) -> bool:
     try:
@@ -89,10 +81,10 @@ def _is_there(client: DockerClient, image: str) -> bool:
     return True
 
 
-def _pull(client: DockerClient, image: str, login: dict[str, str] | None) -> None:
+def _pull(client: DockerClient, image: str, auth: dict[str, str] | None) -> None:
     repository, _, digest = image.partition("@")
     client.api.reload_config()  # somebody may have logged in since
-    for line in client.api.pull(repository, tag=digest, auth_config=login, stream=True, decode=True):
+    for line in client.api.pull(repository, tag=digest, auth_config=auth, stream=True, decode=True):
         if "error" in line:
             raise StreamError(line["error"])
 
