@@ -1,6 +1,6 @@
 """What a Bento of an approved version says of itself: pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from contracts.artifact import ArtifactRef
 from contracts.data import Frozen, Limits
@@ -79,6 +79,18 @@ def pins(lock: str) -> list[str]:
     """The requirements of a hash-locked file without the hashes, each `name==version [; marker]`."""
     lines = [line for line in lock.splitlines() if line and not line[0].isspace()]
     return [line.removesuffix("\\").strip() for line in lines if not line.startswith(("#", "-"))]
+
+
+def parted(lock: str, parts: Sequence[Collection[str]]) -> list[str]:
+    """A hash-locked file as several: a file for the names of each part, and one for the others."""
+    found: list[list[str]] = [[] for _ in (*parts, "others")]
+    place = -1
+    for line in lock.splitlines():
+        if line and not line[0].isspace() and not line.startswith("#"):
+            name = line.partition("==")[0]
+            place = next((number for number, names in enumerate(parts) if name in names), -1)
+        found[place].append(line)
+    return ["".join(f"{line}\n" for line in lines) for lines in found]
 
 
 def pushed(event: ModelApproved, image: Image, limits: Limits) -> ImagePushed:

@@ -8,7 +8,7 @@ import contextlib
 import io
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +17,7 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
-from services.builder.scratch import ran, scratch, tail
+from services.builder.scratch import never_run, ran, scratch, tail
 from services.docker_errors import Doing, ImageMissing, StreamError, Unauthorized, explained
 from services.registry_login import login
 
@@ -88,35 +88,55 @@ class Engine:
             return str(digests[-1])
 
     def build(
-        self, name: str, context: IO[bytes], arguments: Mapping[str, str], labels: Mapping[str, str] | None = None,
-        *, named: bool = True,
-    ) -> str:  # fmt: skip
-        """Build the Dockerfile in `context`, a tar, as `name`, which it is not given unless `named`; the image's id."""
+        self, name: str, context: IO[bytes], arguments: Mapping[str, str], labels: Mapping[str, str]
+    ) -> None:  # fmt: skip
+        """Build the Dockerfile in `context`, a tar, as `name`."""
         with self._asked(f"building {name}") as client:
             lines = client.api.build(
-                fileobj=context, custom_context=True, tag=name if named else None, buildargs=dict(arguments),
-                labels=dict(labels or {}), rm=True, forcerm=True, decode=True,
+                fileobj=context, custom_context=True, tag=name, buildargs=dict(arguments), labels=dict(labels),
+                rm=True, forcerm=True, decode=True,
             )  # fmt: skip
-            return next(str(line["aux"]["ID"]) for line in reversed(_follow(lines)) if "ID" in line.get("aux", {}))
+            _follow(lines)
 
-    def extend(self, image: str, name: str, folder: IO[bytes], commands: Sequence[Sequence[str]]) -> None:
-        """Run commands as root, each for one more layer of `image`, and call what comes out `name`.
+    def layer(self, image: str, name: str, files: IO[bytes], labels: Mapping[str, str]) -> None:
+        """One more layer on `image`: `files`, a tar that is unpacked at /; and more labels. It is called `name`.
+
+        What COPY in a Dockerfile does, in a fifth of the time: the classic builder makes a container per instruction
+        and reads every file twice.
+        """
+        with self._asked(f"building {name}") as client:
+            config = client.api.inspect_image(image)["Config"]
+            config["Labels"] = {**(config.get("Labels") or {}), **labels}
+            with never_run(client.api, image) as container:
+                client.api.put_archive(container, "/", files)
+                client.api.commit(container, *name.rsplit(":", 1), conf=config)
+
+    def extend(
+        self,
+        image: str,
+        commands: Sequence[tuple[str, Sequence[str]]],
+        folder: IO[bytes],
+        made: Callable[[str], None],
+    ) -> None:
+        """Run commands as root, each for one more layer; what comes out gets the name beside it, and `made` is told.
 
         `folder`, a tar, lies in a volume that they share and no layer has. A Dockerfile's RUN has none: what may not
         be kept would have to be in an image to be thrown away, which costs writing every file twice more.
         """
-        with self._asked(f"building {name}") as client, scratch(client.api) as volume:
+        with self._asked(f"building {commands[-1][0]}") as client, scratch(client.api) as volume:
             self._making = volume
-            config, parent = client.api.inspect_image(image)["Config"], image
-            try:
-                for number, command in enumerate(commands):
-                    with ran(client.api, parent, volume, command, folder if number == 0 else None) as container:
-                        repository, tag = name.rsplit(":", 1) if number == len(commands) - 1 else (None, None)
-                        parent = client.api.commit(container, repository, tag, conf=config)["Id"]
-            except (DockerException, RequestException):
-                with contextlib.suppress(DockerException, RequestException):
-                    client.api.remove_image(parent)
-                raise
+            config = client.api.inspect_image(image)["Config"]
+            for name, command in commands:
+                folder.seek(0)
+                with ran(client.api, image, volume, command, folder) as container:
+                    client.api.commit(container, *name.rsplit(":", 1), conf=config)
+                    made(name)
+                image = name
+
+    def forget(self, name: str) -> None:
+        """Take a name from an image; one that has none any more goes."""
+        with contextlib.suppress(APIError), self._asked(f"removing {name}") as client:
+            client.api.remove_image(name)
 
     def rename(self, patterns: Sequence[str], name: str, tag: str) -> bool:
         """Give an image whose name fits one of the patterns another one; whether there was any."""
@@ -126,16 +146,12 @@ class Engine:
 
     def read(self, image: str, path: str) -> bytes:
         """A file of an image."""
-        with self._asked(f"reading {path} in {image}") as client:
-            container = client.api.create_container(image, entrypoint=["none"])["Id"]
-            try:
-                chunks, _ = client.api.get_archive(container, path)
-                with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
-                    file = tar.extractfile(tar.next() or path)
-                    assert file is not None, "it is a file"
-                    return file.read()
-            finally:
-                client.api.remove_container(container, force=True)
+        with self._asked(f"reading {path} in {image}") as client, never_run(client.api, image) as container:
+            chunks, _ = client.api.get_archive(container, path)
+            with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+                file = tar.extractfile(tar.next() or path)
+                assert file is not None, "it is a file"
+                return file.read()
 
     def output(self, image: str, command: Sequence[str]) -> bytes:
         """What a program of an image prints; it reaches no network."""

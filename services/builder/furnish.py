@@ -1,21 +1,22 @@
-"""Runs inside the build of a runtime image, by the Python that will serve: trims, compiles and halves.
+"""Runs inside the build of a runtime image, by the Python that will serve: trims and compiles what was installed.
 
     python -I furnish.py
 
 Only packages of our own lock are trimmed, and only of what was tried to be left out: tests, headers, static libraries;
 without extra requirements (`/build/extra` is empty) also the parts of Arrow that speak to other machines.
-Half of all is put into `/build/rest`, for a layer of its own: the engine compresses a layer with one core.
+What is in a layer below, as `/build/furnished` tells, is left alone: a file that is written again is in both.
 """
 
 import compileall
 import py_compile
+import re
 import shutil
 import sysconfig
 from pathlib import Path
 
 SITE = Path(sysconfig.get_path("purelib"))
 EXTRA = Path("/build/extra")
-REST = Path("/build/rest")
+FURNISHED = Path("/build/furnished")
 TESTED = ("numpy", "scipy", "sklearn", "pandas", "pyarrow", "joblib", "psutil", "tornado", "zmq")
 TRIMMED = ("tests", "test", "include", "*.a", "*.h", "*.hpp", "*.c", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.tp")
 KEPT = ("numpy/_core/tests/_natype.py",)
@@ -26,18 +27,20 @@ ARROW = (
 
 
 def main() -> None:
-    """Make /opt/serving ready to be copied."""
-    for package in TESTED:
+    """Make what is new in /opt/serving ready to be served from."""
+    before = FURNISHED.read_text().splitlines() if FURNISHED.exists() else []
+    for package in set(TESTED) - set(before):
         for pattern in TRIMMED:
             remove(SITE / package, f"**/{pattern}")
-    if not EXTRA.read_text().strip():
+    if not EXTRA.read_text().strip() and "pyarrow" not in before:
         for pattern in ARROW:
             remove(SITE / "pyarrow", pattern)
+    there = re.compile(rf"^{re.escape(str(SITE))}/({'|'.join(map(re.escape, before))})(/|$)") if before else None
     ok = compileall.compile_dir(
-        SITE, quiet=1, workers=0, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        SITE, quiet=1, workers=0, rx=there, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
     )
     print("compiled" if ok else "some files are no Python of this version and stay as they are")
-    set_aside()
+    FURNISHED.write_text("\n".join(path.name for path in SITE.iterdir()))
 
 
 def remove(folder: Path, pattern: str) -> None:
@@ -50,23 +53,6 @@ def remove(folder: Path, pattern: str) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def set_aside() -> None:
-    """Move half of what is installed, as counted in bytes, the biggest packages first to where there is less."""
-    REST.mkdir()
-    here = there = 0
-    for size, path in sorted(((size_of(path), path) for path in SITE.iterdir()), reverse=True):
-        if there < here:
-            shutil.move(path, REST / path.name)
-            there += size
-        else:
-            here += size
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    return sum(file.lstat().st_size for file in [path, *path.rglob("*")])
 
 
 if __name__ == "__main__":

@@ -6,21 +6,27 @@ import platform
 import shlex
 import threading
 from pathlib import Path
+from typing import IO
+
+import structlog
 
 from contracts.events import ModelApproved
 from services.builder import layers
-from services.builder.domain import index_arguments
+from services.builder.domain import index_arguments, parted
 from services.builder.engine import Engine
 from services.builder.pushed import minor
-from services.docker_errors import DockerRefused, ImageMissing, RegistryAway, Unauthorized
+from services.docker_errors import DockerRefused, DockerTrouble, ImageMissing, RegistryAway, Unauthorized
 from services.environments import BASE_LOCK
 
+log = structlog.get_logger()
 HERE = Path(__file__).parent
 SCRIPT = HERE / "runtime.sh"
 UV_LOCK = HERE.parents[1] / "requirements" / "uv.txt"
 RUNTIME = "dev.bentobelt.runtime"
-NAME = "bentobelt-runtime"
+NAME, SERVED = "bentobelt-runtime", "bentobelt-served"
 BILL = "/opt/serving/sbom.cdx.json"
+PARTS = (("aiohttp", "numpy", "pyarrow", "pygments", "uvloop"), ("pandas", "scikit-learn", "scipy"))
+"""Packages of layers before the last, a good part of all bytes each: one is pushed while the next one is made."""
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -45,8 +51,19 @@ class Layered:
             "\n".join(event.environment.requirements),
         )
         image = self.provide(runtime)
-        with layers.context(bento, self._folder) as context:
-            self._engine.build(name, context, {"RUNTIME": image}, labels | {RUNTIME: runtime.key})
+        code, model = layers.split(bento, self._folder)
+        with code, model:
+            self._engine.layer(self._with_code(image, runtime.key, code), name, model, labels)
+
+    def _with_code(self, image: str, key: str, code: IO[bytes]) -> str:
+        """Name of the runtime with the code that serves on it: made once, and pushed as a part of versions only."""
+        digest = hashlib.sha256(code.read()).hexdigest()
+        served = f"{self._engine.registry}/{SERVED}:{key}-{digest[:16]}"
+        with self._one:
+            if self._engine.local(served) is None:
+                code.seek(0)
+                self._engine.layer(image, served, code, {RUNTIME: key})
+        return served
 
     def prepare(self) -> None:
         base = self.base.format(python=minor(platform.python_version()))
@@ -77,18 +94,43 @@ class Layered:
         return image
 
     def _make(self, runtime: "Runtime", image: str) -> None:
+        begun, pushing = f"{image}-begun", list[threading.Thread]()
+
+        def push_ahead(name: str) -> None:
+            # A daemon: a process that is stopped does not wait for it.
+            pushing.append(threading.Thread(target=self._push, args=(name,), daemon=True))
+            pushing[-1].start()
+
+        try:
+            self._begin(runtime, begun)
+            push_ahead(begun)
+            command = ["sh", "-euc", SCRIPT.read_text(), "runtime"]
+            commands = [(begun, [*command, str(number)]) for number in range(len(PARTS))]
+            commands.append((image, [*command, "rest"]))
+            with layers.files(runtime.context()) as context:
+                self._engine.extend(begun, commands, context, push_ahead)
+            for push in pushing:
+                push.join()
+        finally:
+            self._engine.forget(begun)
+
+    def _begin(self, runtime: "Runtime", name: str) -> None:
         try:
             with layers.files(runtime.dockerfile()) as context:
-                plain = self._engine.build(image, context, {"BASE": runtime.base}, {RUNTIME: runtime.key}, named=False)
+                self._engine.build(name, context, {"BASE": runtime.base}, {RUNTIME: runtime.key})
         except (ImageMissing, Unauthorized) as error:
             raise DockerRefused(
                 f"{error.args[0]}. The image that runtimes are based on is not to be had: BUILDER_BASE_IMAGE names it"
             ) from error
         except RegistryAway as error:
             raise RegistryAway(f"{error}; {runtime.base} is needed, which BUILDER_BASE_IMAGE names") from error
-        with layers.files(runtime.context()) as context:
-            command = ["sh", "-euc", SCRIPT.read_text(), "runtime"]
-            self._engine.extend(plain, image, context, [[*command, layer] for layer in ("half", "rest")])
+
+    def _push(self, name: str) -> None:
+        """Push what is made while more is being made: the engine compresses a layer with one core."""
+        try:
+            self._engine.push(*name.rsplit(":", 1))
+        except (DockerTrouble, DockerRefused) as error:
+            log.info("not pushed ahead; all of it is pushed in the end", error=str(error))
 
 
 class Runtime:
@@ -102,13 +144,15 @@ class Runtime:
 
     def __init__(self, lock: bytes, base: str, extra: str) -> None:
         self.base = base
+        locks = parted(lock.decode(), PARTS)
         self._files = {
             "Dockerfile": (HERE / "runtime.Dockerfile").read_bytes(),
             "runtime.sh": SCRIPT.read_bytes(),
             "furnish.py": (HERE / "furnish.py").read_bytes(),
             "bill.py": (HERE / "bill.py").read_bytes(),
             "uv.txt": UV_LOCK.read_bytes(),
-            "lock.txt": lock,
+            **{f"{number}.txt": part.encode() for number, part in enumerate(locks[:-1])},
+            "rest.txt": locks[-1].encode(),
             "extra": extra.encode(),
         }
         made_of = hashlib.sha256(base.encode())

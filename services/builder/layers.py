@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import IO
 
 LOCK = "env/python/requirements.txt"
-CODE, MODEL = "code", "model"
-"""Folders of the build context, each one layer."""
 CHANGING = ("bento.yaml", "README.md", "apis/", "models/", "src/bentofile.yaml")
 """Parts of a Bento that differ from version to version."""
-DOCKERFILE = f"""\
-ARG RUNTIME
-FROM ${{RUNTIME}}
-COPY {CODE} /bento/
-COPY {MODEL} /bento/
-"""
+PLACE = "bento"
+"""Where it lies in an image."""
 
 
 def lock_of(bento: Path) -> bytes:
@@ -33,35 +27,40 @@ def lock_of(bento: Path) -> bytes:
         return member.read()
 
 
-def context(bento: Path, folder: Path) -> IO[bytes]:
-    """The build context of a version's image, as an open tar without a name in `folder`."""
-    made = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # the caller closes it
-    with tarfile.open(bento) as source, tarfile.open(fileobj=made, mode="w") as target:
-        written = _Context(target)
-        written.add("Dockerfile", DOCKERFILE.encode())
+def split(bento: Path, folder: Path) -> tuple[IO[bytes], IO[bytes]]:
+    """The code and the model of a Bento, each as an open tar without a name in `folder`, to be unpacked at /."""
+    code, model = tempfile.TemporaryFile(dir=folder), tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # the caller closes them
+    with (
+        tarfile.open(bento) as source,
+        tarfile.open(fileobj=code, mode="w") as code_tar,
+        tarfile.open(fileobj=model, mode="w") as model_tar,
+    ):
+        changing, staying = _Layer(model_tar), _Layer(code_tar)
         for member in filter(tarfile.TarInfo.isfile, source):
             content = source.extractfile(member)
             assert content is not None, "it is a file"
-            layer = MODEL if member.name.startswith(CHANGING) else CODE
+            layer = changing if member.name.startswith(CHANGING) else staying
             if member.name.endswith(".py"):
-                written.add_module(layer, member.name, content.read())
+                layer.add_module(f"{PLACE}/{member.name}", content.read())
             else:
-                written.copy(f"{layer}/{member.name}", member.size, content)
-    made.seek(0)
-    return made
+                layer.copy(f"{PLACE}/{member.name}", member.size, content)
+    code.seek(0)
+    model.seek(0)
+    return code, model
 
 
 def files(named: dict[str, bytes]) -> IO[bytes]:
-    """A build context of a few small files."""
+    """A few small files, as a tar."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
+        layer = _Layer(tar)
         for name, content in named.items():
-            _Context(tar).add(name, content)
+            layer.add(name, content)
     made.seek(0)
     return made
 
 
-class _Context:
+class _Layer:
     """Writes files without owner and time, each after its folders, which would get the time of now otherwise."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
@@ -77,12 +76,12 @@ class _Context:
         member.size = size
         self._tar.addfile(member, content)
 
-    def add_module(self, layer: str, name: str, source: bytes) -> None:
+    def add_module(self, name: str, source: bytes) -> None:
         """A module and its bytecode: in a container whose root is read-only, none can be written later."""
-        self.add(f"{layer}/{name}", source)
-        if (bytecode := compiled(source, f"/bento/{name}")) is not None:
+        self.add(name, source)
+        if (bytecode := compiled(source, f"/{name}")) is not None:
             folder, _, module = name.removesuffix(".py").rpartition("/")
-            self.add(f"{layer}/{folder}/__pycache__/{module}.{sys.implementation.cache_tag}.pyc", bytecode)
+            self.add(f"{folder}/__pycache__/{module}.{sys.implementation.cache_tag}.pyc", bytecode)
 
     def _make_folder(self, name: str) -> None:
         if not name or name in self._folders:

@@ -16,8 +16,6 @@ from services.builder.engine import Engine
 from services.docker_errors import DockerRefused, DockerTrouble
 
 log = structlog.get_logger()
-PAUSE_SECONDS = 2.0
-"""Before anything is prepared: other services start at the same time."""
 
 
 class Recipe(Protocol):
@@ -48,13 +46,18 @@ class PushedImages:
 
     def __init__(self, engine: Engine, recipe: Recipe, artifacts: Artifacts, keep: int) -> None:
         self._engine, self._recipe, self._artifacts, self._keep = engine, recipe, artifacts, keep
+        self._made: asyncio.Queue[str] = asyncio.Queue()
+        """Repositories with a new image."""
 
     async def stay_ready(self) -> None:
-        """Make what the first version will need while nobody waits for it; what fails is left to the first version."""
-        await asyncio.sleep(PAUSE_SECONDS)
+        """Make what the first version will need while nobody waits for it; what fails is left to the first version.
+
+        And forget old images after each new one, which nobody waits for either.
+        """
         # A daemon: the process does not wait for it when it is stopped.
         threading.Thread(target=self._prepare, name="prepare", daemon=True).start()
-        await asyncio.Event().wait()
+        while True:
+            await asyncio.to_thread(self._prune, await self._made.get())
 
     async def close(self) -> None:
         await asyncio.to_thread(self._engine.close)
@@ -66,7 +69,7 @@ class PushedImages:
     async def make(self, event: ModelApproved, run: str, bento: Path) -> Image:
         digest = await asyncio.to_thread(self._make, event, run, bento)
         image = await self._described(event, digest)
-        await asyncio.to_thread(self._prune, event)
+        self._made.put_nowait(self._name(event))
         return image
 
     def _prepare(self) -> None:
@@ -104,13 +107,10 @@ class PushedImages:
             raise DockerTrouble(f"{name} was removed from the engine while it was looked at")
         return local.size, self._recipe.bill(name, dict(local.labels))
 
-    def _prune(self, event: ModelApproved) -> None:
+    def _prune(self, name: str) -> None:
         try:
-            self._engine.prune(self._name(event), self._keep)
-        except (
-            DockerTrouble,
-            DockerRefused,
-        ) as error:  # the image is where it should be, and so are old ones: no failure
+            self._engine.prune(name, self._keep)
+        except (DockerTrouble, DockerRefused) as error:
             log.warning("old images stay", error=str(error))
 
     def _name(self, event: ModelApproved) -> str:

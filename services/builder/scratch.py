@@ -1,4 +1,4 @@
-"""Containers in which the layers of a runtime image are made, and the volume that they share."""
+"""Containers in which the layers of images are made, and the volume that those of a runtime share."""
 
 import contextlib
 import re
@@ -38,17 +38,26 @@ def scratch(api: docker.APIClient) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def ran(
-    api: docker.APIClient, image: str, volume: str, command: Sequence[str], folder: IO[bytes] | None
-) -> Iterator[str]:
-    """A container in which a command was run to its end, with the volume as /build."""
+def never_run(api: docker.APIClient, image: str) -> Iterator[str]:
+    """A container that is there for its files alone."""
+    name = f"{SCRATCH}{uuid.uuid4().hex}"
+    container: str = api.create_container(image, entrypoint=["none"], name=name)["Id"]
+    try:
+        yield container
+    finally:
+        with contextlib.suppress(DockerException, RequestException):  # the error that led here is the one to tell
+            api.remove_container(container, force=True)
+
+
+@contextlib.contextmanager
+def ran(api: docker.APIClient, image: str, volume: str, command: Sequence[str], folder: IO[bytes]) -> Iterator[str]:
+    """A container in which a command was run to its end, with the volume as /build, and `folder`, a tar, in that."""
     mounted = api.create_host_config(mounts=[docker.types.Mount("/build", volume)])
     container: str = api.create_container(
         image, list(command[1:]), entrypoint=[command[0]], user="0", working_dir="/", name=volume, host_config=mounted
     )["Id"]
     try:
-        if folder is not None:
-            api.put_archive(container, "/build", folder)
+        api.put_archive(container, "/build", folder)
         api.start(container)
         if code := api.wait(container)["StatusCode"]:
             said = api.logs(container, tail=TAIL).decode(errors="replace")

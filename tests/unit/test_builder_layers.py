@@ -1,11 +1,11 @@
-"""The build context of a version's image."""
+"""The layers of a version's image."""
 
 import io
 import marshal
 import tarfile
 from pathlib import Path
 
-from services.builder.layers import compiled, context, lock_of
+from services.builder.layers import compiled, lock_of, split
 
 FILES = {
     "bento.yaml": b"version: 7-aaaaaaaa",
@@ -28,23 +28,32 @@ def bento(folder: Path, time: int) -> Path:
     return made
 
 
-def test_what_changes_comes_last_and_modules_have_their_bytecode(tmp_path: Path) -> None:
-    with context(bento(tmp_path, 1), tmp_path) as made, tarfile.open(fileobj=made) as tar:
-        files = {member.name for member in tar if member.isfile()}
-    assert {name for name in files if name.startswith("code/") and not name.endswith(".pyc")} == {
-        "code/env/python/requirements.txt",
-        "code/src/serving/app.py",
-        "code/src/serving/broken.py",
+def split_up(folder: Path, time: int) -> tuple[bytes, bytes]:
+    code, model = split(bento(folder, time), folder)
+    with code, model:
+        return code.read(), model.read()
+
+
+def names(layer: bytes) -> set[str]:
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        return {member.name for member in tar if member.isfile()}
+
+
+def test_what_changes_is_a_layer_and_modules_have_their_bytecode(tmp_path: Path) -> None:
+    code, model = map(names, split_up(tmp_path, 1))
+    assert {name for name in code if not name.endswith(".pyc")} == {
+        "bento/env/python/requirements.txt",
+        "bento/src/serving/app.py",
+        "bento/src/serving/broken.py",
     }
-    assert {"model/bento.yaml", "model/src/bentofile.yaml", "Dockerfile"} <= files
-    assert any(name.startswith("model/models/digits/7-aaaaaaaa/project/__pycache__/pipeline.") for name in files)
-    assert any(name.startswith("code/src/serving/__pycache__/app.") for name in files)
-    assert not any(name.startswith("code/src/serving/__pycache__/broken.") for name in files)
+    assert {"bento/bento.yaml", "bento/src/bentofile.yaml"} <= model
+    assert any(name.startswith("bento/models/digits/7-aaaaaaaa/project/__pycache__/pipeline.") for name in model)
+    assert any(name.startswith("bento/src/serving/__pycache__/app.") for name in code)
+    assert not any(name.startswith("bento/src/serving/__pycache__/broken.") for name in code)
 
 
 def test_the_same_files_give_the_same_bytes_whenever_and_by_whomever(tmp_path: Path) -> None:
-    with context(bento(tmp_path, 1), tmp_path) as first, context(bento(tmp_path, 2), tmp_path) as second:
-        assert first.read() == second.read()
+    assert split_up(tmp_path, 1) == split_up(tmp_path, 2)
     assert not list(tmp_path.glob("tmp*"))
 
 
