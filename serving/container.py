@@ -1,10 +1,10 @@
 """A container's one process: it serves the Bento of its image on HOST and PORT.
 
-BentoML's own HTTP worker, as in `serving/standby.py`, which is for servers on the host. Run as a script: nothing
-of ours is imported before BentoML does it.
+BentoML's own HTTP worker, as in `serving/standby.py`, which is for servers on the host. Run as a script.
 """
 
 import gc
+import importlib
 import os
 import runpy
 import socket
@@ -15,8 +15,6 @@ WORKER = "_bentoml_impl.worker.service"
 BENTO = Path(__file__).resolve().parents[2]
 GRACE = "60"
 """Seconds that requests under way have at most; whoever stops the container allows fewer."""
-
-
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -39,6 +37,8 @@ def main() -> None:
     # Importing makes a million objects that stay: looking through them for garbage again and again took a sixth of
     # the start. `serving.service` switches it on when the model is there.
     gc.disable()
+    sys.path.insert(0, str(BENTO / "src"))  # as BentoML does later
+    importlib.import_module("serving.postponed").import_libraries()
     runpy.run_module(WORKER, run_name="__main__", alter_sys=True)
 
 

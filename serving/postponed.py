@@ -1,0 +1,81 @@
+"""Libraries without what they import and serving never uses: that is imported when somebody asks for it.
+
+A fifth of a container's start went into modules that only stand in import lists: scikit-learn wants `scipy.stats` for
+three names, BentoML wants proxies, a supervisor, and clients of other services and of BentoCloud. While the libraries
+are imported, stand-ins take the place of these modules. Then they go, so that whoever imports one of them later, a
+project's code say, gets the real one; and so does who holds a stand-in, with the first thing that is asked of it.
+"""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+LIBRARIES = ("_bentoml_impl.server.app", "pandas", "sklearn.ensemble", "sklearn.pipeline")
+POSTPONED = {
+    "scipy.stats": ("chi2", "gmean", "rankdata"),
+    "aiohttp": (),
+    "httpx": (),
+    "_bentoml_impl.server.proxy": ("create_proxy_app",),
+    "_bentoml_impl.server.serving": ("serve_http",),
+    "bentoml._internal.cloud.client": ("RestApiClient",),
+    "bentoml._internal.cloud.schemas.modelschemas": ("LabelItemSchema", "ModelManifestSchema"),
+    "bentoml._internal.cloud.schemas.schemasv1": ("CreateModelSchema",),
+}
+"""Module → what the libraries import from it by name, and only call it or ask for its methods."""
+
+
+def import_libraries() -> None:
+    """Import LIBRARIES; where another version of one cannot be imported this way, that is left to who needs it."""
+    with contextlib.suppress(ImportError), _stand_ins():
+        for library in LIBRARIES:
+            importlib.import_module(library)
+
+
+@contextlib.contextmanager
+def _stand_ins() -> Iterator[None]:
+    there = {name: _StandIn(name, names) for name, names in POSTPONED.items() if name not in sys.modules}
+    sys.modules.update(there)
+    try:
+        yield
+    finally:
+        for name in there:
+            _make_way(name)
+
+
+class _StandIn(ModuleType):
+    """A module that is imported with the first attribute that is asked of it, or the first use of one of `names`."""
+
+    def __init__(self, name: str, names: tuple[str, ...]) -> None:
+        super().__init__(name)
+        self.__dict__.update({attribute: _Later(name, attribute) for attribute in names})
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):  # what the import system looks at
+            raise AttributeError(attribute)
+        return getattr(_real(self.__name__), attribute)
+
+
+class _Later:
+    """Something of such a module."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return getattr(_real(self._module), self._name)(*arguments, **named)
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(getattr(_real(self._module), self._name), attribute)
+
+
+def _real(name: str) -> ModuleType:
+    _make_way(name)
+    return importlib.import_module(name)
+
+
+def _make_way(name: str) -> None:
+    if isinstance(sys.modules.get(name), _StandIn):
+        del sys.modules[name]

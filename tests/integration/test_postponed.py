@@ -1,0 +1,90 @@
+"""What serving imports and never uses: not there after a start, the real thing for whoever asks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+START = """
+import sys
+from serving import postponed
+postponed.import_libraries()
+assert not postponed.POSTPONED.keys() & sys.modules.keys(), postponed.POSTPONED.keys() & sys.modules.keys()
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", START + code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from sklearn.metrics import label_ranking_average_precision_score as s; assert s([[1, 0]], [[1, 0]]) == 1",
+        "from sklearn.metrics import _ranking; assert list(_ranking.rankdata([3, 1, 2])) == [3, 1, 2]",
+        "from sklearn._loss import link; assert abs(link.gmean([1, 100]) - 10) < 1e-9",
+        "from sklearn.covariance import MinCovDet; MinCovDet(random_state=0).fit([[i, i * i % 7] for i in range(30)])",
+        "from sklearn.isotonic import check_increasing; assert check_increasing([1, 2, 3], [1, 2, 3])",
+        "from sklearn.preprocessing import PowerTransformer; PowerTransformer().fit_transform([[1.0], [2.0], [3.0]])",
+        "from sklearn.impute import SimpleImputer; SimpleImputer(strategy='most_frequent').fit([[1.0], [1.0], [2.0]])",
+    ],
+)
+def test_scikit_learn_gets_what_it_calls(use: str) -> None:
+    assert run(f"{use}\nprint('done')") == "done\n"
+
+
+def test_a_projects_code_gets_the_real_modules() -> None:
+    said = run("""
+from scipy.stats import chi2, mstats, norm, rv_continuous
+import scipy.stats.qmc
+import aiohttp, httpx
+from sklearn.covariance import _robust_covariance
+from sklearn.utils import fixes
+assert isinstance(chi2, rv_continuous) and isinstance(norm, rv_continuous)
+assert issubclass(httpx.Client, object) and aiohttp.ClientSession
+assert fixes.scipy.stats is scipy.stats is sys.modules["scipy.stats"]
+assert _robust_covariance.chi2.ppf(0.5, 2) == chi2.ppf(0.5, 2)
+print('done')
+""")
+    assert said == "done\n"
+
+
+def test_what_bentoml_only_names_is_there_when_it_is_used() -> None:
+    said = run("""
+import bentoml
+from _bentoml_impl.server import serve_http
+from _bentoml_sdk.models import base
+from bentoml._internal.cloud.client import RestApiClient
+assert base.LabelItemSchema(key="a", value="b").key == "a"
+assert isinstance(RestApiClient, type)
+try:
+    serve_http()
+except TypeError as error:
+    assert "serve_http() missing" in str(error)
+from _bentoml_impl.server import proxy
+import aiohttp, httpx
+assert (proxy.httpx, proxy.aiohttp) == (httpx, aiohttp)
+assert bentoml.SyncHTTPClient
+print('done')
+""")
+    assert said == "done\n"
+
+
+def test_a_library_that_cannot_be_imported_this_way_is_imported_the_usual_way(tmp_path: Path) -> None:
+    """As with a version of scikit-learn that imports a part of `scipy.stats`."""
+    (tmp_path / "older.py").write_text("from scipy.stats.mstats import mquantiles\n")
+    said = run(f"""
+for loaded in [name for name in sys.modules if name.startswith("scipy.stats")]:
+    del sys.modules[loaded]
+sys.path.append({str(tmp_path)!r})
+postponed.LIBRARIES = ("older",)
+postponed.import_libraries()
+assert "older" not in sys.modules
+import older
+print(older.mquantiles([1, 2, 3]).tolist())
+""")
+    assert said == "[1.2, 2.0, 2.8]\n"
