@@ -8,6 +8,7 @@ reports how the job ended. When the worker that started it is gone, standard inp
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -29,6 +30,7 @@ def main(modules: list[str]) -> None:
     """Fork a job for every connection that comes, until standard input is closed."""
     for module in modules:
         importlib.import_module(module)
+    gc.freeze()  # a job that looked through all of this for garbage would copy it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker decides what ends
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # sitters are reaped by the kernel
     with socket.socket(fileno=os.dup(0)) as control:

@@ -12,7 +12,7 @@ from services.trainer.domain import UNKNOWN_MODEL, named, newest, replaces, sche
 from services.trainer.failures import BadProject
 from services.trainer.schema import Rejected, Schema
 from services.trainer.settings import Settings
-from services.trainer.training import JOBS, RETRY_SECONDS, Opened, Order, Training
+from services.trainer.training import PRELOAD, RETRY_SECONDS, Opened, Order, Training
 from services.worker import Worker, log
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     settings = Settings()
     worker = Worker("trainer", settings, failed=TrainingFailed)
     artifacts = open_artifacts(worker.bus, settings)
-    forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=(JOBS,))
+    forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=PRELOAD)
     create_app(worker, artifacts, Registry(worker.bus), forks, settings)
 
     worker.background(forks.stay_warm)

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import sklearn.ensemble
-import sklearn.linear_model
-import sklearn.pipeline  # noqa: F401  # what most projects use, paid once by the template
 
 from contracts.data import RECENT, RECENT_ROWS, Feature
 from contracts.project import ModelSpec
 from services.trainer import checks, estimators, profiles, scores, split
 from services.trainer.schema import Rejected, Schema
 from services.trainer.table import download, read
+
+with contextlib.suppress(ImportError):  # an environment with extra requirements has what serving needs, and no pytest
+    import pytest  # noqa: F401
 
 Progress = Callable[[dict[str, Any]], None]
 BEAT_SECONDS = 1.0

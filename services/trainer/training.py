@@ -24,6 +24,12 @@ from services.trainer.settings import Settings
 from services.worker import log
 
 JOBS = "services.trainer.job"
+PRELOAD = (
+    JOBS,
+    *("sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline", "sklearn.datasets"),
+    *("pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat", "narwhals._pandas_like.dataframe"),
+)
+"""Modules the template pays for: what most projects and their tests use, and what pandas imports at first use."""
 RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Between attempts to read a remote dataset."""
 STEPS = ("read", "check", "tests", "fit", "save")
