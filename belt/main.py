@@ -1,5 +1,6 @@
 """The `belt` command. Each command's module is imported when it is run, so that `belt --help` is quick."""
 
+import sys
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -91,5 +92,12 @@ def belt() -> None:
     """
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command."""
+    # nats-py takes aiohttp along where it finds it, for WebSockets, which no bus here speaks: a fifth of a start.
+    sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type]
     app(prog_name="belt")
+
+
+if __name__ == "__main__":
+    main()
