@@ -27,18 +27,23 @@ def create_app(worker: Worker, bentos: Bentos, images: Images) -> None:
 
 
 def open_images(settings: Settings, artifacts: Artifacts, folder: Path) -> Images:
-    """Where the settings say that images go."""
+    """Where the settings say that images go.
+
+    Raises:
+        SystemExit: what makes them is not installed.
+    """
     if settings.images == "packed":
         return PackedBentos(artifacts, folder)
     # The Docker SDK takes 20 MB, which the embedded default need not pay.
     from services.builder.engine import Engine
     from services.builder.layered import Layered
-    from services.builder.plain import Plain
+    from services.builder.plain import Plain, require_docker_command
     from services.builder.pushed import PushedImages, Recipe
 
     engine = Engine(settings.registry, settings.registry_credentials, settings.seconds)
     recipe: Recipe = Layered(engine, settings.base_image, folder)
     if settings.images == "containerize":
+        require_docker_command()
         recipe = Plain(engine, store(folder), settings.seconds)
     return PushedImages(engine, recipe, artifacts, settings.keep)
 

@@ -13,6 +13,21 @@ BILL = Path(__file__).with_name("bill.py")
 TAIL = 4000
 
 
+def require_docker_command() -> None:
+    """See to it that `bentoml containerize` will find what it calls; whether an engine answers is another matter.
+
+    Raises:
+        SystemExit: there is no docker command with Buildx.
+    """
+    try:
+        subprocess.run(["docker", "buildx", "version"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit(
+            "BUILDER_IMAGES=containerize needs the docker command with Buildx on the PATH of the builder: install both "
+            "(in containers: in an image of your own), or set BUILDER_IMAGES=docker, which needs neither"
+        )
+
+
 class Plain:
     """Runs `bentoml containerize`, which needs the docker command with Buildx. The Bento is the one in `store`.
 

@@ -21,7 +21,7 @@ class Settings(BusSettings):
     images: Literal["packed", "docker", "containerize"] = Field(
         default="packed",
         description="what is made of a Bento: `packed` as it is, `docker` an image of few layers on a runtime that is "
-        "built once, `containerize` what `bentoml containerize` makes",
+        "built once, `containerize` what `bentoml containerize` makes, with the docker command and Buildx",
     )
     registry: str = Field(
         default="",

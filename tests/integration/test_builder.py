@@ -1,5 +1,6 @@
 """Real Bentos, built in forks of a warm template."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -46,6 +47,22 @@ async def test_a_bento_is_complete_containerizable_and_the_same_every_time(home:
     kept = sorted(path.name for path in (home / "builds/bentoml/bentos/tiny").iterdir() if path.is_dir())
     assert kept == [version(2), version(3)]
     assert not list((home / "builds").glob(".build-*"))
+
+
+@pytest.mark.parametrize("docker", [None, "#!/bin/sh\nexit 1\n"], ids=["no command", "no Buildx"])
+def test_containerize_without_its_tools_ends_the_start_with_a_sentence(docker: str | None, home: Path) -> None:
+    if docker:
+        (home / "docker").write_text(docker)
+        (home / "docker").chmod(0o755)
+    told = {
+        "PATH": str(home), "BENTOBELT_HOME": str(home / "belt"), "NATS_URL": "nats://127.0.0.1:1",
+        "BUILDER_IMAGES": "containerize", "BUILDER_REGISTRY": "127.0.0.1:1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "services.builder.app"]
+    ended = subprocess.run(command, env=os.environ | told, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    [sentence] = ended.stderr.splitlines()
+    assert sentence.startswith("BUILDER_IMAGES=containerize needs the docker command with Buildx on the PATH")
 
 
 def _is_a_true_bento(folder: Path) -> None:
