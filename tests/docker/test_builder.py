@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import tarfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import docker
 import pytest
@@ -118,15 +120,47 @@ async def test_the_second_time_nothing_is_built_or_pushed(
     assert await maker.images.find(other) is None
 
 
-async def test_a_runtime_is_made_before_the_first_version(home: Path, empty_registry: Registry) -> None:
+async def test_a_runtime_is_made_before_the_first_version(
+    home: Path, empty_registry: Registry, engine: docker.DockerClient
+) -> None:
     async with Maker(home, empty_registry.address) as maker:
         ahead = asyncio.create_task(maker.images.stay_ready())
         event = await maker.example("digits", 41, trees=2)
-        await eventually(lambda: asyncio.to_thread(empty_registry.tags, "bentobelt-runtime"), 120)
+        await eventually(lambda: asyncio.to_thread(_runtimes, empty_registry), 120)
         runtimes = empty_registry.tags("bentobelt-runtime")
-        await made(maker, event)
+        image = await made(maker, event)
         assert empty_registry.tags("bentobelt-runtime") == runtimes
+        assert len(_runtimes(empty_registry)) == 1
         ahead.cancel()
+    begun = [tag for one in engine.images.list() for tag in one.tags if tag.startswith(f"{empty_registry.address}/")]
+    assert not [tag for tag in begun if tag.endswith("-begun")]
+    _holds_nothing_twice(engine, image.image, home / "image.tar")
+
+
+def _runtimes(registry: Registry) -> list[str]:
+    """Those that are whole: the parts of one are pushed while it is made."""
+    return [tag for tag in registry.tags("bentobelt-runtime") if not tag.endswith("-begun")]
+
+
+def _holds_nothing_twice(engine: docker.DockerClient, image: str, file: Path) -> None:
+    """What one layer has is not written again by another: packages, and what is compiled of them."""
+    with file.open("wb") as saved:
+        for chunk in engine.images.get(image).save():
+            saved.write(chunk)
+    found: Counter[str] = Counter()
+    with tarfile.open(file) as whole:
+        (manifest,) = json.load(_member(whole, "manifest.json"))
+        for layer in manifest["Layers"]:
+            with tarfile.open(fileobj=_member(whole, layer), mode="r|") as tar:
+                found.update(one.name for one in tar if one.isfile() and one.name.startswith(("opt/", "bento/")))
+    assert len(found) > 5000
+    assert [name for name, layers in found.items() if layers > 1] == []
+
+
+def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    member = tar.extractfile(name)
+    assert member is not None, f"{name} is a file"
+    return member
 
 
 async def test_nothing_is_prepared_without_an_engine_or_a_registry(
@@ -168,16 +202,20 @@ async def test_old_images_are_forgotten_unless_a_container_runs_them(
     maker: Maker, engine: docker.DockerClient, shared_registry: Registry
 ) -> None:
     events = [await maker.example("digits", number, trees=2) for number in (31, 32, 33, 34)]
+    ahead = asyncio.create_task(maker.images.stay_ready())
     oldest = await made(maker, events[0])
     with serving(engine, oldest.image) as container:
         for event in events[1:]:
             await made(maker, event)  # keeps two
-        kept = {
-            tag.rsplit(":", 1)[1] for one in engine.images.list(f"{shared_registry.address}/digits") for tag in one.tags
-        }
-        assert {version(31), version(33), version(34)} <= kept
-        assert version(32) not in kept
+
+        def kept() -> set[str]:
+            images = engine.images.list(f"{shared_registry.address}/digits")
+            return {tag.rsplit(":", 1)[1] for one in images for tag in one.tags}
+
+        await eventually(lambda: asyncio.to_thread(lambda: version(32) not in kept()))
+        assert {version(31), version(33), version(34)} <= kept()
         assert container.status != "exited"
+    ahead.cancel()
 
 
 async def test_a_projects_own_requirements_are_in_its_image(maker: Maker, engine: docker.DockerClient) -> None:

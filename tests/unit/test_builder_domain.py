@@ -1,6 +1,6 @@
 """What a Bento says of itself."""
 
-from services.builder.domain import holds, image_labels, index_arguments, pins
+from services.builder.domain import holds, image_labels, index_arguments, parted, pins
 from tests.wiring.test_builder import APPROVED
 
 LOCK = """\
@@ -17,6 +17,15 @@ colorama==0.4.6 ; sys_platform == 'win32' \\
 
 def test_pins_are_the_lock_without_hashes_and_comments() -> None:
     assert pins(LOCK) == ["bentoml==1.4.39", "colorama==0.4.6 ; sys_platform == 'win32'"]
+
+
+def test_a_lock_in_parts_has_every_requirement_once_with_its_hashes() -> None:
+    windows, others = parted(LOCK, [("colorama", "bent")])
+    assert windows == "colorama==0.4.6 ; sys_platform == 'win32' \\\n    --hash=sha256:cc\n"
+    assert pins(others) == ["bentoml==1.4.39"]
+    assert "--index-url https://example.org/simple" in others
+    assert others.count("--hash") == 2
+    assert parted("", [("a",), ("b",)]) == ["", "", ""]
 
 
 def test_an_image_says_where_it_is_from_and_is_told_from_another_of_its_name() -> None:
