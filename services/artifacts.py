@@ -12,7 +12,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from nats.js.api import ObjectInfo
 from nats.js.errors import NotFoundError, ObjectNotFoundError
@@ -23,9 +23,7 @@ from contracts.artifact import ArtifactRef
 from services import archives
 from services.bus import Bus
 from services.errors import Permanent
-
-if TYPE_CHECKING:  # commands have settings of their own: pydantic-settings is a tenth of its start
-    from services.settings import BusSettings
+from services.settings import BusSettings
 
 CACHE_BYTES = 2 * 1024**3
 """The local cache forgets what was used longest ago beyond this size."""
@@ -153,7 +151,7 @@ class FsspecArtifacts(_Cached):
         await asyncio.to_thread(_copy_from, ref.uri, to)
 
 
-def open_artifacts(bus: Bus, settings: "BusSettings") -> Artifacts:
+def open_artifacts(bus: Bus, settings: BusSettings) -> Artifacts:
     """The store that the settings name, with its cache under the worker's home."""
     cache = settings.home / "artifacts"
     cache.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
 """Libraries without what they import and serving never uses: that is imported when somebody asks for it.
 
-A fifth of a container's start went into modules that only stand in import lists: scikit-learn wants `scipy.stats` for
-three names, BentoML wants proxies, a supervisor, and clients of other services and of BentoCloud. While the libraries
-are imported, stand-ins take the place of these modules. Then they go, so that whoever imports one of them later, a
-project's code say, gets the real one; and so does who holds a stand-in, with the first thing that is asked of it.
+A quarter of a container's start went into modules that only stand in import lists: scikit-learn wants `scipy.stats`
+for three names, BentoML wants a proxy, a supervisor, and clients of BentoCloud. While the libraries are imported,
+stand-ins take the place of these modules. Then they go, so that whoever imports one of them later, a project's code
+say, gets the real one; and so does who holds a stand-in, with the first thing that is asked of it.
 """
 
 import contextlib
@@ -13,11 +13,14 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-LIBRARIES = ("_bentoml_impl.server.app", "pandas", "sklearn.ensemble", "sklearn.pipeline")
+LIBRARIES = (
+    *("bentoml.models", "_bentoml_impl.client", "_bentoml_impl.server.app"),
+    *("pandas", "sklearn.ensemble", "sklearn.pipeline"),
+)
 POSTPONED = {
     "scipy.stats": ("chi2", "gmean", "rankdata"),
-    "aiohttp": (),
-    "httpx": (),
+    "httpx": ("AsyncClient", "Client"),
+    "bentoml._internal.utils.analytics": ("ModelSaveEvent", "track"),
     "_bentoml_impl.server.proxy": ("create_proxy_app",),
     "_bentoml_impl.server.serving": ("serve_http",),
     "bentoml._internal.cloud.client": ("RestApiClient",),
@@ -28,8 +31,8 @@ POSTPONED = {
 
 
 def import_libraries() -> None:
-    """Import LIBRARIES; where another version of one cannot be imported this way, that is left to who needs it."""
-    with contextlib.suppress(ImportError), _stand_ins():
+    """Import LIBRARIES; a version of one that wants more than a stand-in can give is left to who needs it."""
+    with contextlib.suppress(ImportError, AttributeError, TypeError), _stand_ins():
         for library in LIBRARIES:
             importlib.import_module(library)
 
@@ -68,7 +71,12 @@ class _Later:
         return getattr(_real(self._module), self._name)(*arguments, **named)
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):  # what `typing` and `copy` look for
+            raise AttributeError(attribute)
         return getattr(getattr(_real(self._module), self._name), attribute)
+
+    def __mro_entries__(self, _: Any) -> tuple[Any, ...]:
+        return (getattr(_real(self._module), self._name),)
 
 
 def _real(name: str) -> ModuleType:

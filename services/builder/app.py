@@ -41,10 +41,12 @@ def open_images(settings: Settings, artifacts: Artifacts, folder: Path) -> Image
     from services.builder.pushed import PushedImages, Recipe
 
     engine = Engine(settings.registry, settings.registry_credentials, settings.seconds)
-    recipe: Recipe = Layered(engine, settings.base_image, folder)
+    recipe: Recipe
     if settings.images == "containerize":
         require_docker_command()
         recipe = Plain(engine, store(folder), settings.seconds)
+    else:
+        recipe = Layered(engine, settings.base_image, folder)
     return PushedImages(engine, recipe, artifacts, settings.keep)
 
 

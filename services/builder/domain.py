@@ -82,15 +82,18 @@ def pins(lock: str) -> list[str]:
 
 
 def parted(lock: str, parts: Sequence[Collection[str]]) -> list[str]:
-    """A hash-locked file as several: a file for the names of each part, and one for the others."""
-    found: list[list[str]] = [[] for _ in (*parts, "others")]
+    """A hash-locked file as several: a file for the names of each part, and one for the others; options are in all."""
+    found = [""] * (len(parts) + 1)
     place = -1
-    for line in lock.splitlines():
-        if line and not line[0].isspace() and not line.startswith("#"):
+    for line in lock.splitlines(keepends=True):
+        if line.startswith("-"):
+            found = [part + line for part in found]
+            continue
+        if line[:1].strip() and not line.startswith("#"):
             name = line.partition("==")[0]
             place = next((number for number, names in enumerate(parts) if name in names), -1)
-        found[place].append(line)
-    return ["".join(f"{line}\n" for line in lines) for lines in found]
+        found[place] += line
+    return found
 
 
 def pushed(event: ModelApproved, image: Image, limits: Limits) -> ImagePushed:

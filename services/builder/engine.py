@@ -17,8 +17,16 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
-from services.builder.scratch import never_run, ran, scratch, tail
-from services.docker_errors import Doing, ImageMissing, StreamError, Unauthorized, explained
+from services.builder.scratch import never_run, ran, remove_abandoned, scratch, tail
+from services.docker_errors import (
+    DockerRefused,
+    DockerTrouble,
+    Doing,
+    ImageMissing,
+    StreamError,
+    Unauthorized,
+    explained,
+)
 from services.registry_login import login
 
 _COMMAND = re.compile(r"The command '.*'(?= returned)", re.DOTALL)
@@ -87,9 +95,7 @@ class Engine:
                 raise StreamError("the registry gave no digest")
             return str(digests[-1])
 
-    def build(
-        self, name: str, context: IO[bytes], arguments: Mapping[str, str], labels: Mapping[str, str]
-    ) -> None:  # fmt: skip
+    def build(self, name: str, context: IO[bytes], arguments: Mapping[str, str], labels: Mapping[str, str]) -> None:
         """Build the Dockerfile in `context`, a tar, as `name`."""
         with self._asked(f"building {name}") as client:
             lines = client.api.build(
@@ -120,23 +126,32 @@ class Engine:
     ) -> None:
         """Run commands as root, each for one more layer; what comes out gets the name beside it, and `made` is told.
 
-        `folder`, a tar, lies in a volume that they share and no layer has. A Dockerfile's RUN has none: what may not
-        be kept would have to be in an image to be thrown away, which costs writing every file twice more.
+        They share a volume, /build, that no layer has; `folder`, a tar, is put there for each. A Dockerfile's RUN has
+        none: what may not be kept would have to be in an image to be thrown away, which costs writing every file
+        twice more.
         """
         with self._asked(f"building {commands[-1][0]}") as client, scratch(client.api) as volume:
-            self._making = volume
             config = client.api.inspect_image(image)["Config"]
             for name, command in commands:
+                self._making = volume
+                self._check_open()
                 folder.seek(0)
                 with ran(client.api, image, volume, command, folder) as container:
-                    client.api.commit(container, *name.rsplit(":", 1), conf=config)
+                    # Gone on from by its id: another builder may be giving the same name to an image of its own.
+                    image = client.api.commit(container, *name.rsplit(":", 1), conf=config)["Id"]
                     made(name)
-                image = name
+            self._making = None
 
     def forget(self, name: str) -> None:
-        """Take a name from an image; one that has none any more goes."""
-        with contextlib.suppress(APIError), self._asked(f"removing {name}") as client:
-            client.api.remove_image(name)
+        """Take an image's names away, and so the image, unless another one is based on it. No error when it is gone."""
+        with contextlib.suppress(DockerTrouble, DockerRefused), self._asked(f"removing {name}") as client:
+            for one in (*client.api.inspect_image(name)["RepoDigests"], name):
+                client.api.remove_image(one)
+
+    def tidy(self) -> None:
+        """Remove what builders left in the engine that were killed."""
+        with self._asked("looking for what was left") as client:
+            remove_abandoned(client.api)
 
     def rename(self, patterns: Sequence[str], name: str, tag: str) -> bool:
         """Give an image whose name fits one of the patterns another one; whether there was any."""
@@ -186,11 +201,14 @@ class Engine:
     @contextlib.contextmanager
     def _asked(self, what: str) -> Iterator[docker.DockerClient]:
         with explained(Doing(what, self.registry, "BUILDER")):
-            if self._closed:
-                raise StreamError("the builder is being stopped")
+            self._check_open()
             client = docker.from_env(timeout=self._seconds)
             with contextlib.closing(client):
                 yield client
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StreamError("the builder is being stopped")
 
     def _auth(self) -> dict[str, str] | None:
         return login(self._credentials, "BUILDER_REGISTRY_CREDENTIALS")

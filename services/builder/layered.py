@@ -5,6 +5,8 @@ import os
 import platform
 import shlex
 import threading
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -27,6 +29,8 @@ NAME, SERVED = "bentobelt-runtime", "bentobelt-served"
 BILL = "/opt/serving/sbom.cdx.json"
 PARTS = (("aiohttp", "numpy", "pyarrow", "pygments", "uvloop"), ("pandas", "scikit-learn", "scipy"))
 """Packages of layers before the last, a good part of all bytes each: one is pushed while the next one is made."""
+SERVED_KEPT = 3
+"""Runtimes with code on them that an engine keeps."""
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -56,16 +60,18 @@ class Layered:
             self._engine.layer(self._with_code(image, runtime.key, code), name, model, labels)
 
     def _with_code(self, image: str, key: str, code: IO[bytes]) -> str:
-        """Name of the runtime with the code that serves on it: made once, and pushed as a part of versions only."""
-        digest = hashlib.sha256(code.read()).hexdigest()
-        served = f"{self._engine.registry}/{SERVED}:{key}-{digest[:16]}"
+        """Name of a runtime with the code that serves on it: made once, and pushed as a part of versions only."""
+        digest = hashlib.sha256(image.encode() + code.read()).hexdigest()
+        served = f"{self._engine.registry}/{SERVED}"
         with self._one:
-            if self._engine.local(served) is None:
+            if self._engine.local(f"{served}:{digest[:16]}") is None:
                 code.seek(0)
-                self._engine.layer(image, served, code, {RUNTIME: key})
-        return served
+                self._engine.layer(image, f"{served}:{digest[:16]}", code, {RUNTIME: key})
+                self._engine.prune(served, SERVED_KEPT)
+        return f"{served}:{digest[:16]}"
 
     def prepare(self) -> None:
+        self._engine.tidy()
         base = self.base.format(python=minor(platform.python_version()))
         self.provide(Runtime(BASE_LOCK.read_bytes(), base, ""))
 
@@ -76,7 +82,7 @@ class Layered:
         return self._bills[key]
 
     def provide(self, runtime: "Runtime") -> str:
-        """Name of the runtime image: one that is here, in the registry, or made and pushed now."""
+        """Id of the runtime image: one that is here, in the registry, or made and pushed now."""
         with self._one:
             return self._provide(runtime)
 
@@ -84,17 +90,23 @@ class Layered:
         name = f"{self._engine.registry}/{NAME}"
         image = f"{name}:{runtime.key}"
         local = self._engine.local(image)
-        if local is None and not self._engine.pull(name, runtime.key):
-            # Of another registry, say: its name tells what is in it.
-            if not self._engine.rename([f"*/{NAME}:{runtime.key}", f"*/*/{NAME}:{runtime.key}"], name, runtime.key):
-                self._make(runtime, image)
-            local = self._engine.local(image)
-        if local is not None and not any(digest.startswith(f"{name}@") for digest in local.digests):
+        # One of another registry will do: its name tells what is in it.
+        elsewhere = [f"*/{NAME}:{runtime.key}", f"*/*/{NAME}:{runtime.key}"]
+        if local is None and not (
+            self._engine.pull(name, runtime.key) or self._engine.rename(elsewhere, name, runtime.key)
+        ):
+            self._make(runtime, image)
+        local = local or self._engine.local(image)
+        if local is None:
+            raise DockerTrouble(f"{image} was removed from the engine while it was looked at")
+        if not any(digest.startswith(f"{name}@") for digest in local.digests):
             self._engine.push(name, runtime.key)  # made, by this process or one that was killed before it could push
-        return image
+        return local.id
 
     def _make(self, runtime: "Runtime", image: str) -> None:
-        begun, pushing = f"{image}-begun", list[threading.Thread]()
+        making = uuid.uuid4().hex[:8]  # another builder may make the same: neither takes the other's parts away
+        parts = [f"{image}-begun-{making}-{number}" for number in range(len(PARTS) + 1)]
+        pushing: list[threading.Thread] = []
 
         def push_ahead(name: str) -> None:
             # A daemon: a process that is stopped does not wait for it.
@@ -102,17 +114,20 @@ class Layered:
             pushing[-1].start()
 
         try:
-            self._begin(runtime, begun)
-            push_ahead(begun)
-            command = ["sh", "-euc", SCRIPT.read_text(), "runtime"]
-            commands = [(begun, [*command, str(number)]) for number in range(len(PARTS))]
-            commands.append((image, [*command, "rest"]))
-            with layers.files(runtime.context()) as context:
-                self._engine.extend(begun, commands, context, push_ahead)
+            self._begin(runtime, parts[0])
+            push_ahead(parts[0])
+            self._extend(runtime, parts, image, push_ahead)
+        finally:
             for push in pushing:
                 push.join()
-        finally:
-            self._engine.forget(begun)
+            for part in parts:
+                self._engine.forget(part)
+
+    def _extend(self, runtime: "Runtime", parts: list[str], image: str, made: Callable[[str], None]) -> None:
+        command = ["sh", "-euc", SCRIPT.read_text(), "runtime"]
+        commands = [(part, [*command, str(number)]) for number, part in enumerate(parts[1:])]
+        with layers.files(runtime.context()) as context:
+            self._engine.extend(parts[0], [*commands, (image, [*command, "rest"])], context, made)
 
     def _begin(self, runtime: "Runtime", name: str) -> None:
         try:

@@ -11,6 +11,7 @@ from services.docker_errors import DockerTrouble, Doing, StreamError, explain
 
 BILL = Path(__file__).with_name("bill.py")
 TAIL = 4000
+TOOL_SECONDS = 10
 
 
 def require_docker_command() -> None:
@@ -20,8 +21,8 @@ def require_docker_command() -> None:
         SystemExit: there is no docker command with Buildx.
     """
     try:
-        subprocess.run(["docker", "buildx", "version"], capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        subprocess.run(["docker", "buildx", "version"], capture_output=True, check=True, timeout=TOOL_SECONDS)
+    except (OSError, subprocess.SubprocessError):
         sys.exit(
             "BUILDER_IMAGES=containerize needs the docker command with Buildx on the PATH of the builder: install both "
             "(in containers: in an image of your own), or set BUILDER_IMAGES=docker, which needs neither"

@@ -91,9 +91,11 @@ class PushedImages:
 
     def _make(self, event: ModelApproved, run: str, bento: Path) -> str:
         name = self._name(event)
-        base = self._recipe.base.format(python=minor(event.environment.python))
-        created = datetime.fromtimestamp(event.trained, UTC).isoformat()
-        self._recipe.build(f"{name}:{event.version}", event, bento, image_labels(event, run, base, created))
+        there = self._engine.local(f"{name}:{event.version}")
+        if there is None or not holds(there.labels, event):  # else: built, and not pushed before something failed
+            base = self._recipe.base.format(python=minor(event.environment.python))
+            created = datetime.fromtimestamp(event.trained, UTC).isoformat()
+            self._recipe.build(f"{name}:{event.version}", event, bento, image_labels(event, run, base, created))
         return self._engine.push(name, event.version)
 
     async def _described(self, event: ModelApproved, digest: str) -> Image:

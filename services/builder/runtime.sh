@@ -12,6 +12,7 @@ fi
 # The cache is a temporary one: what is linked to it is written once.
 UV_LINK_MODE=hardlink /build/uv/bin/uv pip install --quiet --python /opt/serving/bin/python --no-cache \
     --require-hashes --no-deps -r "/build/$1.txt"
+rm -f /opt/serving/.lock # uv's
 /opt/serving/bin/python -I /build/furnish.py
 case $1 in
 0)

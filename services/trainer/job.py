@@ -25,9 +25,6 @@ from services.trainer import checks, estimators, profiles, scores, split
 from services.trainer.schema import Rejected, Schema
 from services.trainer.table import download, read
 
-with contextlib.suppress(ImportError):  # an environment with extra requirements has what serving needs, and no pytest
-    import pytest  # noqa: F401
-
 Progress = Callable[[dict[str, Any]], None]
 BEAT_SECONDS = 1.0
 """Between signs of life of a long fit."""

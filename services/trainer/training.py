@@ -26,7 +26,7 @@ from services.worker import log
 JOBS = "services.trainer.job"
 PRELOAD = (
     JOBS,
-    *("sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline", "sklearn.datasets"),
+    *("sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline", "sklearn.datasets", "pytest"),
     *("pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat", "narwhals._pandas_like.dataframe"),
 )
 """Modules the template pays for: what most projects and their tests use, and what pandas imports at first use."""

@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +46,17 @@ async def made(maker: Maker, event: ModelApproved) -> Image:
     return await maker.make(event)
 
 
+@asynccontextmanager
+async def staying_ready(maker: Maker) -> AsyncIterator[None]:
+    """What goes on in a builder beside its builds."""
+    ahead = asyncio.create_task(maker.images.stay_ready())
+    try:
+        yield
+    finally:
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
+
+
 async def test_a_version_is_built_pushed_and_serves(
     maker: Maker, shared_registry: Registry, engine: docker.DockerClient
 ) -> None:
@@ -64,6 +76,7 @@ async def test_a_version_is_built_pushed_and_serves(
     with serving(engine, image.image) as container:
         assert answer(container, event) == list(event.probe.predictions)
         _is_bare(container)
+        _has_not_imported(container, "scipy/stats/", "zmq/")
         until(lambda: engine.api.inspect_container(container.id)["State"]["Health"]["Status"] == "healthy")
         container.stop(timeout=20)
         container.reload()
@@ -89,6 +102,13 @@ def _is_bare(container: Any) -> None:
     assert {"app", "service", "model"} <= set(serving_modules)
     code, _ = container.exec_run(["sh", "-c", "echo x >/bento/x"])
     assert code, "the root can be written to"
+
+
+def _has_not_imported(container: Any, *folders: str) -> None:
+    code, mapped = container.exec_run(["cat", "/proc/1/maps"])
+    assert code == 0
+    assert b"sklearn/tree/" in mapped
+    assert not [folder for folder in folders if folder.encode() in mapped]
 
 
 async def _has_its_bill(artifacts: Artifacts, image: Image) -> None:
@@ -124,22 +144,22 @@ async def test_a_runtime_is_made_before_the_first_version(
     home: Path, empty_registry: Registry, engine: docker.DockerClient
 ) -> None:
     async with Maker(home, empty_registry.address) as maker:
-        ahead = asyncio.create_task(maker.images.stay_ready())
         event = await maker.example("digits", 41, trees=2)
-        await eventually(lambda: asyncio.to_thread(_runtimes, empty_registry), 120)
-        runtimes = empty_registry.tags("bentobelt-runtime")
-        image = await made(maker, event)
+        async with staying_ready(maker):
+            await eventually(lambda: asyncio.to_thread(_runtimes, empty_registry), 120)
+            runtimes = empty_registry.tags("bentobelt-runtime")
+            image = await made(maker, event)
         assert empty_registry.tags("bentobelt-runtime") == runtimes
-        assert len(_runtimes(empty_registry)) == 1
-        ahead.cancel()
-    begun = [tag for one in engine.images.list() for tag in one.tags if tag.startswith(f"{empty_registry.address}/")]
-    assert not [tag for tag in begun if tag.endswith("-begun")]
+    (key,) = _runtimes(empty_registry)
+    repository = f"{empty_registry.address}/bentobelt-runtime"
+    names = [(one["RepoTags"], one["RepoDigests"]) for one in engine.api.images(repository)]
+    assert names == [([f"{repository}:{key}"], [f"{repository}@{empty_registry.digest('bentobelt-runtime', key)}"])]
     _holds_nothing_twice(engine, image.image, home / "image.tar")
 
 
 def _runtimes(registry: Registry) -> list[str]:
     """Those that are whole: the parts of one are pushed while it is made."""
-    return [tag for tag in registry.tags("bentobelt-runtime") if not tag.endswith("-begun")]
+    return [tag for tag in registry.tags("bentobelt-runtime") if "-begun-" not in tag]
 
 
 def _holds_nothing_twice(engine: docker.DockerClient, image: str, file: Path) -> None:
@@ -202,20 +222,19 @@ async def test_old_images_are_forgotten_unless_a_container_runs_them(
     maker: Maker, engine: docker.DockerClient, shared_registry: Registry
 ) -> None:
     events = [await maker.example("digits", number, trees=2) for number in (31, 32, 33, 34)]
-    ahead = asyncio.create_task(maker.images.stay_ready())
     oldest = await made(maker, events[0])
     with serving(engine, oldest.image) as container:
         for event in events[1:]:
             await made(maker, event)  # keeps two
 
         def kept() -> set[str]:
-            images = engine.images.list(f"{shared_registry.address}/digits")
-            return {tag.rsplit(":", 1)[1] for one in images for tag in one.tags}
+            images = engine.api.images(f"{shared_registry.address}/digits")
+            return {tag.rsplit(":", 1)[1] for one in images for tag in one["RepoTags"] or ()}
 
-        await eventually(lambda: asyncio.to_thread(lambda: version(32) not in kept()))
+        async with staying_ready(maker):
+            await eventually(lambda: asyncio.to_thread(lambda: version(32) not in kept()))
         assert {version(31), version(33), version(34)} <= kept()
         assert container.status != "exited"
-    ahead.cancel()
 
 
 async def test_a_projects_own_requirements_are_in_its_image(maker: Maker, engine: docker.DockerClient) -> None:

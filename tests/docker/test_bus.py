@@ -17,7 +17,7 @@ from services import first_run
 from services.bus import Bus, connect, ensure_topology
 from tests.conftest import free_port
 from tests.docker.conftest import ROOT
-from tests.integration.test_worker import PUSH, idle, impatient, kept, lines, push, wait_for
+from tests.integration.traffic import PUSH, idle, impatient, kept, lines, push, wait_for
 from tests.permitted import violations
 from tests.waiting import eventually, until
 

@@ -11,6 +11,8 @@ START = """
 import sys
 from serving import postponed
 postponed.import_libraries()
+assert set(postponed.LIBRARIES) <= sys.modules.keys()
+import serving.app, serving.model
 assert not postponed.POSTPONED.keys() & sys.modules.keys(), postponed.POSTPONED.keys() & sys.modules.keys()
 """
 
@@ -41,11 +43,11 @@ def test_a_projects_code_gets_the_real_modules() -> None:
     said = run("""
 from scipy.stats import chi2, mstats, norm, rv_continuous
 import scipy.stats.qmc
-import aiohttp, httpx
+import httpx
 from sklearn.covariance import _robust_covariance
 from sklearn.utils import fixes
 assert isinstance(chi2, rv_continuous) and isinstance(norm, rv_continuous)
-assert issubclass(httpx.Client, object) and aiohttp.ClientSession
+assert isinstance(httpx.Client, type)
 assert fixes.scipy.stats is scipy.stats is sys.modules["scipy.stats"]
 assert _robust_covariance.chi2.ppf(0.5, 2) == chi2.ppf(0.5, 2)
 print('done')
@@ -66,25 +68,45 @@ try:
 except TypeError as error:
     assert "serve_http() missing" in str(error)
 from _bentoml_impl.server import proxy
-import aiohttp, httpx
-assert (proxy.httpx, proxy.aiohttp) == (httpx, aiohttp)
-assert bentoml.SyncHTTPClient
-print('done')
+import httpx
+assert proxy.httpx is httpx
+class Own(bentoml._internal.cloud.client.RestApiClient): pass
+assert issubclass(Own, RestApiClient)
+try:
+    bentoml.SyncHTTPClient("http://127.0.0.1:1", server_ready_timeout=0.1)
+except bentoml.exceptions.ServiceUnavailable:
+    print('done')
 """)
     assert said == "done\n"
 
 
-def test_a_library_that_cannot_be_imported_this_way_is_imported_the_usual_way(tmp_path: Path) -> None:
-    """As with a version of scikit-learn that imports a part of `scipy.stats`."""
-    (tmp_path / "older.py").write_text("from scipy.stats.mstats import mquantiles\n")
-    said = run(f"""
-for loaded in [name for name in sys.modules if name.startswith("scipy.stats")]:
+def test_a_stand_in_as_a_base_class_is_the_real_one(tmp_path: Path) -> None:
+    library = "from httpx import Client\nclass Own(Client): pass"
+    assert _imported(tmp_path, library, "issubclass(Own, __import__('httpx').Client)") == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("library", "use"),
+    [
+        ("from scipy.stats.mstats import mquantiles", "mquantiles([1, 2, 3]).tolist() == [1.2, 2.0, 2.8]"),
+        ("from httpx import Client\ndef ask(by: Client | None = None): return by", "ask() is None"),
+    ],
+)
+def test_a_library_that_cannot_be_imported_this_way_is_imported_the_usual_way(
+    tmp_path: Path, library: str, use: str
+) -> None:
+    assert _imported(tmp_path, library, use) == "True\n"
+
+
+def _imported(folder: Path, library: str, use: str) -> str:
+    """What `use` is after a start whose only library is this one."""
+    (folder / "library.py").write_text(library)
+    return run(f"""
+for loaded in [name for name in sys.modules if name.startswith(("scipy.stats", "httpx"))]:
     del sys.modules[loaded]
-sys.path.append({str(tmp_path)!r})
-postponed.LIBRARIES = ("older",)
+sys.path.append({str(folder)!r})
+postponed.LIBRARIES = ("library",)
 postponed.import_libraries()
-assert "older" not in sys.modules
-import older
-print(older.mquantiles([1, 2, 3]).tolist())
+from library import *
+print({use})
 """)
-    assert said == "[1.2, 2.0, 2.8]\n"
