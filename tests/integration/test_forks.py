@@ -128,7 +128,9 @@ async def main():
 
 asyncio.run(main())
 """
-    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    # What is killed cannot clean up after itself: its temporary folders go with the test's.
+    environ = os.environ | {"TMPDIR": str(home)}
+    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environ)
     assert worker.stdout is not None
     pids = [int(pid) for pid in worker.stdout.readline().split()]
     assert len(pids) == 3
