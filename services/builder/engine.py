@@ -131,13 +131,13 @@ class Engine:
         twice more.
         """
         with self._asked(f"building {commands[-1][0]}") as client, scratch(client.api) as volume:
+            self._making = volume
             config = client.api.inspect_image(image)["Config"]
             for name, command in commands:
-                self._making = volume
                 self._check_open()
                 folder.seek(0)
                 with ran(client.api, image, volume, command, folder) as container:
-                    # Gone on from by its id: another builder may be giving the same name to an image of its own.
+                    # Gone on from by its id: another builder may give the same name to an image of its own.
                     image = client.api.commit(container, *name.rsplit(":", 1), conf=config)["Id"]
                     made(name)
             self._making = None

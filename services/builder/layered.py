@@ -1,5 +1,6 @@
 """Images of few layers: a runtime per lock, then the code that serves, then the model."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -67,7 +68,8 @@ class Layered:
             if self._engine.local(f"{served}:{digest[:16]}") is None:
                 code.seek(0)
                 self._engine.layer(image, f"{served}:{digest[:16]}", code, {RUNTIME: key})
-                self._engine.prune(served, SERVED_KEPT)
+                with contextlib.suppress(DockerTrouble, DockerRefused):  # old ones that stay are no failure of a build
+                    self._engine.prune(served, SERVED_KEPT)
         return f"{served}:{digest[:16]}"
 
     def prepare(self) -> None:

@@ -33,13 +33,13 @@ def scratch(api: docker.APIClient) -> Iterator[str]:
             api.remove_volume(name)
 
 
-def remove_abandoned(api: docker.APIClient) -> None:
-    """Remove what builders left that were killed."""
-    latest = time.time() - ABANDONED_SECONDS
+def remove_abandoned(api: docker.APIClient, seconds: float = ABANDONED_SECONDS) -> None:
+    """Remove what builders left that were killed, once it is older than any making takes."""
+    latest = time.time() - seconds
     for left in api.containers(all=True, filters={"name": SCRATCH, "status": ["created", "exited"]}):
         if left["Created"] < latest:
             with contextlib.suppress(APIError):  # another builder was faster
-                api.remove_container(left["Id"])
+                api.remove_container(left["Id"], v=True)
     for volume in api.volumes(filters={"name": SCRATCH})["Volumes"] or ():
         if datetime.fromisoformat(volume["CreatedAt"]).timestamp() < latest:
             with contextlib.suppress(APIError):  # it is used, or gone
@@ -76,7 +76,7 @@ def _removed(api: docker.APIClient, container: str) -> Iterator[str]:
         yield container
     finally:
         with contextlib.suppress(DockerException, RequestException):
-            api.remove_container(container, force=True)
+            api.remove_container(container, v=True, force=True)
 
 
 def tail(printed: str) -> list[str]:

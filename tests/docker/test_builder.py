@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tarfile
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from contracts.artifact import CYCLONEDX
 from contracts.events import ModelApproved
 from services.artifacts import Artifacts
 from services.builder.domain import Image
+from services.builder.scratch import SCRATCH, remove_abandoned
 from tests.docker.approvals import example, version
 from tests.docker.containers import answer, serving
 from tests.docker.makers import Maker
@@ -155,6 +157,21 @@ async def test_a_runtime_is_made_before_the_first_version(
     names = [(one["RepoTags"], one["RepoDigests"]) for one in engine.api.images(repository)]
     assert names == [([f"{repository}:{key}"], [f"{repository}@{empty_registry.digest('bentobelt-runtime', key)}"])]
     _holds_nothing_twice(engine, image.image, home / "image.tar")
+
+
+def test_what_killed_builders_left_is_removed_when_it_is_old(engine: docker.DockerClient) -> None:
+    api = engine.api
+    name, other = (f"{SCRATCH}{uuid.uuid4().hex}" for _ in range(2))
+    api.create_container("registry:3", name=name, host_config=api.create_host_config(binds=[f"{name}:/build"]))
+    api.create_volume(other)
+
+    def there() -> set[str]:
+        containers = {one["Names"][0].lstrip("/") for one in api.containers(all=True)}
+        return (containers | {one["Name"] for one in api.volumes()["Volumes"]}) & {name, other}
+
+    remove_abandoned(api)
+    assert there() == {name, other}
+    until(lambda: remove_abandoned(api, 1.0) or not there())
 
 
 def _runtimes(registry: Registry) -> list[str]:
