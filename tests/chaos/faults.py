@@ -67,6 +67,12 @@ class Hurt(Belt):
         found = [Record.model_validate_json(record.read_bytes()) for record in records]
         return {server.version: server for server in found if server.lives}
 
+    def settled(self) -> dict[str, Record]:
+        """The same, once the servers of the model are those that stay: a version put aside drains a moment longer."""
+        [shown] = [shown for shown in self.json("deployments") if shown["model"] == MODEL]
+        stay = {shown["version"], shown["previous"]} - {None}
+        return until(lambda: set(found := self.servers()) == stay and found)
+
     def start_push(self, project: Path, *options: str) -> str:
         """Push without waiting; the run."""
         return str(self.json("push", str(project), *options)["run"])

@@ -24,7 +24,7 @@ async def test_the_same_push_many_times_is_one_run(belt: Hurt, bus: Bus, traffic
     for _ in range(3):
         await bus.js.publish("data.pushed", BODY, headers=headers)
     assert await over(bus, run) == ONCE
-    version, servers = belt.version(MODEL), belt.servers()
+    version, servers = belt.version(MODEL), belt.settled()
     await bus.js.publish("data.pushed", BODY, headers=headers)
     await eventually(lambda: idle(bus))
     assert await said(bus, run) == ONCE
@@ -40,7 +40,7 @@ async def test_the_same_push_after_the_bus_has_forgotten_it_is_the_same_run(
     async with forgetful(bus):
         await bus.js.publish("data.pushed", BODY, headers=headers)
         assert await over(bus, run) == ONCE
-        told, servers, others = belt.json("run", run), belt.servers(), await runs(bus)
+        told, servers, others = belt.json("run", run), belt.settled(), await runs(bus)
         assert not (await bus.js.publish("data.pushed", BODY, headers=headers)).duplicate
         await eventually(lambda: idle(bus))
         assert await said(bus, run) == ONCE
@@ -53,7 +53,7 @@ async def test_the_same_push_after_the_bus_has_forgotten_it_is_the_same_run(
 async def test_every_event_of_a_run_again_changes_nothing(belt: Hurt, bus: Bus, held: Held, traffic: Traffic) -> None:
     run = str(belt.push(held.project)["run"])
     assert await over(bus, run) == ONCE
-    version, servers, events, registered = belt.version(MODEL), belt.servers(), await ids(bus), await registry(bus)
+    version, servers, events, registered = belt.version(MODEL), belt.settled(), await ids(bus), await registry(bus)
     for _ in range(2):
         await again(bus, run)
         await eventually(lambda: idle(bus), 60)
