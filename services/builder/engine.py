@@ -8,6 +8,7 @@ import contextlib
 import io
 import re
 import tarfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import IO, Any
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
+from docker.types import Mount
+from docker.utils import parse_repository_tag
 from requests.exceptions import RequestException
 
-from services.builder.scratch import never_run, ran, remove_abandoned, scratch, tail
+from services.builder.scratch import ended, never_run, new_name, printed, remove_abandoned, remove_making, start, tail
 from services.docker_errors import (
     DockerRefused,
     DockerTrouble,
@@ -43,6 +46,27 @@ class Local:
     digests: Sequence[str]
 
 
+@dataclass(frozen=True)
+class Making:
+    """How the content of layers is made.
+
+    Attributes:
+        folder: where it comes to be, on a volume.
+        make: the command that makes it, and prints `made <part>` for each part that is whole.
+        files: what that needs, a tar that is unpacked at /.
+        take: given a part's name, puts it from the volume, which it has as /build, where it belongs.
+        settings: how an image of it is run, in the words of a Dockerfile.
+        labels: of the image.
+    """
+
+    folder: str
+    make: Sequence[str]
+    files: IO[bytes]
+    take: Sequence[str]
+    settings: str
+    labels: Mapping[str, str]
+
+
 class Engine:
     """What the builder asks of the engine that DOCKER_HOST names, with the registry's credentials.
 
@@ -56,7 +80,7 @@ class Engine:
 
     def __init__(self, registry: str, credentials: Path | None, seconds: float) -> None:
         self.registry, self._credentials, self._seconds = registry, credentials, seconds
-        self._making: str | None = None
+        self._makings: set[str] = set()
         self._closed = False
 
     def local(self, name: str) -> Local | None:
@@ -86,6 +110,18 @@ class Engine:
             return True
         return False
 
+    def need(self, image: str) -> None:
+        """Fetch an image of whatever registry, as Docker's own configuration allows, unless it is here."""
+        if self.local(image) is None:
+            with self._asked(f"pulling {image}") as client:
+                name, tag = parse_repository_tag(image)
+                _follow(client.api.pull(name, tag=tag or "latest", stream=True, decode=True))
+
+    def name(self, image: str, name: str) -> None:
+        """Call an image so, too."""
+        with self._asked(f"naming {image}") as client:
+            client.api.tag(image, *name.rsplit(":", 1))
+
     def push(self, name: str, tag: str) -> str:
         """Push an image; its digest in the registry's own words."""
         with self._asked(f"pushing {name}:{tag}") as client:
@@ -95,15 +131,6 @@ class Engine:
                 raise StreamError("the registry gave no digest")
             return str(digests[-1])
 
-    def build(self, name: str, context: IO[bytes], arguments: Mapping[str, str], labels: Mapping[str, str]) -> None:
-        """Build the Dockerfile in `context`, a tar, as `name`."""
-        with self._asked(f"building {name}") as client:
-            lines = client.api.build(
-                fileobj=context, custom_context=True, tag=name, buildargs=dict(arguments), labels=dict(labels),
-                rm=True, forcerm=True, decode=True,
-            )  # fmt: skip
-            _follow(lines)
-
     def layer(self, image: str, name: str, files: IO[bytes], labels: Mapping[str, str]) -> None:
         """One more layer on `image`: `files`, a tar that is unpacked at /; and more labels. It is called `name`.
 
@@ -111,36 +138,39 @@ class Engine:
         and reads every file twice.
         """
         with self._asked(f"building {name}") as client:
-            config = client.api.inspect_image(image)["Config"]
-            config["Labels"] = {**(config.get("Labels") or {}), **labels}
+            config = _labelled(client.api, image, labels)
             with never_run(client.api, image) as container:
                 client.api.put_archive(container, "/", files)
                 client.api.commit(container, *name.rsplit(":", 1), conf=config)
 
-    def extend(
-        self,
-        image: str,
-        commands: Sequence[tuple[str, Sequence[str]]],
-        folder: IO[bytes],
-        made: Callable[[str], None],
-    ) -> None:
-        """Run commands as root, each for one more layer; what comes out gets the name beside it, and `made` is told.
+    def extend(self, image: str, making: Making, names: Mapping[str, str], made: Callable[[str], None]) -> None:
+        """Make an image of one more layer per part, called what `names` says, which `made` is told.
 
-        They share a volume, /build, that no layer has; `folder`, a tar, is put there for each. A Dockerfile's RUN has
-        none: what may not be kept would have to be in an image to be thrown away, which costs writing every file
-        twice more.
+        While a part is put into its layer, the next one is being made in another container. What it uses for that
+        stays until `clear`.
         """
-        with self._asked(f"building {commands[-1][0]}") as client, scratch(client.api) as volume:
-            self._making = volume
-            config = client.api.inspect_image(image)["Config"]
-            for name, command in commands:
+        with self._asked(f"building {[*names.values()][-1]}") as client:
+            api, making_name = client.api, new_name()
+            self._makings.add(making_name)
+            config = _labelled(api, image, making.labels)
+            settings: str | None = making.settings  # for the first layer; the others go on from there
+            volume = api.create_volume(making_name)["Name"]
+            make = ["timeout", str(self._seconds), *making.make]  # what it prints would be waited for, for ever
+            maker = start(api, image, making_name, make, Mount(making.folder, volume), making.files)
+            for part in _parts(api, maker):
                 self._check_open()
-                folder.seek(0)
-                with ran(client.api, image, volume, command, folder) as container:
-                    # Gone on from by its id: another builder may give the same name to an image of its own.
-                    image = client.api.commit(container, *name.rsplit(":", 1), conf=config)["Id"]
-                    made(name)
-            self._making = None
+                command, name = [*making.take, part], f"{making_name}-{part}"
+                taker = start(api, image, name, command, Mount("/build", volume))
+                ended(api, taker)
+                # Gone on from by its id: another builder may give the same name to an image of its own.
+                image = api.commit(taker, *names[part].rsplit(":", 1), changes=settings, conf=config)["Id"]
+                config, settings = api.inspect_image(image)["Config"], None
+                made(names[part])
+            ended(api, maker)
+
+    def clear(self) -> None:
+        """Remove what `extend` used, without waiting for it: it takes seconds."""
+        threading.Thread(target=self._clear, args=(self._seconds,), daemon=True).start()
 
     def forget(self, name: str) -> None:
         """Take an image's names away, and so the image, unless another one is based on it. No error when it is gone."""
@@ -188,15 +218,18 @@ class Engine:
                         client.api.remove_image(tag)
 
     def close(self) -> None:
-        """Do nothing more, and end what `extend` runs."""
+        """Do nothing more, end what `extend` runs, and remove what it has left."""
         self._closed = True
-        if self._making is not None:
-            with (
-                contextlib.suppress(DockerException, RequestException),
-                contextlib.closing(docker.from_env(timeout=CLOSE_SECONDS)) as client,
-            ):
-                client.api.remove_container(self._making, force=True)
-                client.api.remove_volume(self._making)
+        self._clear(CLOSE_SECONDS)
+
+    def _clear(self, seconds: float) -> None:
+        with (
+            contextlib.suppress(DockerException, RequestException),
+            contextlib.closing(docker.from_env(timeout=seconds)) as client,
+        ):
+            for making in tuple(self._makings):
+                remove_making(client.api, making)
+                self._makings.discard(making)
 
     @contextlib.contextmanager
     def _asked(self, what: str) -> Iterator[docker.DockerClient]:
@@ -220,6 +253,17 @@ def _made(api: docker.APIClient, image: str) -> str:
         return str(api.inspect_image(image)["Created"])
     except ImageNotFound:
         return ""
+
+
+def _labelled(api: docker.APIClient, image: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The configuration of an image, and more labels."""
+    config: dict[str, Any] = api.inspect_image(image)["Config"]
+    return config | {"Labels": {**(config.get("Labels") or {}), **labels}}
+
+
+def _parts(api: docker.APIClient, container: str) -> Iterator[str]:
+    """What a container prints that it has made."""
+    return (line.removeprefix("made ") for line in printed(api, container) if line.startswith("made "))
 
 
 @contextlib.contextmanager

@@ -1,22 +1,27 @@
 """Runs inside the build of a runtime image, by the Python that will serve: trims and compiles what was installed.
 
-    python -I furnish.py
+    python -I furnish.py <part>
 
 Only packages of our own lock are trimmed, and only of what was tried to be left out: tests, headers, static libraries;
 without extra requirements (`/build/extra` is empty) also the parts of Arrow that speak to other machines.
-What is in a layer below, as `/build/furnished` tells, is left alone: a file that is written again is in both.
+What came with the parts before is left alone. What is new is listed, for runtime.sh to put into a layer.
 """
 
 import compileall
+import os
 import py_compile
 import re
 import shutil
+import sys
 import sysconfig
 from pathlib import Path
 
+ROOT = Path("/opt/serving")
 SITE = Path(sysconfig.get_path("purelib"))
+WITHIN = SITE.relative_to(ROOT)
 EXTRA = Path("/build/extra")
-FURNISHED = Path("/build/furnished")
+NEW = ROOT / ".new"
+"""A list per part of what came with it; uv's cache is here, too."""
 TESTED = ("numpy", "scipy", "sklearn", "pandas", "pyarrow", "joblib", "psutil", "tornado", "zmq")
 TRIMMED = ("tests", "test", "include", "*.a", "*.h", "*.hpp", "*.c", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.tp")
 KEPT = ("numpy/_core/tests/_natype.py",)
@@ -24,23 +29,45 @@ ARROW = (
     "*_flight.*", "*_s3.so*", "_s3fs.*", "_gcsfs.*", "_azurefs.*", "_hdfs.*", "src",
     "libarrow_python.so", "libarrow_python.so.*.*",
 )  # fmt: skip
+UNUSED = (
+    "circus", "tornado", "zmq", "pynvml.py", "pyparsing",  # for BentoML's supervisor, which no container of ours runs
+    "numpy/distutils", "numpy/f2py",
+)  # fmt: skip
+LANGUAGES = r"pygments/lexers/(?!__init__|_mapping|python)"  # rich knows of more than a server prints
+"""Not compiled, an eighth of all that could be: what no server imports."""
 
 
-def main() -> None:
-    """Make what is new in /opt/serving ready to be served from."""
-    before = FURNISHED.read_text().splitlines() if FURNISHED.exists() else []
-    for package in set(TESTED) - set(before):
+def main(part: str) -> None:
+    """Make what is new in /opt/serving ready to be served from, and list it."""
+    before = {name for listed in NEW.iterdir() if listed.is_file() for name in listed.read_text().split("\0")}
+    packages = {name.removeprefix(f"{WITHIN}/").partition("/")[0] for name in before if name.startswith(f"{WITHIN}/")}
+    for package in set(TESTED) - packages:
         for pattern in TRIMMED:
             remove(SITE / package, f"**/{pattern}")
-    if not EXTRA.read_text().strip() and "pyarrow" not in before:
+    if not EXTRA.read_text().strip() and "pyarrow" not in packages:
         for pattern in ARROW:
             remove(SITE / "pyarrow", pattern)
-    there = re.compile(rf"^{re.escape(str(SITE))}/({'|'.join(map(re.escape, before))})(/|$)") if before else None
+    skipped = "|".join([LANGUAGES, *(rf"{re.escape(name)}(/|$)" for name in (*UNUSED, *packages))])
     ok = compileall.compile_dir(
-        SITE, quiet=1, workers=0, rx=there, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        SITE,
+        quiet=1,
+        workers=0,
+        rx=re.compile(rf"^{re.escape(str(SITE))}/({skipped})"),
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     print("compiled" if ok else "some files are no Python of this version and stay as they are")
-    FURNISHED.write_text("\n".join(path.name for path in SITE.iterdir()))
+    (NEW / part).write_text("\0".join(sorted(files() - before)))
+
+
+def files() -> set[str]:
+    """Everything in /opt/serving that is no folder, links to folders included."""
+    found: set[str] = set()
+    for folder, folders, names in os.walk(ROOT):
+        if Path(folder) == ROOT:
+            folders.remove(NEW.name)
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        found.update(os.path.relpath(os.path.join(folder, name), ROOT) for name in [*names, *links])
+    return found
 
 
 def remove(folder: Path, pattern: str) -> None:
@@ -56,4 +83,4 @@ def remove(folder: Path, pattern: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -7,16 +7,16 @@ import platform
 import shlex
 import threading
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 import structlog
+from uv import find_uv_bin
 
 from contracts.events import ModelApproved
 from services.builder import layers
 from services.builder.domain import index_arguments, parted
-from services.builder.engine import Engine
+from services.builder.engine import Engine, Making
 from services.builder.pushed import minor
 from services.docker_errors import DockerRefused, DockerTrouble, ImageMissing, RegistryAway, Unauthorized
 from services.environments import BASE_LOCK
@@ -28,10 +28,29 @@ UV_LOCK = HERE.parents[1] / "requirements" / "uv.txt"
 RUNTIME = "dev.bentobelt.runtime"
 NAME, SERVED = "bentobelt-runtime", "bentobelt-served"
 BILL = "/opt/serving/sbom.cdx.json"
-PARTS = (("aiohttp", "numpy", "pyarrow", "pygments", "uvloop"), ("pandas", "scikit-learn", "scipy"))
-"""Packages of layers before the last, a good part of all bytes each: one is pushed while the next one is made."""
+PARTS = {
+    "first": ("aiohttp", "numpy", "pyarrow", "pydantic-core", "pygments", "uvloop"),
+    "second": ("pandas", "scikit-learn", "scipy"),
+    "third": ("anyio", "bentoml", "fsspec", "joblib", "narwhals", "pydantic", "pyyaml", "pyzmq", "rich", "tornado"),
+}
+LAST = "last"
+"""Packages of each layer; all others are in the last one. A layer is pushed while the next one is made, and nothing is
+made during the last push: what is big comes first.
+"""
 SERVED_KEPT = 3
 """Runtimes with code on them that an engine keeps."""
+SETTINGS = """\
+ENV PATH=/opt/serving/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp HOST=0.0.0.0 PORT=3000
+ENV BENTOML_HOME=/tmp/bentoml BENTOML_DO_NOT_TRACK=True PROMETHEUS_MULTIPROC_DIR=/tmp/metrics
+WORKDIR /bento
+USER 1034:1034
+EXPOSE 3000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["/opt/serving/bin/python", "-I", "-S", "/bento/src/serving/healthy.py"]
+ENTRYPOINT ["/opt/serving/bin/python", "-P", "/bento/src/serving/container.py"]
+"""
+"""How a runtime image is run."""
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -107,7 +126,8 @@ class Layered:
 
     def _make(self, runtime: "Runtime", image: str) -> None:
         making = uuid.uuid4().hex[:8]  # another builder may make the same: neither takes the other's parts away
-        parts = [f"{image}-begun-{making}-{number}" for number in range(len(PARTS) + 1)]
+        begun = f"{image}-begun-{making}"
+        names = {part: f"{begun}-{part}" for part in ("base", *PARTS)} | {LAST: image}
         pushing: list[threading.Thread] = []
 
         def push_ahead(name: str) -> None:
@@ -116,31 +136,27 @@ class Layered:
             pushing[-1].start()
 
         try:
-            self._begin(runtime, parts[0])
-            push_ahead(parts[0])
-            self._extend(runtime, parts, image, push_ahead)
+            self._need_base(runtime.base)
+            self._engine.name(runtime.base, begun)
+            push_ahead(begun)
+            self._engine.extend(begun, runtime.making(), names, push_ahead)
         finally:
             for push in pushing:
                 push.join()
-            for part in parts:
-                self._engine.forget(part)
+            for name in (begun, *names.values()):
+                if name != image:
+                    self._engine.forget(name)
+            self._engine.clear()
 
-    def _extend(self, runtime: "Runtime", parts: list[str], image: str, made: Callable[[str], None]) -> None:
-        command = ["sh", "-euc", SCRIPT.read_text(), "runtime"]
-        commands = [(part, [*command, str(number)]) for number, part in enumerate(parts[1:])]
-        with layers.files(runtime.context()) as context:
-            self._engine.extend(parts[0], [*commands, (image, [*command, "rest"])], context, made)
-
-    def _begin(self, runtime: "Runtime", name: str) -> None:
+    def _need_base(self, base: str) -> None:
         try:
-            with layers.files(runtime.dockerfile()) as context:
-                self._engine.build(name, context, {"BASE": runtime.base}, {RUNTIME: runtime.key})
+            self._engine.need(base)
         except (ImageMissing, Unauthorized) as error:
             raise DockerRefused(
                 f"{error.args[0]}. The image that runtimes are based on is not to be had: BUILDER_BASE_IMAGE names it"
             ) from error
         except RegistryAway as error:
-            raise RegistryAway(f"{error}; {runtime.base} is needed, which BUILDER_BASE_IMAGE names") from error
+            raise RegistryAway(f"{error}; {base} is needed, which BUILDER_BASE_IMAGE names") from error
 
     def _push(self, name: str) -> None:
         """Push what is made while more is being made: the engine compresses a layer with one core."""
@@ -161,15 +177,14 @@ class Runtime:
 
     def __init__(self, lock: bytes, base: str, extra: str) -> None:
         self.base = base
-        locks = parted(lock.decode(), PARTS)
+        locks = dict(zip((*PARTS, LAST), parted(lock.decode(), list(PARTS.values())), strict=True))
         self._files = {
-            "Dockerfile": (HERE / "runtime.Dockerfile").read_bytes(),
+            "settings": SETTINGS.encode(),
             "runtime.sh": SCRIPT.read_bytes(),
             "furnish.py": (HERE / "furnish.py").read_bytes(),
             "bill.py": (HERE / "bill.py").read_bytes(),
             "uv.txt": UV_LOCK.read_bytes(),
-            **{f"{number}.txt": part.encode() for number, part in enumerate(locks[:-1])},
-            "rest.txt": locks[-1].encode(),
+            **{f"{part}.txt": lines.encode() for part, lines in locks.items()},
             "extra": extra.encode(),
         }
         made_of = hashlib.sha256(base.encode())
@@ -177,13 +192,13 @@ class Runtime:
             made_of.update(f"\n{name} {len(content)}\n".encode() + content)
         self.key = made_of.hexdigest()[:16]
 
-    def dockerfile(self) -> dict[str, bytes]:
-        """What says how it is run."""
-        return {"Dockerfile": self._files["Dockerfile"]}
-
-    def context(self) -> dict[str, bytes]:
-        """The files that its commands need, and how the index is reached, certificates included."""
+    def making(self) -> Making:
+        """How its layers are made: its files, our own uv, and how the index is reached, certificates included."""
         index = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in index_arguments(os.environ).items())
         found = next((Path(os.environ[name]) for name in CERTIFICATES if os.environ.get(name)), None)
         certificates = found.read_bytes() if found and found.is_file() else b""
-        return self._files | {"index": index.encode(), "ca.pem": certificates}
+        more = {"uv": Path(find_uv_bin()).read_bytes(), "index": index.encode(), "ca.pem": certificates}
+        files = layers.files({f"build/{name}": content for name, content in (self._files | more).items()})
+        script = ["sh", "-euc", SCRIPT.read_text(), "runtime"]
+        labels = {RUNTIME: self.key}
+        return Making("/opt/serving", [*script, "make", *PARTS, LAST], files, [*script, "take"], SETTINGS, labels)

@@ -1,23 +1,36 @@
-# What is in a runtime image, beside its base: run by services/builder/layered.py in a container for each layer, as
-# `sh -euc <this> runtime 0|1|rest`. /build is a volume, which no layer has: what knows of package indexes stays there.
-export PATH="${PATH#/opt/serving/bin:}" HOME=/root
-. /build/index
-rm /build/index # whatever becomes of this container: an index's address may carry a password
-if [ -s /build/ca.pem ]; then export SSL_CERT_FILE=/build/ca.pem PIP_CERT=/build/ca.pem; fi
-if [ "$1" = 0 ]; then
+# What is in a runtime image, beside its base: run as root by services/builder/layered.py, in containers.
+# `sh -euc <this> runtime make <part>…` installs in one of them, where /opt/serving is a volume, and says when a part is
+# whole. For each part `sh -euc <this> runtime take <part>` puts into a layer what is new, with that volume as /build.
+export PATH="${PATH#/opt/serving/bin:}" HOME=/root PYTHONDONTWRITEBYTECODE=1
+case $1-$2 in
+make-*)
+    . /build/index
+    rm /build/index # whatever becomes of this container: an index's address may carry a password
+    if [ -s /build/ca.pem ]; then export SSL_CERT_FILE=/build/ca.pem PIP_CERT=/build/ca.pem; fi
+    echo made base # which needs nothing from here
+    chmod +x /build/uv
+    # The builder's own does not run here when the engine's machine is of another kind.
+    if ! /build/uv --version >/dev/null 2>&1; then
+        python -m pip install --quiet --disable-pip-version-check --no-cache-dir --root-user-action=ignore \
+            --require-hashes --target /build/fetched -r /build/uv.txt
+        mv -f /build/fetched/bin/uv /build/uv
+    fi
     python -m venv --without-pip /opt/serving
-    python -m pip install --quiet --disable-pip-version-check --no-cache-dir --root-user-action=ignore \
-        --require-hashes --target /build/uv -r /build/uv.txt
-fi
-# The cache is a temporary one: what is linked to it is written once.
-UV_LINK_MODE=hardlink /build/uv/bin/uv pip install --quiet --python /opt/serving/bin/python --no-cache \
-    --require-hashes --no-deps -r "/build/$1.txt"
-rm -f /opt/serving/.lock # uv's
-/opt/serving/bin/python -I /build/furnish.py
-case $1 in
-0)
+    # The cache lies beside what is linked to it, which is so written once.
+    export UV_CACHE_DIR=/opt/serving/.new/cache UV_LINK_MODE=hardlink
+    mkdir /opt/serving/.new
+    shift
+    for part; do
+        /build/uv pip install --quiet --python /opt/serving/bin/python --require-hashes --no-deps -r "/build/$part.txt"
+        rm -f /opt/serving/.lock # uv's
+        if [ "$part" = last ]; then /opt/serving/bin/python -I /build/bill.py >/opt/serving/sbom.cdx.json; fi
+        /opt/serving/bin/python -I /build/furnish.py "$part"
+        echo "made $part"
+    done
+    ;;
+take-base)
     # What installs packages is not needed to serve, and bytecode cannot be written later: the root is read-only.
-    find / -xdev -path /opt/serving -prune -o \( \
+    find / -xdev \( \
         -path '*-packages/pip' -o -path '*-packages/pip-*-info' -o -path '*-packages/setuptools*' \
         -o -path '*-packages/pkg_resources' -o -path '*-packages/_distutils_hack' -o -path '*-packages/wheel*' \
         -o -path '*-packages/distutils-precedence.pth' -o -name ensurepip -o -name python-wheels \
@@ -27,8 +40,11 @@ case $1 in
         "$(python -c 'import os; print(os.path.dirname(os.__file__))')" || true
     echo 'serving:x:1034:1034::/tmp:/usr/sbin/nologin' >>/etc/passwd
     echo 'serving:x:1034:' >>/etc/group
+    mkdir -p /bento
     ;;
-rest)
-    /opt/serving/bin/python -I /build/bill.py >/opt/serving/sbom.cdx.json
+take-*)
+    mkdir -p /opt/serving
+    cd /build
+    xargs -0 -r cp -a --parents --target-directory=/opt/serving <".new/$2"
     ;;
 esac

@@ -1,4 +1,4 @@
-"""Containers in which the layers of images are made, and the volume that those of a runtime share."""
+"""Containers in which images are made, and the volume that those of a runtime share."""
 
 import contextlib
 import re
@@ -19,18 +19,22 @@ SCRATCH = "bentobelt-making-"
 ABANDONED_SECONDS = 3600.0
 TAIL = 30
 """Lines of a failed build that are told."""
+TOOK_TOO_LONG = 124
+"""What `timeout` returns."""
 _COLOUR = re.compile(r"\x1b\[\d*m")
 
 
-@contextlib.contextmanager
-def scratch(api: docker.APIClient) -> Iterator[str]:
-    """Name of a new volume, which goes with whatever is left in it."""
-    name = f"{SCRATCH}{uuid.uuid4().hex}"
-    try:
-        yield api.create_volume(name)["Name"]
-    finally:
-        with contextlib.suppress(DockerException, RequestException):  # the error that led here is the one to tell
-            api.remove_volume(name)
+def new_name() -> str:
+    """A name that nothing in the engine has."""
+    return f"{SCRATCH}{uuid.uuid4().hex}"
+
+
+def remove_making(api: docker.APIClient, name: str) -> None:
+    """Remove containers whose names begin so, and the volume that is called so."""
+    for container in api.containers(all=True, filters={"name": name}):
+        _remove(api, container["Id"])
+    with contextlib.suppress(DockerException, RequestException):
+        api.remove_volume(name)
 
 
 def remove_abandoned(api: docker.APIClient, seconds: float = ABANDONED_SECONDS) -> None:
@@ -49,34 +53,60 @@ def remove_abandoned(api: docker.APIClient, seconds: float = ABANDONED_SECONDS) 
 @contextlib.contextmanager
 def never_run(api: docker.APIClient, image: str) -> Iterator[str]:
     """A container that is there for its files alone."""
-    with _removed(api, f"{SCRATCH}{uuid.uuid4().hex}") as name:
-        yield api.create_container(image, entrypoint=["none"], name=name)["Id"]
-
-
-@contextlib.contextmanager
-def ran(api: docker.APIClient, image: str, volume: str, command: Sequence[str], folder: IO[bytes]) -> Iterator[str]:
-    """A container in which a command was run to its end, with the volume as /build, and `folder`, a tar, in that."""
-    mounted = api.create_host_config(mounts=[docker.types.Mount("/build", volume)])
-    with _removed(api, volume) as name:
-        container: str = api.create_container(
-            image, list(command[1:]), entrypoint=[command[0]], user="0", working_dir="/", name=name, host_config=mounted
-        )["Id"]
-        api.put_archive(container, "/build", folder)
-        api.start(container)
-        if code := api.wait(container)["StatusCode"]:
-            said = api.logs(container, tail=TAIL).decode(errors="replace")
-            raise StreamError("\n".join([*tail(said), f"a command returned a non-zero code: {code}"]))
-        yield container
-
-
-@contextlib.contextmanager
-def _removed(api: docker.APIClient, container: str) -> Iterator[str]:
-    """The name of a container that is gone afterwards, also when the engine made it and did not say so in time."""
+    name = new_name()
     try:
-        yield container
+        yield api.create_container(image, entrypoint=["none"], name=name)["Id"]
     finally:
-        with contextlib.suppress(DockerException, RequestException):
-            api.remove_container(container, v=True, force=True)
+        _remove(api, name)  # also when the engine made it and did not say so in time
+
+
+def start(
+    api: docker.APIClient,
+    image: str,
+    name: str,
+    command: Sequence[str],
+    mount: docker.types.Mount,
+    files: IO[bytes] | None = None,
+) -> str:
+    """Start a command as root, with `files`, a tar, unpacked at /; without any it has no network.
+
+    Returns:
+        The container's id.
+    """
+    container: str = api.create_container(
+        image, list(command[1:]), entrypoint=[command[0]], user="0", working_dir="/", name=name,
+        host_config=api.create_host_config(mounts=[mount], network_mode=None if files else "none"),
+        healthcheck={"test": ["NONE"]},
+    )["Id"]  # fmt: skip
+    if files is not None:
+        api.put_archive(container, "/", files)
+    api.start(container)
+    return container
+
+
+def printed(api: docker.APIClient, container: str) -> Iterator[str]:
+    """Lines that a container prints, as they come."""
+    rest = b""
+    for chunk in api.logs(container, stream=True, follow=True):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+
+
+def ended(api: docker.APIClient, container: str) -> None:
+    """Wait until its command has ended.
+
+    Raises:
+        StreamError: it failed; with what it printed.
+    """
+    if code := api.wait(container)["StatusCode"]:
+        said = api.logs(container, tail=TAIL).decode(errors="replace")
+        ended_so = "a command took too long" if code == TOOK_TOO_LONG else f"a command returned a non-zero code: {code}"
+        raise StreamError("\n".join([*tail(said), ended_so]))
+
+
+def _remove(api: docker.APIClient, container: str) -> None:
+    with contextlib.suppress(DockerException, RequestException):  # the error that led here is the one to tell
+        api.remove_container(container, v=True, force=True)
 
 
 def tail(printed: str) -> list[str]:

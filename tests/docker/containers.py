@@ -16,7 +16,7 @@ from tests.waiting import until
 
 
 @contextlib.contextmanager
-def serving(engine: docker.DockerClient, image: str, *, wait: bool = True) -> Iterator[Any]:
+def serving(engine: docker.DockerClient, image: str, *, wait: bool = True, **environment: str) -> Iterator[Any]:
     """A container, ready unless it is not to be waited for: then it is not even started.
 
     Read-only, without capabilities, its bus away; removed by its id.
@@ -25,7 +25,7 @@ def serving(engine: docker.DockerClient, image: str, *, wait: bool = True) -> It
     container = engine.containers.create(
         image, read_only=True, tmpfs={"/tmp": ""}, cap_drop=["ALL"], security_opt=["no-new-privileges"],
         mem_limit=limits.memory, nano_cpus=int(limits.cpus * 1e9), ports={"3000/tcp": ("127.0.0.1", port)},
-        environment={"NATS_URL": "nats://127.0.0.1:1"}, labels={"dev.bentobelt.test": str(port)},
+        environment={"NATS_URL": "nats://127.0.0.1:1", **environment}, labels={"dev.bentobelt.test": str(port)},
     )  # fmt: skip
     try:
         if wait:

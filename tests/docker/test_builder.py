@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import tarfile
 import uuid
 from collections import Counter
@@ -34,6 +35,13 @@ import importlib.util, pathlib, sys
 for name in ("asyncio", "json", "bentoml", "pandas", "sklearn.ensemble._forest"):
     print(name, pathlib.Path(importlib.util.find_spec(name).cached).exists())
 print("serving", *sorted(path.stem.split(".")[0] for path in pathlib.Path("/bento/src/serving").glob("__pycache__/*")))
+"""
+NOT_COMPILED = """
+import importlib.util, pathlib, sysconfig
+site = pathlib.Path(sysconfig.get_path("purelib"))
+for path in site.rglob("*.py"):
+    if not pathlib.Path(importlib.util.cache_from_source(str(path))).exists():
+        print(".".join(path.relative_to(site).with_suffix("").parts).removesuffix(".__init__"))
 """
 
 
@@ -84,6 +92,9 @@ async def test_a_version_is_built_pushed_and_serves(
         container.reload()
         assert container.attrs["State"]["ExitCode"] == 0
         assert "startup hook" in container.logs().decode()
+    with serving(engine, image.image, PYTHONPROFILEIMPORTTIME="1") as container:
+        assert answer(container, event) == list(event.probe.predictions)
+        _has_compiled_what_it_imports(container)
 
 
 def _is_bare(container: Any) -> None:
@@ -104,6 +115,16 @@ def _is_bare(container: Any) -> None:
     assert {"app", "service", "model"} <= set(serving_modules)
     code, _ = container.exec_run(["sh", "-c", "echo x >/bento/x"])
     assert code, "the root can be written to"
+
+
+def _has_compiled_what_it_imports(container: Any) -> None:
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", container.logs().decode(), re.MULTILINE))
+    assert {"bentoml._internal", "sklearn.utils"} <= imported
+    code, said = container.exec_run(["python", "-c", NOT_COMPILED], environment={"PYTHONPROFILEIMPORTTIME": ""})
+    assert code == 0, said.decode()
+    not_compiled = set(said.decode().split())
+    assert 100 < len(not_compiled) < 700, "what nobody needs, and that alone"
+    assert not_compiled & imported == set()
 
 
 def _has_not_imported(container: Any, *folders: str) -> None:

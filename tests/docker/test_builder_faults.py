@@ -200,9 +200,11 @@ def _index(address: str) -> Iterator[tuple[int, list[str]]]:
     with http.server.ThreadingHTTPServer((address, 0), Empty) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield server.server_address[1], asked
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_address[1], asked
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _copy_base(engine: docker.DockerClient, other: Dockerd) -> None:
