@@ -18,6 +18,9 @@ LIBRARIES = (
     *("pandas", "sklearn.ensemble", "sklearn.pipeline"),
 )
 POSTPONED = {
+    # scikit-learn and scipy copy all that numpy has into namespaces of their own.
+    "numpy.f2py": (),
+    "numpy.testing": (),
     "scipy.stats": ("chi2", "gmean", "rankdata"),
     "httpx": ("AsyncClient", "Client"),
     "bentoml._internal.utils.analytics": ("ModelSaveEvent", "track"),
@@ -32,6 +35,7 @@ POSTPONED = {
 
 def import_libraries() -> None:
     """Import LIBRARIES; a version of one that wants more than a stand-in can give is left to who needs it."""
+    importlib.import_module("numpy")  # a part of it can only be stood in for when it is there
     with contextlib.suppress(ImportError, AttributeError, TypeError), _stand_ins():
         for library in LIBRARIES:
             importlib.import_module(library)
@@ -41,6 +45,10 @@ def import_libraries() -> None:
 def _stand_ins() -> Iterator[None]:
     there = {name: _StandIn(name, names) for name, names in POSTPONED.items() if name not in sys.modules}
     sys.modules.update(there)
+    for name in there:
+        parent, _, child = name.rpartition(".")
+        if parent in sys.modules:  # else it gets to know its part when it is imported
+            setattr(sys.modules[parent], child, there[name])
     try:
         yield
     finally:
@@ -87,3 +95,6 @@ def _real(name: str) -> ModuleType:
 def _make_way(name: str) -> None:
     if isinstance(sys.modules.get(name), _StandIn):
         del sys.modules[name]
+    parent, _, child = name.rpartition(".")
+    if isinstance(vars(sys.modules.get(parent, sys)).get(child), _StandIn):
+        delattr(sys.modules[parent], child)

@@ -55,6 +55,21 @@ print('done')
     assert said == "done\n"
 
 
+def test_numpy_is_whole_for_whoever_asks() -> None:
+    said = run("""
+import numpy as np
+assert not {"testing", "f2py"} & vars(np).keys()
+from sklearn.externals.array_api_compat import numpy as copied
+copied.testing.assert_allclose(1, 1)
+np.testing.assert_array_equal([1], [1])
+import numpy.f2py, numpy.testing
+assert numpy.testing is np.testing is sys.modules["numpy.testing"]
+assert copied.f2py.get_include() == np.f2py.get_include()
+print('done')
+""")
+    assert said == "done\n"
+
+
 def test_what_bentoml_only_names_is_there_when_it_is_used() -> None:
     said = run("""
 import bentoml
