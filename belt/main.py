@@ -1,13 +1,12 @@
 """The `belt` command. Each command's module is imported when it is run, so that `belt --help` is quick."""
 
-import contextlib
-import sys
-from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+import services  # noqa: F401  # before nats-py, which it keeps slim
 
 
 class Lives(NamedTuple):
@@ -64,26 +63,12 @@ class Lazy(TyperGroup):
 def load(lives: Lives) -> Any:
     """The real command: a function becomes one, a `typer.Typer` is a group."""
     module, _, attribute = lives.at.partition(":")
-    with _without_aiohttp():
-        found = getattr(import_module(module), attribute)
+    found = getattr(import_module(module), attribute)
     if isinstance(found, typer.Typer):
         return _group(found, lives)
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
     alone.command(name=attribute)(found)
     return typer.main.get_command(alone)
-
-
-@contextlib.contextmanager
-def _without_aiohttp() -> Iterator[None]:
-    """nats-py takes aiohttp along where it finds it, for WebSockets, which no bus here speaks: a fifth of a start."""
-    if "aiohttp" in sys.modules:
-        yield
-        return
-    sys.modules["aiohttp"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["aiohttp"]  # what speaks s3:// wants it
 
 
 def _group(found: typer.Typer, lives: Lives) -> Any:

@@ -28,10 +28,12 @@ OUTPUT_TAIL = 8000
 
 def main(modules: list[str]) -> None:
     """Fork a job for every connection that comes, until standard input is closed."""
+    gc.disable()  # it would look through what is being imported again and again: a seventh of the time
     for module in modules:
         with contextlib.suppress(ModuleNotFoundError):  # not in this environment: a job that needs it will say so
             importlib.import_module(module)
     gc.freeze()  # a job that looked through all of this for garbage would copy it
+    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker decides what ends
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # sitters are reaped by the kernel
     with socket.socket(fileno=os.dup(0)) as control:

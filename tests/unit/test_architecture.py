@@ -11,7 +11,7 @@ from contracts import topology
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = sorted(topology.LISTENS)
-HEAVY = ("pandas", "sklearn", "pyarrow", "bentoml", "evidently", "apprise", "scipy")
+HEAVY = ("pandas", "sklearn", "pyarrow", "bentoml", "evidently", "apprise", "scipy", "aiohttp")
 
 
 def imports(file: Path) -> set[str]:
@@ -67,6 +67,13 @@ def test_a_worker_does_not_load_what_only_its_children_need(room: str) -> None:
     code = f"import sys, services.{room}.app; print(*(name for name in {HEAVY!r} if name in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert loaded.stdout.split() == [], f"importing services.{room}.app also imports {loaded.stdout}"
+
+
+def test_a_command_does_not_load_what_nats_could_use_and_others_may() -> None:
+    names = "print(*{'nats', 'aiohttp'} & sys.modules.keys())"
+    code = f"import sys, belt.main, belt.runs; {names}; import aiohttp, s3fs"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert loaded.stdout.split() == ["nats"]
 
 
 def test_catching_everything_is_left_to_the_worker() -> None:
