@@ -8,7 +8,7 @@ until the new version answers through the gateway. The script's: train.py, `bent
 turns.
 Cold: neither engine nor registry has anything of it but the base image. Ours includes the time of `belt up` then.
 Keys: warm_ratio, cold_ratio (medians of the pairs' ratios), ours_s, script_s, cold_ours_s, cold_script_s, stages_s,
-steps_s (medians per stage and step), raw, cold_raw.
+steps_s, cold_stages_s, cold_steps_s (medians per stage and step), raw, cold_raw.
 """
 
 import argparse

@@ -53,6 +53,13 @@ class BusSettings(BaseSettings):
         description="debug, info, warning or error",
     )
 
+    @field_validator("nats_url")
+    @classmethod
+    def _no_web_sockets(cls, value: str) -> str:
+        if value.startswith(("ws://", "wss://")):  # services/__init__.py keeps nats-py from what it needs for them
+            raise ValueError("a bus is reached at nats:// or tls://, not by WebSockets")
+        return value
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _small(cls, value: object) -> object:

@@ -47,7 +47,7 @@ def _stand_ins() -> Iterator[None]:
     sys.modules.update(there)
     for name in there:
         parent, _, child = name.rpartition(".")
-        if parent in sys.modules:  # else it gets to know its part when it is imported
+        if parent in sys.modules:  # else nobody asks it for its part: `from … import` finds it in sys.modules
             setattr(sys.modules[parent], child, there[name])
     try:
         yield

@@ -1,4 +1,4 @@
-"""The Docker engine, as far as the builder asks it: build, push, pull, look. Every call blocks.
+"""The Docker engine, as far as the builder asks it: layers, push, pull, look. Every call blocks.
 
 A client lives for one call: credentials that a person has just mended are read again, and an engine that was away is
 found again.
@@ -6,7 +6,6 @@ found again.
 
 import contextlib
 import io
-import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,10 +19,8 @@ from docker.types import Mount
 from docker.utils import parse_repository_tag
 from requests.exceptions import RequestException
 
-from services.builder.scratch import ended, never_run, new_name, printed, remove_abandoned, remove_making, start, tail
+from services.builder.scratch import ended, never_run, new_name, printed, remove_abandoned, remove_making, start
 from services.docker_errors import (
-    DockerRefused,
-    DockerTrouble,
     Doing,
     ImageMissing,
     StreamError,
@@ -32,8 +29,9 @@ from services.docker_errors import (
 )
 from services.registry_login import login
 
-_COMMAND = re.compile(r"The command '.*'(?= returned)", re.DOTALL)
 CLOSE_SECONDS = 5
+MAKING = 3
+"""A runtime's packages may take so many times what the engine may be silent: all of them are fetched and compiled."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,8 @@ class Engine:
 
     def __init__(self, registry: str, credentials: Path | None, seconds: float) -> None:
         self.registry, self._credentials, self._seconds = registry, credentials, seconds
-        self._makings: set[str] = set()
+        self._makings: dict[str, list[str]] = {}
+        """What `extend` has made, and not removed yet: names of images by the name of a volume."""
         self._closed = False
 
     def local(self, name: str) -> Local | None:
@@ -146,18 +145,22 @@ class Engine:
     def extend(self, image: str, making: Making, names: Mapping[str, str], made: Callable[[str], None]) -> None:
         """Make an image of one more layer per part, called what `names` says, which `made` is told.
 
-        While a part is put into its layer, the next one is being made in another container. What it uses for that
-        stays until `clear`.
+        While a part is put into its layer, the next one is being made in another container. `clear` removes what is
+        used for that, and all names but the last, the one of `image` included.
         """
-        with self._asked(f"building {[*names.values()][-1]}") as client:
+        *begun, last = names.values()
+        with self._asked(f"building {last}") as client:
             api, making_name = client.api, new_name()
-            self._makings.add(making_name)
+            self._makings[making_name] = [image, *begun]
             config = _labelled(api, image, making.labels)
             settings: str | None = making.settings  # for the first layer; the others go on from there
             volume = api.create_volume(making_name)["Name"]
-            make = ["timeout", str(self._seconds), *making.make]  # what it prints would be waited for, for ever
-            maker = start(api, image, making_name, make, Mount(making.folder, volume), making.files)
-            for part in _parts(api, maker):
+            self._check_open()
+            maker = start(api, image, making_name, making.make, Mount(making.folder, volume), making.files)
+            expected = iter(names)
+            for part in _parts(api, maker, MAKING * self._seconds):
+                if part != next(expected, None):
+                    raise StreamError(f"{part} is made before what is below it")
                 self._check_open()
                 command, name = [*making.take, part], f"{making_name}-{part}"
                 taker = start(api, image, name, command, Mount("/build", volume))
@@ -167,16 +170,12 @@ class Engine:
                 config, settings = api.inspect_image(image)["Config"], None
                 made(names[part])
             ended(api, maker)
+            if missing := list(expected):
+                raise StreamError(f"the engine said no more after a part; {', '.join(missing)} were not made")
 
     def clear(self) -> None:
         """Remove what `extend` used, without waiting for it: it takes seconds."""
-        threading.Thread(target=self._clear, args=(self._seconds,), daemon=True).start()
-
-    def forget(self, name: str) -> None:
-        """Take an image's names away, and so the image, unless another one is based on it. No error when it is gone."""
-        with contextlib.suppress(DockerTrouble, DockerRefused), self._asked(f"removing {name}") as client:
-            for one in (*client.api.inspect_image(name)["RepoDigests"], name):
-                client.api.remove_image(one)
+        threading.Thread(target=self._clear, args=(dict(self._makings), self._seconds), daemon=True).start()
 
     def tidy(self) -> None:
         """Remove what builders left in the engine that were killed."""
@@ -220,16 +219,20 @@ class Engine:
     def close(self) -> None:
         """Do nothing more, end what `extend` runs, and remove what it has left."""
         self._closed = True
-        self._clear(CLOSE_SECONDS)
+        self._clear(dict(self._makings), CLOSE_SECONDS)
 
-    def _clear(self, seconds: float) -> None:
+    def _clear(self, makings: Mapping[str, Sequence[str]], seconds: float) -> None:
         with (
-            contextlib.suppress(DockerException, RequestException),
+            contextlib.suppress(DockerException, RequestException),  # what is left, the next start removes
             contextlib.closing(docker.from_env(timeout=seconds)) as client,
         ):
-            for making in tuple(self._makings):
+            for making in makings:
                 remove_making(client.api, making)
-                self._makings.discard(making)
+            for making, images in makings.items():
+                for image in images:
+                    with contextlib.suppress(APIError):  # it never came to be, or somebody uses it
+                        client.api.remove_image(image)
+                self._makings.pop(making, None)
 
     @contextlib.contextmanager
     def _asked(self, what: str) -> Iterator[docker.DockerClient]:
@@ -261,9 +264,9 @@ def _labelled(api: docker.APIClient, image: str, labels: Mapping[str, str]) -> d
     return config | {"Labels": {**(config.get("Labels") or {}), **labels}}
 
 
-def _parts(api: docker.APIClient, container: str) -> Iterator[str]:
+def _parts(api: docker.APIClient, container: str, seconds: float) -> Iterator[str]:
     """What a container prints that it has made."""
-    return (line.removeprefix("made ") for line in printed(api, container) if line.startswith("made "))
+    return (line.removeprefix("made ") for line in printed(api, container, seconds) if line.startswith("made "))
 
 
 @contextlib.contextmanager
@@ -282,16 +285,11 @@ def _follow(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Read a stream to its end.
 
     Raises:
-        StreamError: there is an error in it; with what was said before, as that is where a build tells why.
+        StreamError: there is an error in it.
     """
     read: list[dict[str, Any]] = []
     for line in lines:
         if "error" in line:
-            raise StreamError("\n".join([*_output(read), _COMMAND.sub("a command", str(line["error"]))]))
+            raise StreamError(str(line["error"]))
         read.append(line)
     return read
-
-
-def _output(read: Sequence[dict[str, Any]]) -> list[str]:
-    """The end of what the commands of a build printed, without what the engine says of its own steps."""
-    return tail("".join(str(line["stream"]) for line in read if "stream" in line))

@@ -34,7 +34,7 @@ UNUSED = (
     "numpy/distutils", "numpy/f2py",
 )  # fmt: skip
 LANGUAGES = r"pygments/lexers/(?!__init__|_mapping|python)"  # rich knows of more than a server prints
-"""Not compiled, an eighth of all that could be: what no server imports."""
+"""Not compiled, an eighth of all that could be: what no server imports, unless a project's requirements do."""
 
 
 def main(part: str) -> None:
@@ -47,7 +47,8 @@ def main(part: str) -> None:
     if not EXTRA.read_text().strip() and "pyarrow" not in packages:
         for pattern in ARROW:
             remove(SITE / "pyarrow", pattern)
-    skipped = "|".join([LANGUAGES, *(rf"{re.escape(name)}(/|$)" for name in (*UNUSED, *packages))])
+    unused = () if EXTRA.read_text().strip() else UNUSED
+    skipped = "|".join([LANGUAGES, *(rf"{re.escape(name)}(/|$)" for name in (*unused, *packages))])
     ok = compileall.compile_dir(
         SITE,
         quiet=1,

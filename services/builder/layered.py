@@ -24,6 +24,7 @@ from services.environments import BASE_LOCK
 log = structlog.get_logger()
 HERE = Path(__file__).parent
 SCRIPT = HERE / "runtime.sh"
+UV = Path(find_uv_bin())
 UV_LOCK = HERE.parents[1] / "requirements" / "uv.txt"
 RUNTIME = "dev.bentobelt.runtime"
 NAME, SERVED = "bentobelt-runtime", "bentobelt-served"
@@ -60,7 +61,7 @@ class Layered:
     Args:
         engine: where images are made.
         base: name of the image that runtimes are based on, with {python} in it.
-        folder: for build contexts.
+        folder: for the layers of a version while they are put together.
     """
 
     def __init__(self, engine: Engine, base: str, folder: Path) -> None:
@@ -140,12 +141,9 @@ class Layered:
             self._engine.name(runtime.base, begun)
             push_ahead(begun)
             self._engine.extend(begun, runtime.making(), names, push_ahead)
-        finally:
             for push in pushing:
                 push.join()
-            for name in (begun, *names.values()):
-                if name != image:
-                    self._engine.forget(name)
+        finally:
             self._engine.clear()
 
     def _need_base(self, base: str) -> None:
@@ -173,10 +171,11 @@ class Runtime:
         lock: hash-locked requirements.
         base: image it is based on.
         extra: the project's own requirements, a line each.
+        uv: the program, which is used if it runs where the engine is.
     """
 
-    def __init__(self, lock: bytes, base: str, extra: str) -> None:
-        self.base = base
+    def __init__(self, lock: bytes, base: str, extra: str, uv: Path = UV) -> None:
+        self.base, self._uv = base, uv
         locks = dict(zip((*PARTS, LAST), parted(lock.decode(), list(PARTS.values())), strict=True))
         self._files = {
             "settings": SETTINGS.encode(),
@@ -197,7 +196,7 @@ class Runtime:
         index = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in index_arguments(os.environ).items())
         found = next((Path(os.environ[name]) for name in CERTIFICATES if os.environ.get(name)), None)
         certificates = found.read_bytes() if found and found.is_file() else b""
-        more = {"uv": Path(find_uv_bin()).read_bytes(), "index": index.encode(), "ca.pem": certificates}
+        more = {"uv": self._uv.read_bytes(), "index": index.encode(), "ca.pem": certificates}
         files = layers.files({f"build/{name}": content for name, content in (self._files | more).items()})
         script = ["sh", "-euc", SCRIPT.read_text(), "runtime"]
         labels = {RUNTIME: self.key}

@@ -50,7 +50,7 @@ def split(bento: Path, folder: Path) -> tuple[IO[bytes], IO[bytes]]:
 
 
 def files(named: dict[str, bytes]) -> IO[bytes]:
-    """A few small files, as a tar."""
+    """A few files, as a tar."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
         layer = _Layer(tar)

@@ -9,8 +9,8 @@ make-*)
     if [ -s /build/ca.pem ]; then export SSL_CERT_FILE=/build/ca.pem PIP_CERT=/build/ca.pem; fi
     echo made base # which needs nothing from here
     chmod +x /build/uv
-    # The builder's own does not run here when the engine's machine is of another kind.
-    if ! /build/uv --version >/dev/null 2>&1; then
+    # The builder's own does not run here when the engine's machine is of another kind. A shell would take it for a script.
+    if ! python -c 'import os; os.execv("/build/uv", ["uv", "--version"])' >/dev/null 2>&1; then
         python -m pip install --quiet --disable-pip-version-check --no-cache-dir --root-user-action=ignore \
             --require-hashes --target /build/fetched -r /build/uv.txt
         mv -f /build/fetched/bin/uv /build/uv
@@ -30,7 +30,7 @@ make-*)
     ;;
 take-base)
     # What installs packages is not needed to serve, and bytecode cannot be written later: the root is read-only.
-    find / -xdev \( \
+    find / -xdev -path /build -prune -o \( \
         -path '*-packages/pip' -o -path '*-packages/pip-*-info' -o -path '*-packages/setuptools*' \
         -o -path '*-packages/pkg_resources' -o -path '*-packages/_distutils_hack' -o -path '*-packages/wheel*' \
         -o -path '*-packages/distutils-precedence.pth' -o -name ensurepip -o -name python-wheels \

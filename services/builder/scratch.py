@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from datetime import datetime
 from typing import IO
 
 import docker
-from docker.errors import APIError, DockerException
+from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
 from services.docker_errors import StreamError
@@ -19,8 +20,6 @@ SCRATCH = "bentobelt-making-"
 ABANDONED_SECONDS = 3600.0
 TAIL = 30
 """Lines of a failed build that are told."""
-TOOK_TOO_LONG = 124
-"""What `timeout` returns."""
 _COLOUR = re.compile(r"\x1b\[\d*m")
 
 
@@ -30,10 +29,14 @@ def new_name() -> str:
 
 
 def remove_making(api: docker.APIClient, name: str) -> None:
-    """Remove containers whose names begin so, and the volume that is called so."""
+    """Remove containers whose names begin so, and the volume that is called so.
+
+    Raises:
+        APIError: the volume is still used.
+    """
     for container in api.containers(all=True, filters={"name": name}):
         _remove(api, container["Id"])
-    with contextlib.suppress(DockerException, RequestException):
+    with contextlib.suppress(NotFound):
         api.remove_volume(name)
 
 
@@ -75,7 +78,10 @@ def start(
     """
     container: str = api.create_container(
         image, list(command[1:]), entrypoint=[command[0]], user="0", working_dir="/", name=name,
-        host_config=api.create_host_config(mounts=[mount], network_mode=None if files else "none"),
+        host_config=api.create_host_config(
+            mounts=[mount], network_mode=None if files else "none",
+            log_config=docker.types.LogConfig(type="json-file"),  # whatever the engine's own is: it has to be read
+        ),
         healthcheck={"test": ["NONE"]},
     )["Id"]  # fmt: skip
     if files is not None:
@@ -84,12 +90,31 @@ def start(
     return container
 
 
-def printed(api: docker.APIClient, container: str) -> Iterator[str]:
-    """Lines that a container prints, as they come."""
-    rest = b""
-    for chunk in api.logs(container, stream=True, follow=True):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode(errors="replace") for line in lines)
+def printed(api: docker.APIClient, container: str, seconds: float) -> Iterator[str]:
+    """Lines that a container prints, as they come, for so long.
+
+    Raises:
+        StreamError: it still runs then.
+    """
+    stream = api.logs(container, stdout=True, stderr=False, stream=True, follow=True)
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        stream.close()
+
+    timer = threading.Timer(seconds, stop)  # the SDK itself waits for a line for ever
+    timer.daemon = True
+    timer.start()
+    try:
+        rest = b""
+        for chunk in stream:
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise StreamError(f"it took longer than {seconds:g} s, three times BUILDER_SECONDS")
 
 
 def ended(api: docker.APIClient, container: str) -> None:
@@ -100,8 +125,7 @@ def ended(api: docker.APIClient, container: str) -> None:
     """
     if code := api.wait(container)["StatusCode"]:
         said = api.logs(container, tail=TAIL).decode(errors="replace")
-        ended_so = "a command took too long" if code == TOOK_TOO_LONG else f"a command returned a non-zero code: {code}"
-        raise StreamError("\n".join([*tail(said), ended_so]))
+        raise StreamError("\n".join([*tail(said), f"a command returned a non-zero code: {code}"]))
 
 
 def _remove(api: docker.APIClient, container: str) -> None:
@@ -110,6 +134,6 @@ def _remove(api: docker.APIClient, container: str) -> None:
 
 
 def tail(printed: str) -> list[str]:
-    """The end of what commands printed, without what the engine says of its own steps."""
+    """The end of what commands printed."""
     said = (_COLOUR.sub("", line).strip() for line in printed.splitlines())
-    return [line for line in said if line and not line.startswith(("Step ", "--->"))][-TAIL:]
+    return [line for line in said if line][-TAIL:]

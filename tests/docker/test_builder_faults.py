@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import http.server
 import json
 import os
@@ -12,17 +13,20 @@ import subprocess
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
 import pytest
 
 from contracts.events import BuildFailed, Event, ImagePushed, ModelApproved
+from services.builder import layers
 from services.builder.app import create_app
-from services.builder.engine import Engine
-from services.builder.layered import RUNTIME, Layered, Runtime
+from services.builder.engine import Engine, Making
+from services.builder.layered import RUNTIME, SCRIPT, UV, Layered, Runtime
 from services.builder.scratch import SCRATCH
 from services.builder.settings import Settings
+from services.docker_errors import DockerRefused, DockerTrouble
 from services.environments import BASE_LOCK
 from services.worker import Worker
 from tests.docker.conftest import Dockerd
@@ -155,20 +159,64 @@ async def test_a_full_disk_is_told_and_tried_again(
             assert isinstance(await it.deliver(), ImagePushed)
 
 
+def test_a_builder_that_is_stopped_in_mid_making_leaves_nothing(
+    registry: Registry, home: Path, engine: docker.DockerClient
+) -> None:
+    asked = Engine(registry.address, None, 120)
+    runtime = Runtime(_only("six"), BASE, f"# {uuid.uuid4()}")
+
+    def left() -> list[str]:
+        containers = engine.api.containers(all=True, filters={"name": SCRATCH})
+        images = engine.api.images(f"{registry.address}/bentobelt-runtime")
+        names = [tag for image in images for tag in image["RepoTags"] if runtime.key in tag]
+        return [*names, *(one["Names"][0] for one in containers), *_volumes(engine)]
+
+    with ThreadPoolExecutor() as pool:
+        making = pool.submit(Layered(asked, BASE, home).provide, runtime)
+        until(lambda: len(left()) >= 3)
+        asked.close()
+        with pytest.raises((DockerTrouble, DockerRefused)):
+            making.result()
+    until(lambda: left() == [])
+
+
+def test_a_part_that_is_not_said_to_be_made_is_missed(registry: Registry, engine: docker.DockerClient) -> None:
+    """An image that lacks what its name stands for would be everyone's."""
+    asked, name = Engine(registry.address, None, 120), f"{registry.address}/missed"
+    asked.name(BASE, f"{name}:begun")
+    made: list[str] = []
+    command = ["sh", "-c", "echo made one; echo made two >&2; echo made three"]
+    making = Making("/opt/serving", command, layers.files({"build/x": b""}), ["true"], "USER 1", {})
+    names = {part: f"{name}:{part}" for part in ("one", "two", "three")}
+    with pytest.raises(DockerTrouble, match="three is made before what is below it"):
+        asked.extend(f"{name}:begun", making, names, made.append)
+    making = dataclasses.replace(making, make=["sh", "-c", "echo made one; echo made two"], files=layers.files({}))
+    with pytest.raises(DockerTrouble, match="three were not made"):
+        asked.extend(f"{name}:begun", making, names, made.append)
+    assert made == [f"{name}:one", f"{name}:one", f"{name}:two"]
+    asked.clear()
+    until(lambda: not engine.api.images(name) and not _volumes(engine))
+
+
+def _volumes(engine: docker.DockerClient) -> list[str]:
+    return [volume["Name"] for volume in engine.api.volumes(filters={"name": SCRATCH})["Volumes"] or ()]
+
+
+@pytest.mark.parametrize("uv", [UV, SCRIPT], ids=["the builder's uv", "one that does not run there"])
 async def test_where_packages_come_from_stays_in_the_build(
-    registry: Registry, home: Path, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, home: Path, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch, uv: Path
 ) -> None:
     """A password in an index's address reaches the index, and nothing that is kept."""
     gateway = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
     with _index(gateway) as (port, asked):
         monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"http://belt:hunter2@{gateway}:{port}/simple")
         layered = Layered(Engine(registry.address, None, 120), BASE, home)
-        image = layered.provide(Runtime(_only("six"), BASE, f"# {uuid.uuid4()}"))  # one that no engine has yet
+        image = layered.provide(Runtime(_only("six"), BASE, f"# {uuid.uuid4()}", uv))  # one that no engine has yet
     assert base64.b64encode(b"belt:hunter2").decode() in " ".join(asked), "the index was not asked"
     told = json.dumps(engine.api.history(image)) + json.dumps(engine.api.inspect_image(image))
     assert "hunter2" not in told
     assert not any(b"hunter2" in chunk for chunk in engine.images.get(image).save())
-    until(lambda: not engine.volumes.list(filters={"name": SCRATCH}))
+    until(lambda: not _volumes(engine))
     bill = json.loads(layered.bill(image, {RUNTIME: "x"}))
     assert [one["purl"].split("@")[0] for one in bill["components"]] == ["pkg:pypi/six"]
     engine.images.remove(image)
