@@ -105,8 +105,15 @@ def plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not printed as JSON")
 
 
+class _Notes(Console):
+    """What is said by the way: when nobody reads it any more, as with `belt up 2>&1 | head`, the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        return
+
+
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr)
+    console = _Notes(stderr=True) if stderr else Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console

@@ -59,7 +59,8 @@ async def _live(home: Home, port: int) -> None:
             return
         say.note(f"belt is up after {time.monotonic() - since:.1f} s: gateway {local.gateway}, state in {home.root}.")
         say.note("Push a project with `belt push`; Ctrl-C stops everything.")
-        print("ready", flush=True)
+        with contextlib.suppress(BrokenPipeError):  # nobody reads it: no reason to end
+            print("ready", flush=True)
         telling = asyncio.create_task(again.tell(local.live, port, say.note))
         await _unless(stop, local.watch())
     finally:

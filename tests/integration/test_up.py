@@ -198,6 +198,23 @@ def test_it_stops_with_everything_it_started(other: Callable[..., Up], number: s
     assert ports.is_free(started.port)
 
 
+def test_it_runs_and_stops_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    reads, unread = os.pipe()
+    os.close(reads)
+    home, port = Home(tmp_path / "home"), ports.free(1)[0]
+    command = [sys.executable, "-m", "belt.main", "up", "--home", str(home.root), "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=unread, stderr=unread)
+    os.close(unread)
+    try:
+        until(lambda: (running := home.running()) is not None and running.ready, DEADLINE)
+        process.send_signal(signal.SIGINT)
+        process.wait(DEADLINE)
+        assert leftovers.find(home.root) == []
+    finally:
+        process.kill()
+        leftovers.kill(home.root)
+
+
 def test_it_stops_while_it_is_starting(other: Callable[..., Up]) -> None:
     started = other()
     until(lambda: started.pid(BUS) != 0, DEADLINE)
