@@ -26,7 +26,7 @@ MODEL, TRAINED_ON = "digits", 1000
 """Images 1 to 1 000 train the first version; the camera sees the other 797, which no version was trained on."""
 BEFORE_ROWS, AFTER_ROWS = 400, 400
 INTERRUPTED = 130
-NEXT = """go on with a belt of your own:
+NEXT = """go on with a belt of your own, after `. .venv/bin/activate`:
   belt up
   belt push examples/digits --wait
   belt predict digits examples/digits/data/digits.parquet"""

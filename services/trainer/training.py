@@ -45,7 +45,7 @@ class Opened:
     folder: Path
     spec: ModelSpec
     code: str
-    """Digest of its files but the data: with new rows alone it is the same project."""
+    """Digest of model.yaml and its Python files: with new rows alone it is the same project."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Training:
             raise BadProject(f"model.yaml is not UTF-8: byte {error.start}") from None
         except BadSpec as error:
             raise BadProject(str(error)) from None
-        return Opened(archive, folder, spec, await asyncio.to_thread(digest_of_code, folder, spec.dataset))
+        return Opened(archive, folder, spec, await asyncio.to_thread(digest_of_code, folder))
 
     async def run(self, order: Order, project: Opened) -> tuple[ModelTrained, Schema]:
         """The trained version, and the schema that its data was held to.
@@ -269,12 +269,14 @@ def _packages() -> str:
     return str(Path(found.origin).parents[1])
 
 
-def digest_of_code(project: Path, dataset: str | None) -> str:
-    """Sha256 over names and contents of a project's files, except the dataset that its model.yaml names."""
-    data = project / dataset if dataset else None
+def digest_of_code(project: Path) -> str:
+    """Sha256 over names and contents of a project's model.yaml and Python files.
+
+    What else lies there, notes or data, is no change of what the data is held to.
+    """
     digest = hashlib.sha256()
-    files = (path for path in project.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    for file in sorted(path for path in files if path != data):
+    code = (path for path in project.rglob("*.py") if "__pycache__" not in path.parts)
+    for file in (project / "model.yaml", *sorted(code)):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         digest.update(f"{file.relative_to(project).as_posix()}\n{content}\n".encode())
     return digest.hexdigest()
