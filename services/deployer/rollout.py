@@ -57,6 +57,8 @@ class Rollout:
         self._starting: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self.busy: set[tuple[str, str]] = set()
         """Model and version of what is being started: not live yet, and nobody's leftover either."""
+        self.since: dict[str, float] = {}
+        """Id of a server → when what runs under it was last known to have been started."""
         self._ending: set[str] = set()
         """Ids of servers on their way out: they may still answer, but nothing is to be built on them."""
         self._hearing = Hearing(servers, checks)
@@ -254,6 +256,7 @@ class Rollout:
             unchecked.pop_all()
         await self._servers.note_checked(server)
         self._hearing.note(server)
+        self.since[server.id] = server.since
         times = {"start": started - began, "ready": ready - started, "predictions": time.monotonic() - ready}
         log.info("checked", server=server.id, url=server.url, **times)
         return server

@@ -57,8 +57,6 @@ class Watch:
         self._servers, self._gateway, self._tell, self._seconds, self._clock = servers, gateway, tell, seconds, clock
         self._told: set[str] = set()
         self._seeing = True
-        self._since: dict[str, float] = {}
-        """Id of a server → when it was last seen to have been started."""
         self._models: set[str] | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._starts: dict[tuple[str, str], _Starts] = defaultdict(_Starts)
@@ -143,9 +141,9 @@ class Watch:
 
     async def _note_restart(self, live: Live, server: Server) -> None:
         """What an engine starts again by itself counts as well: a person would never hear of it."""
-        before = self._since.setdefault(server.id, server.since)
+        before = self._rollout.since.setdefault(server.id, server.since)
         if before != server.since:
-            self._since[server.id] = server.since
+            self._rollout.since[server.id] = server.since
             await self._note_crash(live, server.version, "was started again by its engine")
             self._starts[live.model, server.version].last = self._clock()
 

@@ -23,7 +23,7 @@ from services.deployer.hearing import LOOKS
 from services.deployer.rollout import Rollout
 from services.deployer.servers import Ending, EngineAway, Server
 from services.deployer.settings import Settings
-from services.deployer.watch import Watch
+from services.deployer.watch import CRASHES_TOLD, Watch
 from services.registry import Deployed, Live
 from services.worker import Worker
 from tests.fakes import Delivered, MemoryInbox, MemoryRegistry, deliver
@@ -801,6 +801,17 @@ async def test_what_its_engine_starts_again_and_again_is_told_too(world: World) 
     assert (failed.version, failed.error, failed.attempts) == (V1, "CrashLoop", 5)
     assert world.servers.started == [V1]
     assert world.routed == V1
+
+
+async def test_what_its_engine_starts_again_before_it_was_looked_at_counts(world: World) -> None:
+    await world.push(V1)
+    for _ in range(CRASHES_TOLD):
+        (server,) = world.servers.records
+        world.servers.records = [server.model_copy(update={"since": server.since + 1})]
+        await world.look()
+        world.now += 1.0
+    (failed,) = world.told.values()
+    assert failed.attempts == CRASHES_TOLD
 
 
 async def test_a_server_its_engine_has_just_started_again_is_waited_for(world: World) -> None:
