@@ -1,7 +1,9 @@
 """What serving imports and never uses: not there after a start, the real thing for whoever asks."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,11 @@ assert not postponed.POSTPONED.keys() & sys.modules.keys(), postponed.POSTPONED.
 
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", START + code], cwd=ROOT, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as scratch:  # a client of BentoML's leaves a folder behind
+        done = subprocess.run(
+            [sys.executable, "-c", START + code], cwd=ROOT, env=os.environ | {"TMPDIR": scratch},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
 
