@@ -275,7 +275,7 @@ def digest_of_code(project: Path) -> str:
     What else lies there, notes or data, is no change of what the data is held to.
     """
     digest = hashlib.sha256()
-    code = (path for path in project.rglob("*.py") if "__pycache__" not in path.parts)
+    code = (path for path in project.rglob("*.py") if path.is_file() and "__pycache__" not in path.parts)
     for file in (project / "model.yaml", *sorted(code)):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         digest.update(f"{file.relative_to(project).as_posix()}\n{content}\n".encode())

@@ -30,6 +30,12 @@ def test_code_and_configuration_do(project: Path, name: str) -> None:
     assert digest_of_code(project) != before
 
 
+def test_a_folder_that_is_called_like_a_module_is_none(project: Path) -> None:
+    before = digest_of_code(project)
+    (project / "odd.py").mkdir()
+    assert digest_of_code(project) == before
+
+
 def test_a_module_that_moves_is_another(project: Path) -> None:
     before = digest_of_code(project)
     (project / "features" / "one.py").rename(project / "one.py")
