@@ -8,6 +8,7 @@ import contextlib
 import io
 import tarfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from docker.types import Mount
 from docker.utils import parse_repository_tag
 from requests.exceptions import RequestException
 
-from services.builder.scratch import ended, never_run, new_name, printed, remove_abandoned, remove_making, start
+from services.builder.scratch import never_run, new_name, remove_abandoned, remove_making, run
 from services.docker_errors import (
     Doing,
     ImageMissing,
@@ -30,8 +31,6 @@ from services.docker_errors import (
 from services.registry_login import login
 
 CLOSE_SECONDS = 5
-MAKING = 3
-"""A runtime's packages may take so many times what the engine may be silent: all of them are fetched and compiled."""
 
 
 @dataclass(frozen=True)
@@ -156,20 +155,19 @@ class Engine:
             settings: str | None = making.settings  # for the first layer; the others go on from there
             volume = api.create_volume(making_name)["Name"]
             self._check_open()
-            maker = start(api, image, making_name, making.make, Mount(making.folder, volume), making.files)
             expected = iter(names)
-            for part in _parts(api, maker, MAKING * self._seconds):
+            mount, seconds = Mount(making.folder, volume), self._seconds
+            printed = run(api, image, making_name, making.make, mount, seconds=seconds, files=making.files)
+            for part in (line.removeprefix("made ") for line in printed if line.startswith("made ")):
                 if part != next(expected, None):
                     raise StreamError(f"{part} is made before what is below it")
                 self._check_open()
-                command, name = [*making.take, part], f"{making_name}-{part}"
-                taker = start(api, image, name, command, Mount("/build", volume))
-                ended(api, taker)
+                taker = f"{making_name}-{part}"
+                deque(run(api, image, taker, [*making.take, part], Mount("/build", volume), seconds=seconds), maxlen=0)
                 # Gone on from by its id: another builder may give the same name to an image of its own.
                 image = api.commit(taker, *names[part].rsplit(":", 1), changes=settings, conf=config)["Id"]
                 config, settings = api.inspect_image(image)["Config"], None
                 made(names[part])
-            ended(api, maker)
             if missing := list(expected):
                 raise StreamError(f"the engine said no more after a part; {', '.join(missing)} were not made")
 
@@ -262,11 +260,6 @@ def _labelled(api: docker.APIClient, image: str, labels: Mapping[str, str]) -> d
     """The configuration of an image, and more labels."""
     config: dict[str, Any] = api.inspect_image(image)["Config"]
     return config | {"Labels": {**(config.get("Labels") or {}), **labels}}
-
-
-def _parts(api: docker.APIClient, container: str, seconds: float) -> Iterator[str]:
-    """What a container prints that it has made."""
-    return (line.removeprefix("made ") for line in printed(api, container, seconds) if line.startswith("made "))
 
 
 @contextlib.contextmanager

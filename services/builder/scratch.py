@@ -5,9 +5,10 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import IO
+from typing import IO, Protocol
 
 import docker
 from docker.errors import APIError, DockerException, NotFound
@@ -18,6 +19,8 @@ from services.docker_errors import StreamError
 SCRATCH = "bentobelt-making-"
 """How their names begin."""
 ABANDONED_SECONDS = 3600.0
+MAKING = 3
+"""A runtime's packages may take so many times what the engine may be silent: all of them are fetched and compiled."""
 TAIL = 30
 """Lines of a failed build that are told."""
 _COLOUR = re.compile(r"\x1b\[\d*m")
@@ -63,40 +66,56 @@ def never_run(api: docker.APIClient, image: str) -> Iterator[str]:
         _remove(api, name)  # also when the engine made it and did not say so in time
 
 
-def start(
+def run(
     api: docker.APIClient,
     image: str,
     name: str,
     command: Sequence[str],
     mount: docker.types.Mount,
+    *,
+    seconds: float,
     files: IO[bytes] | None = None,
-) -> str:
-    """Start a command as root, with `files`, a tar, unpacked at /; without any it has no network.
+) -> Iterator[str]:
+    """Run a command as root, with `files`, a tar, unpacked at /; without any it has no network. The container stays.
 
-    Returns:
-        The container's id.
+    Yields:
+        What it prints, line by line as it comes.
+
+    Raises:
+        StreamError: it failed; with the end of what it printed. Or it takes too long.
     """
     container: str = api.create_container(
         image, list(command[1:]), entrypoint=[command[0]], user="0", working_dir="/", name=name,
         host_config=api.create_host_config(
-            mounts=[mount], network_mode=None if files else "none",
-            log_config=docker.types.LogConfig(type="json-file"),  # whatever the engine's own is: it has to be read
+            mounts=[mount], network_mode=None if files else "none", log_config=docker.types.LogConfig(type="none"),
         ),
         healthcheck={"test": ["NONE"]},
     )["Id"]  # fmt: skip
     if files is not None:
         api.put_archive(container, "/", files)
+    # Listened to, and not read from a log: where the disk is full, no log can say so.
+    stream = api.attach(container, stream=True, demux=True)
     api.start(container)
-    return container
+    said: deque[str] = deque(maxlen=TAIL)
+    yield from printed(stream, MAKING * seconds, said)
+    if code := api.wait(container)["StatusCode"]:
+        raise StreamError("\n".join([*said, f"a command returned a non-zero code: {code}"]))
 
 
-def printed(api: docker.APIClient, container: str, seconds: float) -> Iterator[str]:
-    """Lines that a container prints, as they come, for so long.
+class Stream(Protocol):
+    """What a container prints: pieces of its standard output or error output, one of the two at a time."""
+
+    def __iter__(self) -> Iterator[tuple[bytes | None, bytes | None]]: ...
+
+    def close(self) -> None: ...
+
+
+def printed(stream: Stream, seconds: float, said: deque[str]) -> Iterator[str]:
+    """Lines of the standard output, as they come, for so long; `said` gets those of both outputs.
 
     Raises:
-        StreamError: it still runs then.
+        StreamError: there may still be more then.
     """
-    stream = api.logs(container, stdout=True, stderr=False, stream=True, follow=True)
     late = threading.Event()
 
     def stop() -> None:
@@ -106,26 +125,19 @@ def printed(api: docker.APIClient, container: str, seconds: float) -> Iterator[s
     timer = threading.Timer(seconds, stop)  # the SDK itself waits for a line for ever
     timer.daemon = True
     timer.start()
+    rests = [b"", b""]
     try:
-        rest = b""
-        for chunk in stream:
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from (line.decode(errors="replace") for line in lines)
+        for pieces in stream:
+            for number, piece in enumerate(pieces):
+                *lines, rests[number] = (rests[number] + (piece or b"")).split(b"\n")
+                said.extend(_readable(lines))
+                if number == 0:
+                    yield from _readable(lines)
     finally:
         timer.cancel()
+    said.extend(_readable(rests))
     if late.is_set():
-        raise StreamError(f"it took longer than {seconds:g} s, three times BUILDER_SECONDS")
-
-
-def ended(api: docker.APIClient, container: str) -> None:
-    """Wait until its command has ended.
-
-    Raises:
-        StreamError: it failed; with what it printed.
-    """
-    if code := api.wait(container)["StatusCode"]:
-        said = api.logs(container, tail=TAIL).decode(errors="replace")
-        raise StreamError("\n".join([*tail(said), f"a command returned a non-zero code: {code}"]))
+        raise StreamError(f"it took longer than {seconds:g} s, {MAKING} times BUILDER_SECONDS")
 
 
 def _remove(api: docker.APIClient, container: str) -> None:
@@ -133,7 +145,6 @@ def _remove(api: docker.APIClient, container: str) -> None:
         api.remove_container(container, v=True, force=True)
 
 
-def tail(printed: str) -> list[str]:
-    """The end of what commands printed."""
-    said = (_COLOUR.sub("", line).strip() for line in printed.splitlines())
-    return [line for line in said if line][-TAIL:]
+def _readable(lines: Iterable[bytes]) -> list[str]:
+    said = (_COLOUR.sub("", line.decode(errors="replace")).strip() for line in lines)
+    return [line for line in said if line]
