@@ -2,8 +2,9 @@
 
     python -I furnish.py <part>
 
-Only packages of our own lock are trimmed, and only of what was tried to be left out: tests, headers, static libraries;
-without extra requirements (`/build/extra` is empty) also the parts of Arrow that speak to other machines.
+Only packages of our own lock are trimmed, and only of what was tried to be left out: tests, headers, static libraries,
+symbols for debuggers; without extra requirements (`/build/extra` is empty) also the parts of Arrow that speak to other
+machines.
 What came with the parts before is left alone. What is new is listed, for runtime.sh to put into a layer.
 """
 
@@ -12,41 +13,50 @@ import os
 import py_compile
 import re
 import shutil
+import struct
 import sys
 import sysconfig
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path("/opt/serving")
 SITE = Path(sysconfig.get_path("purelib"))
-WITHIN = SITE.relative_to(ROOT)
 EXTRA = Path("/build/extra")
 NEW = ROOT / ".new"
 """A list per part of what came with it; uv's cache is here, too."""
 TESTED = ("numpy", "scipy", "sklearn", "pandas", "pyarrow", "joblib", "psutil", "tornado", "zmq")
 TRIMMED = ("tests", "test", "include", "*.a", "*.h", "*.hpp", "*.c", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.tp")
-KEPT = ("numpy/_core/tests/_natype.py",)
+STRIPPED = (*TESTED, "aiohttp", "frozenlist", "httptools", "multidict", "propcache", "uvloop", "watchfiles", "yaml")
+KEPT = (SITE / "numpy/_core/tests/_natype.py",)
 ARROW = (
     "*_flight.*", "*_s3.so*", "_s3fs.*", "_gcsfs.*", "_azurefs.*", "_hdfs.*", "src",
     "libarrow_python.so", "libarrow_python.so.*.*",
 )  # fmt: skip
 UNUSED = (
     "circus", "tornado", "zmq", "pynvml.py", "pyparsing",  # for BentoML's supervisor, which no container of ours runs
-    "numpy/distutils", "numpy/f2py",
+    "bentoml_cli", "fsspec/tests", "narwhals/_dask", "narwhals/_duckdb", "narwhals/_ibis", "narwhals/_polars",
+    "narwhals/_spark_like", "narwhals/_sql", "numpy/distutils", "numpy/f2py", "pandas/plotting/_matplotlib",
+    "pydantic/v1", "pygments/styles", "rich_toolkit", "scipy/signal",
 )  # fmt: skip
 LANGUAGES = r"pygments/lexers/(?!__init__|_mapping|python)"  # rich knows of more than a server prints
-"""Not compiled, an eighth of all that could be: what no server imports, unless a project's requirements do."""
+"""Not compiled: what neither a server nor scikit-learn imports, unless a project's requirements do."""
 
 
 def main(part: str) -> None:
     """Make what is new in /opt/serving ready to be served from, and list it."""
     before = {name for listed in NEW.iterdir() if listed.is_file() for name in listed.read_text().split("\0")}
-    packages = {name.removeprefix(f"{WITHIN}/").partition("/")[0] for name in before if name.startswith(f"{WITHIN}/")}
+    within = f"{SITE.relative_to(ROOT)}/"
+    packages = {name.removeprefix(within).partition("/")[0] for name in before if name.startswith(within)}
     for package in set(TESTED) - packages:
         for pattern in TRIMMED:
             remove(SITE / package, f"**/{pattern}")
     if not EXTRA.read_text().strip() and "pyarrow" not in packages:
         for pattern in ARROW:
             remove(SITE / "pyarrow", pattern)
+    for package in set(STRIPPED) - packages:
+        for library in (SITE / package).glob("**/*.so*"):
+            if not library.is_symlink():
+                strip(library)
     unused = () if EXTRA.read_text().strip() else UNUSED
     skipped = "|".join([LANGUAGES, *(rf"{re.escape(name)}(/|$)" for name in (*unused, *packages))])
     ok = compileall.compile_dir(
@@ -71,16 +81,37 @@ def files() -> set[str]:
     return found
 
 
-def remove(folder: Path, pattern: str) -> None:
-    """Delete what matches, folders whole, but not what is KEPT."""
-    kept = [SITE / name for name in KEPT]
+def remove(folder: Path, pattern: str, kept: Collection[Path] = KEPT) -> None:
+    """Delete what matches, folders whole, but not what is kept."""
     for path in sorted(folder.glob(pattern)):
-        if any(path == one or path in one.parents for one in kept):
+        if path in kept:
             continue
-        if path.is_dir() and not path.is_symlink():
+        if any(path in one.parents for one in kept):
+            remove(path, "*", kept)
+        elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def strip(library: Path) -> None:
+    """Cut off what no loader reads, which only debuggers do: what is behind the last segment of an ELF file.
+
+    The layout is that of `Elf64_Ehdr` and `Elf64_Phdr` in elf(5). An eighth of a runtime is such symbols.
+    """
+    with library.open("r+b") as elf:
+        header = elf.read(64)
+        if header[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+            return
+        (start,), (size, count) = struct.unpack_from("<Q", header, 32), struct.unpack_from("<HH", header, 54)
+        elf.seek(start)
+        segments = [struct.unpack_from("<8xQ16xQ", elf.read(size)) for _ in range(count)]
+        end = max(start + size * count, *(offset + length for offset, length in segments))
+        elf.seek(40)
+        elf.write(bytes(8))  # e_shoff: there are no sections now, which are for linkers
+        elf.seek(60)
+        elf.write(bytes(4))  # e_shnum, e_shstrndx
+        elf.truncate(end)
 
 
 if __name__ == "__main__":
