@@ -14,15 +14,20 @@ from types import ModuleType
 from typing import Any
 
 LIBRARIES = (
-    *("bentoml.models", "_bentoml_impl.client", "_bentoml_impl.server.app"),
+    *("bentoml.models", "_bentoml_impl.client", "_bentoml_impl.server.app", "uvicorn.protocols.websockets.auto"),
     *("pandas", "sklearn.ensemble", "sklearn.pipeline"),
 )
 POSTPONED = {
     # scikit-learn and scipy copy all that numpy has into namespaces of their own.
     "numpy.f2py": (),
     "numpy.testing": (),
+    "scipy.integrate": ("trapezoid",),
+    "scipy.interpolate": ("BSpline",),
+    "scipy.spatial.transform": (),
     "scipy.stats": ("chi2", "gmean", "rankdata"),
     "httpx": ("AsyncClient", "Client"),
+    "uvicorn.protocols.websockets.wsproto_impl": ("WSProtocol",),
+    "wsproto": (),
     "bentoml._internal.utils.analytics": ("ModelSaveEvent", "track"),
     "_bentoml_impl.server.proxy": ("create_proxy_app",),
     "_bentoml_impl.server.serving": ("serve_http",),
@@ -44,16 +49,19 @@ def import_libraries() -> None:
 @contextlib.contextmanager
 def _stand_ins() -> Iterator[None]:
     there = {name: _StandIn(name, names) for name, names in POSTPONED.items() if name not in sys.modules}
+    # Of the others nobody asks the parent yet: `from … import` finds them in sys.modules.
+    parts = {name: name.rpartition(".") for name in there if name.rpartition(".")[0] in sys.modules}
     sys.modules.update(there)
-    for name in there:
-        parent, _, child = name.rpartition(".")
-        if parent in sys.modules:  # else nobody asks it for its part: `from … import` finds it in sys.modules
-            setattr(sys.modules[parent], child, there[name])
+    for name, (parent, _, child) in parts.items():
+        setattr(sys.modules[parent], child, there[name])
     try:
         yield
     finally:
         for name in there:
             _make_way(name)
+        for parent, _, child in parts.values():
+            if isinstance(vars(sys.modules[parent]).get(child), _StandIn):
+                delattr(sys.modules[parent], child)
 
 
 class _StandIn(ModuleType):
@@ -95,6 +103,3 @@ def _real(name: str) -> ModuleType:
 def _make_way(name: str) -> None:
     if isinstance(sys.modules.get(name), _StandIn):
         del sys.modules[name]
-    parent, _, child = name.rpartition(".")
-    if isinstance(vars(sys.modules.get(parent, sys)).get(child), _StandIn):
-        delattr(sys.modules[parent], child)

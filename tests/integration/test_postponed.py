@@ -19,10 +19,10 @@ assert not postponed.POSTPONED.keys() & sys.modules.keys(), postponed.POSTPONED.
 """
 
 
-def run(code: str) -> str:
+def run(code: str, before: str = "") -> str:
     with tempfile.TemporaryDirectory() as scratch:  # a client of BentoML's leaves a folder behind
         done = subprocess.run(
-            [sys.executable, "-c", START + code], cwd=ROOT, env=os.environ | {"TMPDIR": scratch},
+            [sys.executable, "-c", before + START + code], cwd=ROOT, env=os.environ | {"TMPDIR": scratch},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -38,6 +38,10 @@ def run(code: str) -> str:
         "from sklearn.covariance import MinCovDet; MinCovDet(random_state=0).fit([[i, i * i % 7] for i in range(30)])",
         "from sklearn.isotonic import check_increasing; assert check_increasing([1, 2, 3], [1, 2, 3])",
         "from sklearn.preprocessing import PowerTransformer; PowerTransformer().fit_transform([[1.0], [2.0], [3.0]])",
+        "from sklearn.metrics import auc; assert auc([0, 1], [0, 1]) == 0.5",
+        "from sklearn.preprocessing import SplineTransformer as s; s().fit_transform([[i] for i in range(9)])",
+        "from sklearn.isotonic import IsotonicRegression as r; r().fit([1, 2, 3], [1, 3, 2]).predict([1.5])",
+        "from sklearn.linear_model import LassoLarsCV as r; r(cv=2).fit([[i, i * i % 7] for i in range(9)], range(9))",
         "from sklearn.impute import SimpleImputer; SimpleImputer(strategy='most_frequent').fit([[1.0], [1.0], [2.0]])",
     ],
 )
@@ -58,6 +62,40 @@ assert fixes.scipy.stats is scipy.stats is sys.modules["scipy.stats"]
 assert _robust_covariance.chi2.ppf(0.5, 2) == chi2.ppf(0.5, 2)
 print('done')
 """)
+    assert said == "done\n"
+
+
+def test_a_part_that_its_package_has_imported_is_there_for_who_asks_the_package() -> None:
+    said = run("""
+import scipy.spatial
+assert scipy.spatial.transform.Rotation.identity().as_quat().tolist() == [0, 0, 0, 1]
+assert scipy.spatial.transform is sys.modules["scipy.spatial.transform"]
+import scipy
+assert scipy.integrate.quad(lambda x: x, 0, 2)[0] == 2
+from scipy.interpolate import BSpline, interp1d
+assert isinstance(BSpline, type) and interp1d([0, 1], [0, 2])(0.5) == 1
+print('done')
+""")
+    assert said == "done\n"
+
+
+def test_a_websocket_gets_its_protocol() -> None:
+    without_websockets = "import sys; sys.modules['websockets'] = None"  # which no runtime image has
+    said = run(
+        """
+from uvicorn.config import WS_PROTOCOLS, Config
+from uvicorn.importer import import_from_string
+protocol = import_from_string(WS_PROTOCOLS["auto"])
+try:
+    protocol()
+except TypeError as error:
+    assert "WSProtocol.__init__() missing" in str(error), error
+import wsproto
+assert wsproto.WSConnection
+print('done')
+""",
+        before=without_websockets,
+    )
     assert said == "done\n"
 
 
