@@ -36,6 +36,7 @@ async def _watch(home: Path, id: str | None, as_json: bool) -> None:
         told = story.stories(past := await history.events(bus))
         start = past[-1][1].sequence + 1 if past else 1
         if id is None:
+            say.note("watching all runs until Ctrl-C; `belt push PROJECT` begins one")
             await follow(bus, {run.id: run for run in told}, start, as_json)
             return
         run = runs.find(told, id)

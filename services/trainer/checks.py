@@ -208,8 +208,10 @@ def _oddities(values: pd.Series[Any], kind: str, expected: Column | None) -> Ite
             yield f"column {values.name!r}: {_example(values, unseen)}{others} not there at the first training"
     if expected is None and kind == "string":
         text = pd.to_numeric(values, errors="coerce").isna() & values.notna()
-        if 0 < text.sum() < 0.1 * values.notna().sum():
-            yield f"column {values.name!r}: taken as text because of {text.sum()} values, e.g. {_example(values, text)}"
+        count, of = text.sum(), values.notna().sum()
+        if 0 < count < 0.1 * of:
+            found = _example(values, text)
+            yield f"column {values.name!r}: taken as text because of {count} of {of} values, e.g. {found}"
     if expected is None and values.isna().mean() > 0.5:
         yield f"column {values.name!r}: {values.isna().mean():.0%} of the values are missing"
 

@@ -233,6 +233,17 @@ async def test_watch_follows_across_a_restart_of_the_bus(nats_server: NatsServer
     assert done.code == 0
 
 
+async def test_watch_of_all_runs_says_that_it_waits(bus: Bus, belt: Belt) -> None:
+    process = await belt.start("watch", "--json")
+    assert process.stdout
+    assert process.stderr
+    assert b"watching all runs until Ctrl-C" in await asyncio.wait_for(process.stderr.readline(), 30)
+    await a_push(bus)
+    assert json.loads(await asyncio.wait_for(process.stdout.readline(), 30))["subject"] == "data.pushed"
+    process.send_signal(signal.SIGINT)
+    assert (await ended(process)).code == 0
+
+
 async def test_models_and_deployments_come_from_the_registry(bus: Bus, belt: Belt) -> None:
     assert "No models yet" in (await belt("models")).out
     registry = await registered(bus)

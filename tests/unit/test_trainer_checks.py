@@ -154,7 +154,7 @@ def test_unseen_categories_and_duplicates_only_warn() -> None:
 
 def test_text_that_is_mostly_numbers_is_pointed_out() -> None:
     frame = table(size=[*map(str, range(ROWS - 1)), "n/a?"])
-    assert checked(frame).warnings == ("column 'size': taken as text because of 1 values, e.g. 'n/a?' in row 40",)
+    assert checked(frame).warnings == ("column 'size': taken as text because of 1 of 40 values, e.g. 'n/a?' in row 40",)
 
 
 def test_rows_without_target_are_left_out() -> None:
