@@ -59,6 +59,7 @@ def _stand_ins() -> Iterator[None]:
     finally:
         for name in there:
             _make_way(name)
+        # A parent that was imported meanwhile keeps the stand-in as its part, which it would not find again.
         for parent, _, child in parts.values():
             if isinstance(vars(sys.modules[parent]).get(child), _StandIn):
                 delattr(sys.modules[parent], child)

@@ -8,7 +8,6 @@ import contextlib
 import io
 import tarfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,13 +156,14 @@ class Engine:
             self._check_open()
             expected = iter(names)
             mount, seconds = Mount(making.folder, volume), self._seconds
-            printed = run(api, image, making_name, making.make, mount, seconds=seconds, files=making.files)
-            for part in (line.removeprefix("made ") for line in printed if line.startswith("made ")):
+            lines = run(api, image, making_name, making.make, mount, seconds=seconds, files=making.files)
+            for part in (line.removeprefix("made ") for line in lines if line.startswith("made ")):
                 if part != next(expected, None):
                     raise StreamError(f"{part} is made before what is below it")
                 self._check_open()
                 taker = f"{making_name}-{part}"
-                deque(run(api, image, taker, [*making.take, part], Mount("/build", volume), seconds=seconds), maxlen=0)
+                for _ in run(api, image, taker, [*making.take, part], Mount("/build", volume), seconds=seconds):
+                    pass
                 # Gone on from by its id: another builder may give the same name to an image of its own.
                 image = api.commit(taker, *names[part].rsplit(":", 1), changes=settings, conf=config)["Id"]
                 config, settings = api.inspect_image(image)["Config"], None

@@ -16,7 +16,6 @@ import shutil
 import struct
 import sys
 import sysconfig
-from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path("/opt/serving")
@@ -27,7 +26,6 @@ NEW = ROOT / ".new"
 TESTED = ("numpy", "scipy", "sklearn", "pandas", "pyarrow", "joblib", "psutil", "tornado", "zmq")
 TRIMMED = ("tests", "test", "include", "*.a", "*.h", "*.hpp", "*.c", "*.pyx", "*.pxd", "*.pxi", "*.pyi", "*.tp")
 STRIPPED = (*TESTED, "aiohttp", "frozenlist", "httptools", "multidict", "propcache", "uvloop", "watchfiles", "yaml")
-KEPT = (SITE / "numpy/_core/tests/_natype.py",)
 ARROW = (
     "*_flight.*", "*_s3.so*", "_s3fs.*", "_gcsfs.*", "_azurefs.*", "_hdfs.*", "src",
     "libarrow_python.so", "libarrow_python.so.*.*",
@@ -39,7 +37,9 @@ UNUSED = (
     "pydantic/v1", "pygments/styles", "rich_toolkit", "scipy/signal",
 )  # fmt: skip
 LANGUAGES = r"pygments/lexers/(?!__init__|_mapping|python)"  # rich knows of more than a server prints
-"""Not compiled: what neither a server nor scikit-learn imports, unless a project's requirements do."""
+"""Not compiled, unless a project has requirements of its own: what neither a server nor scikit-learn imports, given that
+what `serving/postponed.py` names waits.
+"""
 
 
 def main(part: str) -> None:
@@ -81,14 +81,10 @@ def files() -> set[str]:
     return found
 
 
-def remove(folder: Path, pattern: str, kept: Collection[Path] = KEPT) -> None:
-    """Delete what matches, folders whole, but not what is kept."""
+def remove(folder: Path, pattern: str) -> None:
+    """Delete what matches, folders whole."""
     for path in sorted(folder.glob(pattern)):
-        if path in kept:
-            continue
-        if any(path in one.parents for one in kept):
-            remove(path, "*", kept)
-        elif path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
@@ -97,16 +93,18 @@ def remove(folder: Path, pattern: str, kept: Collection[Path] = KEPT) -> None:
 def strip(library: Path) -> None:
     """Cut off what no loader reads, which only debuggers do: what is behind the last segment of an ELF file.
 
-    The layout is that of `Elf64_Ehdr` and `Elf64_Phdr` in elf(5). An eighth of a runtime is such symbols.
+    The layout is that of `Elf64_Ehdr` and `Elf64_Phdr` in elf(5). Whatever is not such a file stays as it is.
     """
     with library.open("r+b") as elf:
         header = elf.read(64)
-        if header[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
+        if len(header) < 64 or header[:6] != b"\x7fELF\x02\x01":  # 64 bits, little-endian
             return
         (start,), (size, count) = struct.unpack_from("<Q", header, 32), struct.unpack_from("<HH", header, 54)
         elf.seek(start)
         segments = [struct.unpack_from("<8xQ16xQ", elf.read(size)) for _ in range(count)]
-        end = max(start + size * count, *(offset + length for offset, length in segments))
+        end = max([start + size * count, *(offset + length for offset, length in segments)])
+        if not segments or end > library.stat().st_size:  # nothing to load, or cut short
+            return
         elf.seek(40)
         elf.write(bytes(8))  # e_shoff: there are no sections now, which are for linkers
         elf.seek(60)

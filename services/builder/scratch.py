@@ -20,7 +20,7 @@ SCRATCH = "bentobelt-making-"
 """How their names begin."""
 ABANDONED_SECONDS = 3600.0
 MAKING = 3
-"""A runtime's packages may take so many times what the engine may be silent: all of them are fetched and compiled."""
+"""A command may take so many times what the engine may be silent: it fetches and compiles all packages of a runtime."""
 TAIL = 30
 """Lines of a failed build that are told."""
 _COLOUR = re.compile(r"\x1b\[\d*m")
@@ -79,10 +79,10 @@ def run(
     """Run a command as root, with `files`, a tar, unpacked at /; without any it has no network. The container stays.
 
     Yields:
-        What it prints, line by line as it comes.
+        Lines of its standard output as they come. It starts when the first is asked for.
 
     Raises:
-        StreamError: it failed; with the end of what it printed. Or it takes too long.
+        StreamError: it failed, or takes longer than MAKING times `seconds`; with the end of what it printed.
     """
     container: str = api.create_container(
         image, list(command[1:]), entrypoint=[command[0]], user="0", working_dir="/", name=name,
@@ -98,7 +98,7 @@ def run(
     api.start(container)
     said: deque[str] = deque(maxlen=TAIL)
     yield from printed(stream, MAKING * seconds, said)
-    if code := api.wait(container)["StatusCode"]:
+    if code := api.wait(container, timeout=seconds)["StatusCode"]:
         raise StreamError("\n".join([*said, f"a command returned a non-zero code: {code}"]))
 
 
@@ -114,7 +114,7 @@ def printed(stream: Stream, seconds: float, said: deque[str]) -> Iterator[str]:
     """Lines of the standard output, as they come, for so long; `said` gets those of both outputs.
 
     Raises:
-        StreamError: there may still be more then.
+        StreamError: there may still be more then; with what was said.
     """
     late = threading.Event()
 
@@ -137,7 +137,7 @@ def printed(stream: Stream, seconds: float, said: deque[str]) -> Iterator[str]:
         timer.cancel()
     said.extend(_readable(rests))
     if late.is_set():
-        raise StreamError(f"it took longer than {seconds:g} s, {MAKING} times BUILDER_SECONDS")
+        raise StreamError("\n".join([*said, f"it took longer than {seconds:g} s, {MAKING} times BUILDER_SECONDS"]))
 
 
 def _remove(api: docker.APIClient, container: str) -> None:

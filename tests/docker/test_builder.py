@@ -25,6 +25,8 @@ from tests.docker.makers import Maker
 from tests.docker.registries import Registry
 from tests.waiting import eventually, until
 
+STRIPPED = "import uvloop.loop; print(open(uvloop.loop.__file__, 'rb').read(48)[40:] == bytes(8))"
+"""Whether a library has no table of sections."""
 KEEPS_OUT = ("gcc", "cc", "ld", "make", "pip", "pip3", "uv", "git")
 IMPORTS = """
 import bentoml, joblib, nats, numpy.testing, pandas.testing, pyarrow.compute, pyarrow.fs, pyarrow.parquet, scipy.stats
@@ -107,6 +109,7 @@ def _is_bare(container: Any) -> None:
     assert found == ""
     assert run("id", "-u", "-n").strip() == "serving"
     run("python", "-c", IMPORTS)
+    assert run("python", "-c", STRIPPED).strip() == "True"
     code, said = container.exec_run(["python", "-m", "pip"])
     assert code, said
     lines = dict(line.split(" ", 1) for line in run("python", "-c", BYTECODE).splitlines())

@@ -80,12 +80,13 @@ print('done')
 
 
 def test_a_websocket_gets_its_protocol() -> None:
-    without_websockets = "import sys; sys.modules['websockets'] = None"  # which no runtime image has
+    without_websockets = "import sys; sys.modules['websockets'] = None"  # as in a runtime of our own lock
     said = run(
         """
 from uvicorn.config import WS_PROTOCOLS, Config
 from uvicorn.importer import import_from_string
 protocol = import_from_string(WS_PROTOCOLS["auto"])
+assert "wsproto" not in sys.modules
 try:
     protocol()
 except TypeError as error:

@@ -45,5 +45,5 @@ def test_the_end_of_both_outputs_is_kept_without_colours() -> None:
 def test_a_container_that_says_no_more_is_not_listened_to_for_ever() -> None:
     lines = printed(Attached((b"made first\n", None), then=threading.Event()), 0.1, deque())
     assert next(lines) == "made first"
-    with pytest.raises(StreamError, match=r"longer than 0\.1 s, 3 times BUILDER_SECONDS"):
+    with pytest.raises(StreamError, match=r"made first\nit took longer than 0\.1 s, 3 times BUILDER_SECONDS"):
         next(lines)
