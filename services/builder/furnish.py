@@ -37,8 +37,8 @@ UNUSED = (
     "pydantic/v1", "pygments/styles", "rich_toolkit", "scipy/signal",
 )  # fmt: skip
 LANGUAGES = r"pygments/lexers/(?!__init__|_mapping|python)"  # rich knows of more than a server prints
-"""Not compiled, unless a project has requirements of its own: what neither a server nor scikit-learn imports, given that
-what `serving/postponed.py` names waits.
+"""Not compiled, unless a project has requirements of its own: what no server imports, nor scikit-learn while what
+`serving/postponed.py` names waits.
 """
 
 
