@@ -23,6 +23,8 @@ POSTPONED = {
     "numpy.testing": (),
     "scipy.integrate": ("trapezoid",),
     "scipy.interpolate": ("BSpline",),
+    "scipy.optimize": ("linear_sum_assignment", "linprog", "minimize", "minimize_scalar"),
+    "scipy.optimize._linesearch": ("line_search_wolfe2", "scalar_search_wolfe1"),
     "scipy.spatial.transform": (),
     "scipy.stats": ("chi2", "gmean", "rankdata"),
     "httpx": ("AsyncClient", "Client"),

@@ -88,7 +88,7 @@ async def test_a_version_is_built_pushed_and_serves(
     with serving(engine, image.image) as container:
         assert answer(container, event) == list(event.probe.predictions)
         _is_bare(container)
-        _has_not_imported(container, "scipy/integrate/", "scipy/stats/", "zmq/")
+        _has_not_imported(container, "scipy/integrate/", "scipy/optimize/", "scipy/stats/", "zmq/")
         until(lambda: engine.api.inspect_container(container.id)["State"]["Health"]["Status"] == "healthy")
         container.stop(timeout=20)
         container.reload()

@@ -42,6 +42,12 @@ def run(code: str, before: str = "") -> str:
         "from sklearn.preprocessing import SplineTransformer as s; s().fit_transform([[i] for i in range(9)])",
         "from sklearn.isotonic import IsotonicRegression as r; r().fit([1, 2, 3], [1, 3, 2]).predict([1.5])",
         "from sklearn.linear_model import LassoLarsCV as r; r(cv=2).fit([[i, i * i % 7] for i in range(9)], range(9))",
+        "from sklearn.linear_model import LogisticRegression as r; r().fit([[0], [1], [2]], [0, 1, 1])",
+        "from sklearn.linear_model import LogisticRegression as r; r(solver='newton-cg').fit([[0], [1]], [0, 1])",
+        "from sklearn.linear_model import QuantileRegressor; QuantileRegressor().fit([[0], [1], [2]], [0, 1, 1])",
+        "from sklearn.metrics.cluster import _bicluster as b; assert len(b.linear_sum_assignment([[1, 2], [2, 1]])) == 2",
+        "from sklearn.calibration import minimize; assert abs(minimize(lambda x: x[0] ** 2, [1]).x[0]) < 1e-3",
+        "import sklearn.gaussian_process._gpr as g; assert g.scipy.optimize.brentq(lambda x: x - 1, 0, 3) > 0.99",
         "from sklearn.impute import SimpleImputer; SimpleImputer(strategy='most_frequent').fit([[1.0], [1.0], [2.0]])",
     ],
 )
@@ -73,6 +79,8 @@ assert scipy.spatial.transform is sys.modules["scipy.spatial.transform"]
 import scipy
 assert scipy.integrate.quad(lambda x: x, 0, 2)[0] == 2
 from scipy.interpolate import BSpline, interp1d
+from scipy.optimize import OptimizeResult, minimize
+assert issubclass(OptimizeResult, dict) and minimize.__module__ == "scipy.optimize._minimize"
 assert isinstance(BSpline, type) and interp1d([0, 1], [0, 2])(0.5) == 1
 print('done')
 """)
