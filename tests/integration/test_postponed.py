@@ -45,7 +45,7 @@ def run(code: str, before: str = "") -> str:
         "from sklearn.linear_model import LogisticRegression as r; r().fit([[0], [1], [2]], [0, 1, 1])",
         "from sklearn.linear_model import LogisticRegression as r; r(solver='newton-cg').fit([[0], [1]], [0, 1])",
         "from sklearn.linear_model import QuantileRegressor; QuantileRegressor().fit([[0], [1], [2]], [0, 1, 1])",
-        "from sklearn.metrics.cluster import _bicluster as b; assert len(b.linear_sum_assignment([[1, 2], [2, 1]])) == 2",
+        "from sklearn.metrics.cluster import _bicluster as b; assert len(b.linear_sum_assignment([[1, 2]])) == 2",
         "from sklearn.calibration import minimize; assert abs(minimize(lambda x: x[0] ** 2, [1]).x[0]) < 1e-3",
         "import sklearn.gaussian_process._gpr as g; assert g.scipy.optimize.brentq(lambda x: x - 1, 0, 3) > 0.99",
         "from sklearn.impute import SimpleImputer; SimpleImputer(strategy='most_frequent').fit([[1.0], [1.0], [2.0]])",
