@@ -1,6 +1,7 @@
 """`belt replay`: publish a stored event again, as the same event or, with --rerun, as the start of a new run."""
 
 import json as json_text
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ def replay(
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Publish an event, or the one that started a run, again.
+    """Publish an event again; of a run the one that was given up, or else the one that started it.
 
     It stays the same event: a worker that has dealt with it says again what it said then, and one that has not (it gave
     it up, or its outcome got lost) deals with it now. With --rerun it is a new event and starts a new run.
@@ -33,12 +34,13 @@ def replay(
     about, sequence = reach.run(_replay(home, event, rerun))
     document = {"run": about.run, "event": about.id, "subject": about.subject, "sequence": sequence, "rerun": rerun}
     say.answer(json, document, about.run)
-    say.note(f"{about.subject} is on the bus again as EVENTS:{sequence}; follow it with `belt watch {about.run}`")
+    follow = f"belt watch {about.run}" if rerun else "belt watch"
+    say.note(f"{about.subject} is on the bus again as EVENTS:{sequence}; follow it with `{follow}`")
 
 
 async def _replay(home: Path, given: str, rerun: bool) -> tuple[Envelope, int]:
     async with reach.bus(home) as bus:
-        about = await _find(bus, given)
+        about = await _find(bus, given, rerun)
         message = await bus.js.get_msg("EVENTS", about.sequence)
         if rerun:
             about = _as_new(about)
@@ -46,7 +48,7 @@ async def _replay(home: Path, given: str, rerun: bool) -> tuple[Envelope, int]:
         return about, await send(bus, about.subject, _payload(message, about), headers)
 
 
-async def _find(bus: Bus, given: str) -> Envelope:
+async def _find(bus: Bus, given: str, rerun: bool) -> Envelope:
     """The envelope of the event that is meant.
 
     Raises:
@@ -54,7 +56,10 @@ async def _find(bus: Bus, given: str) -> Envelope:
     """
     stored = [about for _, about in await history.events(bus)]
     found = [a for a in stored if given in (a.id, f"EVENTS:{a.sequence}")]
-    found = found or [a for a in stored if a.run.startswith(given) and a.subject in STARTS_A_RUN]
+    of_run = [a for a in stored if a.run.startswith(given)]
+    if not rerun:
+        found = found or _given_up(of_run)
+    found = found or [a for a in of_run if a.subject in STARTS_A_RUN]
     if not found:
         raise Failed(
             f"no event and no run {given!r} in the stream, which keeps 30 days; `belt run RUN` lists its events"
@@ -63,6 +68,13 @@ async def _find(bus: Bus, given: str) -> Envelope:
         listed = ", ".join(f"EVENTS:{a.sequence} ({a.subject})" for a in found[:5])
         raise Failed(f"{given!r} may be any of {listed}: name one of them")
     return found[0]
+
+
+def _given_up(stored: Sequence[Envelope]) -> list[Envelope]:
+    """The last events of runs that ended with a `<stage>.failed`: what that was about."""
+    ends = {a.run: a for a in stored if a.subject != "alert.raised"}  # which tells of it
+    causes = {(end.run, end.causation) for end in ends.values() if end.subject.endswith(".failed")}
+    return [a for a in stored if (a.run, a.id) in causes]
 
 
 def _as_new(about: Envelope) -> Envelope:

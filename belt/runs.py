@@ -1,6 +1,6 @@
 """`belt runs` and `belt run`: what happened, read from the event stream."""
 
-from textwrap import indent
+from textwrap import indent, shorten
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +11,9 @@ from rich.text import Text
 from belt import history, reach, say, screen, story, wording
 from belt.say import HOME, Failed, Home, Json
 from belt.story import Run
+
+WHY = 240
+"""Characters of a run's reason in a list; `belt run` shows all of it."""
 
 
 def runs(
@@ -118,7 +121,7 @@ def _table(told: list[Run]) -> Any:
             run.outcome,
             say.moment(run.started),
             wording.duration(run.seconds),
-            f"{run.under_way} works on it" if run.under_way else run.why,
+            f"{run.under_way} works on it" if run.under_way else shorten(run.why, WHY, placeholder=" …"),
         ]
         for run in told
     )

@@ -27,6 +27,8 @@ COLOURS = {
 }  # fmt: skip
 MARKS = {"done": "✓", "failed": "✗", "stopped": "■", "waiting": "·"}
 LOUD = ("warning", "error", "critical")
+TRACES = ("exception", "traceback")
+"""Where a line has a traceback: a worker's, or a serving process's."""
 _SPINNER = Spinner("dots", style="cyan")
 
 
@@ -97,13 +99,13 @@ class Screen:
             self._print(Text(indent(detail, "          "), "dim"))
 
     def logged(self, line: Mapping[str, Any]) -> None:
-        """Show a log line: progress moves the bar, warnings and errors are printed."""
+        """Show a log line: progress moves the bar, warnings and errors are printed, without their tracebacks."""
         run = str(line.get("run", ""))
         if made := progress(line):
             if self._works(run, made.room):
                 self._made(run, made)
         elif line.get("level") in LOUD:
-            self._print(log_line(line))
+            self._print(log_line({name: value for name, value in line.items() if name not in TRACES}))
 
     def _works(self, run: str, room: str) -> bool:
         """Whether a room may still be at it: lines come on a stream of their own, also after the event that ends it."""
@@ -153,7 +155,7 @@ def event_line(event: Event, about: Envelope) -> Text:
 
 def log_line(line: Mapping[str, Any]) -> Text:
     """One log line for a person: time, level, service, run, message, and what else it says."""
-    known = ("timestamp", "level", "service", "run", "model", "event", "subject", "exception", "traceback", "event_id")
+    known = ("timestamp", "level", "service", "run", "model", "event", "subject", "event_id", *TRACES)
     level = str(line.get("level", "info"))
     colour = {"error": "red", "critical": "red", "warning": "yellow"}.get(level, "dim")
     text = Text(f"{_clock(line.get('timestamp'))}  ", "dim").append(f"{level:<8}", colour)
@@ -163,7 +165,7 @@ def log_line(line: Mapping[str, Any]) -> Text:
     for name, value in line.items():
         if name not in known and value is not None:
             text.append(f" {name}={round(value, 3) if isinstance(value, float) else value}", "dim")
-    if trace := line.get("exception") or line.get("traceback"):  # a worker's, or a serving process's
+    for trace in filter(None, map(line.get, TRACES)):
         text.append(f"\n{trace}", "dim")
     return text
 

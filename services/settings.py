@@ -1,11 +1,12 @@
 """Settings that every worker has. A room adds its own in a subclass with its own prefix."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+S = TypeVar("S", bound="BusSettings")
 SECRETS = Path("/run/secrets")
 """Where containers find what is nobody else's business: a file per setting, e.g. `nats_url`. The environment wins."""
 
@@ -64,3 +65,23 @@ class BusSettings(BaseSettings):
     @classmethod
     def _small(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+
+def from_environment(settings: type[S]) -> S:
+    """A room's settings from the environment.
+
+    Raises:
+        SystemExit: one cannot be used; a line for each, with the variable's name.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        prefix = settings.model_config.get("env_prefix", "")
+        raise SystemExit("\n".join(_told(prefix, found["loc"], found["msg"]) for found in error.errors())) from None
+
+
+def _told(prefix: str, place: tuple[int | str, ...], message: str) -> str:
+    said = message.removeprefix("Value error, ")
+    name = ".".join(map(str, place))
+    # A setting of all rooms goes by its alias, which is the variable; one of them together has no name.
+    return ": ".join(filter(None, [name if name.isupper() or not name else f"{prefix}{name}".upper(), said]))

@@ -11,6 +11,7 @@ from services.builder.packed import Images, PackedBentos
 from services.builder.settings import Settings
 from services.environments import Environments
 from services.forks import Forks
+from services.settings import from_environment
 from services.worker import Worker
 
 
@@ -51,7 +52,7 @@ def open_images(settings: Settings, artifacts: Artifacts, folder: Path) -> Image
 
 
 def main() -> None:
-    settings = Settings()
+    settings = from_environment(Settings)
     folder = settings.home / "builds"
     use_store(folder)
     worker = Worker("builder", settings, failed=BuildFailed)

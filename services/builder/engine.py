@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import docker
+from docker.auth import resolve_repository_name
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.types import Mount
 from docker.utils import parse_repository_tag
@@ -110,8 +111,8 @@ class Engine:
     def need(self, image: str) -> None:
         """Fetch an image of whatever registry, as Docker's own configuration allows, unless it is here."""
         if self.local(image) is None:
-            with self._asked(f"pulling {image}") as client:
-                name, tag = parse_repository_tag(image)
+            name, tag = parse_repository_tag(image)
+            with self._asked(f"pulling {image}", resolve_repository_name(name)[0]) as client:
                 _follow(client.api.pull(name, tag=tag or "latest", stream=True, decode=True))
 
     def name(self, image: str, name: str) -> None:
@@ -233,8 +234,8 @@ class Engine:
                 self._makings.pop(making, None)
 
     @contextlib.contextmanager
-    def _asked(self, what: str) -> Iterator[docker.DockerClient]:
-        with explained(Doing(what, self.registry, "BUILDER")):
+    def _asked(self, what: str, registry: str = "") -> Iterator[docker.DockerClient]:
+        with explained(Doing(what, registry or self.registry, "BUILDER")):
             self._check_open()
             client = docker.from_env(timeout=self._seconds)
             with contextlib.closing(client):

@@ -75,6 +75,8 @@ class Layered:
             self.base.format(python=minor(event.environment.python)),
             "\n".join(event.environment.requirements),
         )
+        if self._one.locked():  # it is being made since the start, most likely
+            _tell_of_runtime()
         image = self.provide(runtime)
         code, model = layers.split(bento, self._folder)
         with code, model:
@@ -136,6 +138,7 @@ class Layered:
             pushing.append(threading.Thread(target=self._push, args=(name,), daemon=True))
             pushing[-1].start()
 
+        _tell_of_runtime()
         try:
             self._need_base(runtime.base)
             self._engine.name(runtime.base, begun)
@@ -162,6 +165,10 @@ class Layered:
             self._engine.push(*name.rsplit(":", 1))
         except (DockerTrouble, DockerRefused) as error:
             log.info("not pushed ahead; all of it is pushed in the end", error=str(error))
+
+
+def _tell_of_runtime() -> None:
+    log.info("progress", step="runtime image, once per set of packages")
 
 
 class Runtime:

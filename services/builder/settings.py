@@ -1,12 +1,16 @@
 """What can be set from outside; each as BUILDER_<NAME>."""
 
+import re
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.settings import BusSettings
+
+REGISTRY = re.compile(r"[a-z0-9][a-z0-9.:-]*(/[a-z0-9._-]+)*")
+"""What names of images can start with."""
 
 
 class Settings(BusSettings):
@@ -25,7 +29,6 @@ class Settings(BusSettings):
     )
     registry: str = Field(
         default="",
-        pattern=r"^$|^[a-z0-9][a-z0-9.:-]*(/[a-z0-9._-]+)*$",
         description="where images are pushed, e.g. 127.0.0.1:5000 or ghcr.io/acme; needed unless `packed`",
     )
     registry_credentials: Path | None = Field(
@@ -37,6 +40,13 @@ class Settings(BusSettings):
         default="python:{python}-slim",
         description="what runtime images are based on: Debian or alike, with Python and pip; {python} is such as 3.11",
     )
+
+    @field_validator("registry")
+    @classmethod
+    def _starts_names(cls, value: str) -> str:
+        if value and not REGISTRY.fullmatch(value):
+            raise ValueError("a registry is a host, with or without port and path, such as 127.0.0.1:5000; no http://")
+        return value
 
     @model_validator(mode="after")
     def _has_registry(self) -> Self:

@@ -27,6 +27,7 @@ from services.deployer.watch import Watch
 from services.environments import Environments
 from services.leases import Leases
 from services.registry import Deployed, Registry
+from services.settings import from_environment
 from services.worker import Emit, Worker, log
 
 # What may end in a rollout a few seconds later. Missing one costs time, nothing else, so no durable is kept for them.
@@ -128,7 +129,7 @@ def containers(settings: Settings) -> Servers:
 
 
 def main() -> None:
-    settings = Settings()
+    settings = from_environment(Settings)
     failed = functools.partial(DeploymentFailed, target=settings.target)
     worker = Worker("deployer", settings, failed=failed, consumer=f"deployer-{settings.target}")
     registry = Registry(worker.bus)

@@ -12,6 +12,7 @@ from services.evaluator.domain import Rival
 from services.evaluator.settings import Settings
 from services.forks import Forks
 from services.registry import Candidate, Registry
+from services.settings import from_environment
 from services.worker import Emit, Worker, log
 
 
@@ -75,7 +76,7 @@ def create_app(worker: Worker, registry: Registry, bench: Bench, champion_target
 
 
 def main() -> None:
-    settings = Settings()
+    settings = from_environment(Settings)
     worker = Worker("evaluator", settings, failed=EvaluationFailed)
     artifacts = open_artifacts(worker.bus, settings)
     environments = Environments(settings.envs or settings.home / "envs", artifacts)

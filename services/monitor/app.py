@@ -28,6 +28,7 @@ from services.monitor.store import KvStore, Store
 from services.monitor.stream import TrafficStream
 from services.monitor.telling import Telling
 from services.registry import Registry
+from services.settings import from_environment
 from services.worker import Permanent, Raw, Worker
 
 ENDINGS: tuple[type[Event], ...] = (
@@ -81,7 +82,7 @@ def _line(body: bytes) -> Line:
 
 
 def main() -> None:
-    settings = Settings()
+    settings = from_environment(Settings)
     worker = Worker("monitor", settings)
     registry, artifacts = Registry(worker.bus), open_artifacts(worker.bus, settings)
     forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=())

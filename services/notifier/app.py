@@ -24,6 +24,7 @@ from contracts.topology import RETRY_DELAYS
 from services.notifier.channels import Apprise, BadChannel, ChannelFailed, Channels
 from services.notifier.domain import UNKNOWN, DeadLetter, alert, dead_letter
 from services.notifier.settings import Settings
+from services.settings import from_environment
 from services.worker import Raw, Worker, log
 
 LISTENS: tuple[type[Event], ...] = (
@@ -99,7 +100,7 @@ def _is_event(raw: Raw, subject: str) -> bool:
 
 
 def main() -> None:
-    settings = Settings()
+    settings = from_environment(Settings)
     worker = Worker("notifier", settings)
     try:
         channels = Apprise(settings.urls, settings.send_seconds)

@@ -8,6 +8,7 @@ from services.artifacts import Artifacts, open_artifacts
 from services.environments import Environments
 from services.forks import Forks
 from services.registry import Project, Registry
+from services.settings import from_environment
 from services.trainer.domain import UNKNOWN_MODEL, named, newest, replaces, schema_for
 from services.trainer.failures import BadProject
 from services.trainer.schema import Rejected, Schema
@@ -83,7 +84,7 @@ def _version(about: Envelope) -> str:
 
 
 def main() -> None:
-    settings = Settings()
+    settings = from_environment(Settings)
     worker = Worker("trainer", settings, failed=TrainingFailed)
     artifacts = open_artifacts(worker.bus, settings)
     forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=PRELOAD)

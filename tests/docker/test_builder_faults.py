@@ -26,7 +26,7 @@ from services.builder.engine import Engine, Making
 from services.builder.layered import RUNTIME, SCRIPT, UV, Layered, Runtime
 from services.builder.scratch import SCRATCH
 from services.builder.settings import Settings
-from services.docker_errors import DockerRefused, DockerTrouble
+from services.docker_errors import DockerRefused, DockerTrouble, RegistryAway
 from services.environments import BASE_LOCK
 from services.worker import Worker
 from tests.docker.conftest import Dockerd
@@ -111,6 +111,11 @@ async def test_a_missing_base_image_is_named(registry: Registry, home: Path) -> 
         assert said.attempts == 1
         assert "BUILDER_BASE_IMAGE" in said.message
         assert f"{registry.address}/nothing:3.11" in said.message
+
+
+def test_the_registry_of_a_base_image_is_the_one_that_is_asked_about(registry: Registry) -> None:
+    with pytest.raises(RegistryAway, match=r"Is the registry 127\.0\.0\.1:1 up"):
+        Engine(registry.address, None, 60).need("127.0.0.1:1/base:3.11")
 
 
 async def test_an_engine_that_dies_in_mid_build_builds_later(

@@ -17,7 +17,7 @@ import pytest
 from contracts import envelope
 from contracts.artifact import HTML
 from contracts.envelope import Envelope
-from contracts.events import DataPushed, Event, ImagePushed, ReviewDecided, RollbackRequested, subject_of
+from contracts.events import BuildFailed, DataPushed, Event, ImagePushed, ReviewDecided, RollbackRequested, subject_of
 from services.archives import unpack
 from services.artifacts import open_artifacts
 from services.bus import Bus, connect
@@ -144,6 +144,16 @@ async def live(registry: Registry, previous: str | None) -> None:
 
 
 # -- looking ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_long_reason_is_cut_in_the_list_and_whole_in_the_run(bus: Bus, belt: Belt) -> None:
+    every = tuple(f"column 'x{number}' is missing" for number in range(64))
+    run = await a_push(bus, telling.rejected_data().model_copy(update={"violations": every}))
+    listed, whole = (await belt("runs")).out, (await belt("run", run)).out
+    assert "column 'x0' is missing" in " ".join(listed.split())
+    assert "…" in listed
+    assert "'x63'" not in listed
+    assert "'x63'" in whole
 
 
 async def test_runs_lists_the_newest_first_with_what_is_under_way(bus: Bus, belt: Belt) -> None:
@@ -460,6 +470,17 @@ async def test_a_replayed_event_is_the_same_event_and_not_dropped_as_a_duplicate
     assert event == before
     assert headers["Nats-Msg-Id"] != old["Nats-Msg-Id"]
     assert len((await belt("runs", "--json")).json) == 1
+
+
+async def test_of_a_run_that_failed_what_was_given_up_is_replayed(bus: Bus, belt: Belt) -> None:
+    run = await a_push(bus, telling.trained())
+    judged = await publish(bus, telling.approved(), id="approved")
+    failed = BuildFailed(model="digits", version=telling.VERSION, error="DockerRefused", message="no base", attempts=1)
+    await publish(bus, failed, cause="approved")
+    again = (await belt("replay", run[:6], "--json")).json["sequence"]
+    assert (await stored(bus, again))[1].id == (await stored(bus, judged))[1].id == "approved"
+    await publish_all(bus, [telling.image(), telling.deployed()])
+    assert (await belt("replay", run, "--json")).json["subject"] == "data.pushed", "nothing is given up any more"
 
 
 async def test_a_bare_event_keeps_the_identity_it_was_given_by_the_stream(bus: Bus, belt: Belt) -> None:

@@ -29,6 +29,13 @@ def made(done: int, step: str = "fit") -> dict[str, object]:
     }  # fmt: skip
 
 
+def test_a_warning_is_one_line_whose_traceback_is_left_to_the_logs() -> None:
+    line = {"event": "will be tried again", "level": "warning", "service": "builder", "error": "RegistryAway: no"}
+    shown_line = shown(0, [line | {"exception": "Traceback\n  File x\nRegistryAway: no"}], terminal=False)
+    assert shown_line.count("\n") == 1
+    assert shown_line.rstrip().endswith("will be tried again error=RegistryAway: no")
+
+
 def test_every_event_is_a_line() -> None:
     lines = shown(5, [], terminal=False).splitlines()
     assert [line.split()[3] for line in lines] == [
