@@ -56,10 +56,7 @@ async def _find(bus: Bus, given: str, rerun: bool) -> Envelope:
     """
     stored = [about for _, about in await history.events(bus)]
     found = [a for a in stored if given in (a.id, f"EVENTS:{a.sequence}")]
-    of_run = [a for a in stored if a.run.startswith(given)]
-    if not rerun:
-        found = found or _given_up(of_run)
-    found = found or [a for a in of_run if a.subject in STARTS_A_RUN]
+    found = found or _of_runs([a for a in stored if a.run.startswith(given)], rerun)
     if not found:
         raise Failed(
             f"no event and no run {given!r} in the stream, which keeps 30 days; `belt run RUN` lists its events"
@@ -70,11 +67,13 @@ async def _find(bus: Bus, given: str, rerun: bool) -> Envelope:
     return found[0]
 
 
-def _given_up(stored: Sequence[Envelope]) -> list[Envelope]:
-    """The last events of runs that ended with a `<stage>.failed`: what that was about."""
+def _of_runs(stored: Sequence[Envelope], rerun: bool) -> list[Envelope]:
+    """What is meant of each run: what its last event, a `<stage>.failed`, was about, or else its start."""
     ends = {a.run: a for a in stored if a.subject != "alert.raised"}  # which tells of it
-    causes = {(end.run, end.causation) for end in ends.values() if end.subject.endswith(".failed")}
-    return [a for a in stored if (a.run, a.id) in causes]
+    causes = {(end.run, end.causation) for end in ends.values() if end.subject.endswith(".failed") and not rerun}
+    given_up = [a for a in stored if (a.run, a.id) in causes]
+    others = ends.keys() - {a.run for a in given_up}
+    return given_up + [a for a in stored if a.run in others and a.subject in STARTS_A_RUN]
 
 
 def _as_new(about: Envelope) -> Envelope:

@@ -483,6 +483,18 @@ async def test_of_a_run_that_failed_what_was_given_up_is_replayed(bus: Bus, belt
     assert (await belt("replay", run, "--json")).json["subject"] == "data.pushed", "nothing is given up any more"
 
 
+async def test_a_beginning_of_several_runs_means_none_of_them(bus: Bus, belt: Belt) -> None:
+    run = await a_push(bus, telling.failed_training())
+    other = f"{run[:8]}{'0' * 8}"
+    await publish(bus, telling.trained(), id="judged", run=other)
+    failed = BuildFailed(model="digits", version=telling.VERSION, error="DockerRefused", message="no base", attempts=1)
+    await publish(bus, failed, cause="judged", run=other)
+    done = await belt("replay", run[:8])
+    assert done.code == 1
+    assert "EVENTS:1 (data.pushed)" in done.err
+    assert "EVENTS:3 (model.trained)" in done.err
+
+
 async def test_a_bare_event_keeps_the_identity_it_was_given_by_the_stream(bus: Bus, belt: Belt) -> None:
     await bus.js.publish("data.pushed", b'{"model": "digits", "dataset": "x.csv", "later": 1}')
     _, before, _ = await stored(bus, 1)
