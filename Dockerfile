@@ -17,6 +17,7 @@ RUN --mount=type=cache,target=/root/.cache/uv,sharing=locked \
     /opt/uv/bin/uv pip sync --quiet --python /opt/belt/bin/python --require-hashes --compile-bytecode \
     /locks/${SERVICE}.txt
 COPY contracts /opt/bentobelt/contracts
+COPY infra/__init__.py infra/bootstrap.py /opt/bentobelt/infra/
 COPY services /opt/bentobelt/services
 COPY serving /opt/bentobelt/serving
 COPY requirements /opt/bentobelt/requirements

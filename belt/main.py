@@ -22,25 +22,39 @@ class Lives(NamedTuple):
 RUN, LOOK, USE, WIRE = "Run the belt", "See what happens", "Use and decide", "Wire it up"
 
 COMMANDS = {
-    "demo": Lives("belt.demo:demo", "Show the whole loop on real data, in about a minute.", RUN),
-    "up": Lives("belt.up:up", "Start bus, gateway and all workers here and keep them running.", RUN),
-    "doctor": Lives("belt.doctor:doctor", "Check this machine and the belt on it, and say what to do.", RUN),
-    "push": Lives("belt.push:push", "Push a model project: train, judge, build and deploy a new version.", RUN),
-    "runs": Lives("belt.runs:runs", "List the runs, newest first.", LOOK),
-    "run": Lives("belt.runs:run", "Show one run: its stages, verdict and every event.", LOOK),
-    "watch": Lives("belt.watch:watch", "Follow one run or all of them live.", LOOK),
-    "logs": Lives("belt.logs:logs", "Show what the workers and the serving processes logged.", LOOK),
-    "models": Lives("belt.models:models", "List the models with their live and approved versions.", LOOK),
-    "deployments": Lives("belt.models:deployments", "List what is live where, and what a rollback goes back to.", LOOK),
-    "trace": Lives("belt.trace:trace", "Lead a prediction, version or image back to data, commit and verdict.", LOOK),
-    "predict": Lives("belt.predict:predict", "Ask the live version for predictions.", USE),
-    "feedback": Lives("belt.predict:feedback", "Send labels that became known.", USE),
-    "review": Lives("belt.review:app", "Decide about versions that the gate did not pass.", USE, "belt review list"),
-    "rollback": Lives("belt.rollback:rollback", "Move the traffic back to the previous (or a named) version.", USE),
-    "replay": Lives("belt.replay:replay", "Publish an event or the start of a run again.", USE),
-    "hook": Lives("belt.hook:app", "Push from git: install a hook.", WIRE, "belt hook install examples/digits"),
-    "ci": Lives("belt.ci:app", "Print a CI workflow that tests and pushes a project.", WIRE, "belt ci github ."),
-    "schema": Lives("belt.schema:schema", "Print the JSON Schema of an event, or AsyncAPI.", WIRE),
+    "demo": Lives("belt.demo.demo:demo", "Show the whole loop on real data, in about a minute.", RUN),
+    "up": Lives("belt.commands.up:up", "Start bus, gateway and all workers here and keep them running.", RUN),
+    "doctor": Lives("belt.commands.doctor:doctor", "Check this machine and the belt on it, and say what to do.", RUN),
+    "push": Lives(
+        "belt.commands.push:push", "Push a model project: train, judge, build and deploy a new version.", RUN
+    ),
+    "runs": Lives("belt.commands.runs:runs", "List the runs, newest first.", LOOK),
+    "run": Lives("belt.commands.runs:run", "Show one run: its stages, verdict and every event.", LOOK),
+    "watch": Lives("belt.commands.watch:watch", "Follow one run or all of them live.", LOOK),
+    "logs": Lives("belt.commands.logs:logs", "Show what the workers and the serving processes logged.", LOOK),
+    "models": Lives("belt.commands.models:models", "List the models with their live and approved versions.", LOOK),
+    "deployments": Lives(
+        "belt.commands.models:deployments", "List what is live where, and what a rollback goes back to.", LOOK
+    ),
+    "trace": Lives(
+        "belt.commands.trace:trace", "Lead a prediction, version or image back to data, commit and verdict.", LOOK
+    ),
+    "predict": Lives("belt.commands.predict:predict", "Ask the live version for predictions.", USE),
+    "feedback": Lives("belt.commands.predict:feedback", "Send labels that became known.", USE),
+    "review": Lives(
+        "belt.commands.review:app", "Decide about versions that the gate did not pass.", USE, "belt review list"
+    ),
+    "rollback": Lives(
+        "belt.commands.rollback:rollback", "Move the traffic back to the previous (or a named) version.", USE
+    ),
+    "replay": Lives("belt.commands.replay:replay", "Publish an event or the start of a run again.", USE),
+    "hook": Lives(
+        "belt.commands.hook:app", "Push from git: install a hook.", WIRE, "belt hook install examples/digits"
+    ),
+    "ci": Lives(
+        "belt.commands.ci:app", "Print a CI workflow that tests and pushes a project.", WIRE, "belt ci github ."
+    ),
+    "schema": Lives("belt.commands.schema:schema", "Print the JSON Schema of an event, or AsyncAPI.", WIRE),
 }
 
 

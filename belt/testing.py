@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from belt import project
-from belt.say import HOME, Failed
-from services.artifacts import FsspecArtifacts
-from services.environments import BadRequirements, Environments, IndexTrouble, InstallTimedOut
+from belt import project_check
+from belt.output import HOME, Failed
+from services.sandbox.environments import BadRequirements, Environments, IndexTrouble, InstallTimedOut
+from services.storage.artifact_store import FsspecArtifacts
 
 PACKAGES = Path(pytest.__file__).parents[1]
 """A project's environment has what serving needs, and pytest is not among it: ours comes last on its path."""
@@ -32,7 +32,7 @@ def run(folder: Path, envs: Path) -> int:
     Raises:
         Failed: there is no usable model.yaml, or its requirements cannot be installed.
     """
-    spec = project.spec_of(folder)
+    spec = project_check.spec_of(folder)
     if not (folder / "tests").is_dir():
         return 0
     python = asyncio.run(interpreter(spec.requirements, envs))

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from benchmarks.servers import nats_server
-from contracts import envelope
-from contracts.envelope import Envelope
+from contracts import cloudevents
+from contracts.cloudevents import Envelope
 from contracts.events import (
     AlertRaised,
     DataPushed,
@@ -29,9 +29,10 @@ from contracts.events import (
     ReviewDecided,
     RollbackRequested,
 )
-from services.bus import connect, ensure_topology
-from services.settings import BusSettings
-from services.worker import Worker
+from services.messaging.connection import connect
+from services.messaging.settings import BusSettings
+from services.messaging.streams import ensure_topology
+from services.messaging.worker import Worker
 
 VERSION = "1-00000000"
 CHAIN: tuple[Event, ...] = (
@@ -68,7 +69,7 @@ async def measure(url: str, rounds: int) -> list[float]:
     taken = []
     for number in range(rounds + 10):
         started = time.perf_counter()
-        await bus.js.publish(CHAIN[0].subject, envelope.body(CHAIN[0]))
+        await bus.js.publish(CHAIN[0].subject, cloudevents.body(CHAIN[0]))
         ended = await asyncio.wait_for(arrived.get(), 60)
         if number >= 10:  # the first ones pay for connections and caches
             taken.append((ended - started) * 1000)

@@ -23,9 +23,9 @@ from typing import Any
 import httpx
 import psutil
 
-from belt.home import Home
+from belt.local.home import Home
 from benchmarks import tiny
-from services.bus import connect
+from services.messaging.connection import connect
 
 SERVICES = ("trainer", "evaluator", "monitor")
 WARM_RUNS = 5

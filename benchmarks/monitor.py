@@ -11,11 +11,11 @@ import time
 
 import numpy as np
 
-from contracts.data import ColumnProfile, Profile, Promise
-from services.monitor.batches import answered, truths
+from contracts.profiles import ColumnProfile, Profile, Promise
+from services.monitor.detection.rules import Rules
 from services.monitor.domain import ModelWatch
-from services.monitor.rules import Rules
-from services.monitor.traffic import Traffic
+from services.monitor.ingest.payloads import answered, truths
+from services.monitor.state.model_traffic import Traffic
 
 VERSION = "1-0123abcd"
 FEATURES, ROWS, MESSAGES, ROUNDS = 20, 500, 20, 25

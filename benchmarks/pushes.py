@@ -15,8 +15,9 @@ from pathlib import Path
 import httpx
 import pandas as pd
 
-from belt import history, ports, story
-from services.bus import connect
+from belt.local import ports
+from services.messaging.connection import connect
+from services.timeline import history, runs
 
 PROJECT = Path(__file__).resolve().parents[1] / "examples" / "digits"
 DATA = PROJECT / "data" / "digits.parquet"
@@ -61,9 +62,9 @@ class Belt:
     async def stages(self) -> dict[str, dict[str, float]]:
         """Seconds per stage of every run."""
         bus = await connect((self.home / "nats.url").read_text().strip())
-        runs = story.stories(await history.events(bus))
+        stories = runs.stories(await history.events(bus))
         await bus.close()
-        return {run.id: {stage.room: stage.seconds or 0.0 for stage in run.stages} for run in runs}
+        return {run.id: {stage.room: stage.seconds or 0.0 for stage in run.stages} for run in stories}
 
 
 @contextmanager

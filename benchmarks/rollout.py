@@ -20,11 +20,11 @@ from typing import Any
 
 import httpx
 
-from belt.home import Home
+from belt.local.home import Home
 from benchmarks import tiny
-from contracts import envelope
+from contracts import cloudevents
 from contracts.events import RollbackRequested
-from services.bus import Bus, connect
+from services.messaging.connection import Bus, connect
 
 CLIENTS, PAUSE_SECONDS = 4, 0.005
 SWITCH_SECONDS = 60.0
@@ -106,7 +106,7 @@ async def roll_back(bus: Bus, traffic: Traffic, previous: str) -> float:
     event = RollbackRequested(model=tiny.MODEL, by="bench", reason="measured")
     traffic.first.pop(previous, None)
     started = time.perf_counter()
-    await bus.js.publish(event.subject, envelope.body(event))
+    await bus.js.publish(event.subject, cloudevents.body(event))
     return await traffic.seen(previous) - started
 
 

@@ -24,12 +24,12 @@ from nats.aio.msg import Msg
 
 from benchmarks.hops import prepare
 from benchmarks.servers import nats_server
-from contracts import envelope
-from contracts.envelope import Envelope
+from contracts import cloudevents
+from contracts.cloudevents import Envelope
 from contracts.events import DataPushed, DataRejected, Event
-from services.bus import Bus, connect
-from services.settings import BusSettings
-from services.worker import Worker
+from services.messaging.connection import Bus, connect
+from services.messaging.settings import BusSettings
+from services.messaging.worker import Worker
 
 WORK_SECONDS = 0.1
 REPLICAS = 4
@@ -95,7 +95,7 @@ class Round:
         return events / (time.perf_counter() - started)
 
     async def _pass_through(self, events: int) -> list[str]:
-        body = envelope.body(DataPushed(model="scaling"))
+        body = cloudevents.body(DataPushed(model="scaling"))
         await asyncio.gather(*(self._bus.js.publish(DataPushed.subject, body) for _ in range(events)))
         return [await self._said.get() for _ in range(events)]
 

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.servers import free_port, nats_server
-from contracts.manifest import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
-from services.bus import connect, ensure_topology
+from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
+from services.messaging.connection import connect
+from services.messaging.streams import ensure_topology
 from serving import SERVICE, SOURCES
 
 REPO = Path(__file__).parent.parent

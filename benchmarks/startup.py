@@ -23,9 +23,9 @@ from typing import Any
 
 import psutil
 
-from belt import leftovers, ports
-from belt.home import Home
-from belt.local import BUS, GATEWAY, WORKERS
+from belt.local import orphans, ports
+from belt.local.home import Home
+from belt.local.stack import BUS, GATEWAY, WORKERS
 
 REPO = Path(__file__).parent.parent
 MIB = 1024**2
@@ -52,7 +52,7 @@ def start(home: Path) -> tuple[subprocess.Popen[str], float]:
 def stop(up: subprocess.Popen[str], home: Path) -> None:
     up.send_signal(signal.SIGINT)
     up.wait(timeout=60)
-    leftovers.kill(home)
+    orphans.kill(home)
 
 
 def memory(home: Home) -> dict[str, float]:

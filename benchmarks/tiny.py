@@ -13,10 +13,10 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from belt import leftovers, ports
-from belt.home import Home
-from contracts import envelope
-from services.bus import Bus
+from belt.local import orphans, ports
+from belt.local.home import Home
+from contracts import cloudevents
+from services.messaging.connection import Bus
 
 MODEL = "tiny"
 ROW = {"a": 0.9, "b": 0.1}
@@ -71,7 +71,7 @@ def belt(folder: Path) -> Iterator[Home]:
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(60)
-        leftovers.kill(home.root)
+        orphans.kill(home.root)
 
 
 async def push(bus: Bus) -> dict[str, Any]:
@@ -84,7 +84,7 @@ async def push(bus: Bus) -> dict[str, Any]:
 
     subscriptions = [await bus.nc.subscribe(subject, cb=note) for subject in ENDINGS]
     ack = await bus.js.publish("data.pushed", json.dumps({"model": MODEL}).encode())
-    run = envelope.run_of("nats", f"EVENTS:{ack.seq}", MODEL)
+    run = cloudevents.run_of("nats", f"EVENTS:{ack.seq}", MODEL)
     try:
         async with asyncio.timeout(RUN_SECONDS):
             while (message := await ended.get()).headers is None or message.headers["ce-correlationid"] != run:

@@ -1,15 +1,15 @@
 """Every event on the belt (DESIGN: subjects in past tense), each a frozen pydantic model.
 
 The body on the wire is the plain JSON of these models; all else (id, run, generation, cause) is in headers,
-see `contracts.envelope`. `EVENTS` maps a subject to its model.
+see `contracts.cloudevents`. `EVENTS` maps a subject to its model.
 """
 
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from contracts.artifact import ArtifactRef
-from contracts.data import Environment, Feature, Frozen, Limits, Probe, Profile, Promise, Value, Verdict, Window
+from contracts.artifact_ref import ArtifactRef
+from contracts.profiles import Environment, Feature, Frozen, Limits, Probe, Profile, Promise, Value, Verdict, Window
 
 ModelName = Annotated[
     # A BentoML tag begins and ends with a letter or a digit.

@@ -49,7 +49,7 @@ def table(title: str, lines: list[str]) -> str:
 
 def page() -> str:
     """The whole page."""
-    shared = settings_of("services.settings")
+    shared = settings_of("services.messaging.settings")
     parts = [
         "# Configuration\n",
         "Every setting is an environment variable, read once at start; each has a default that works. This page is",

@@ -7,7 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from contracts import permissions, topology  # noqa: E402
+from contracts import subjects  # noqa: E402
+from services.messaging import permissions  # noqa: E402
 
 README = ROOT / "README.md"
 START, END = "<!-- permissions: python docs/permissions.py -->\n", "<!-- /permissions -->\n"
@@ -30,12 +31,12 @@ def rows() -> Iterable[str]:
     yield "| user | listens to | says | writes records | artifacts |"
     yield "|---|---|---|---|---|"
     for service in permissions.WORKERS:
-        heard = list(topology.LISTENS[service])
+        heard = list(subjects.LISTENS[service])
         heard += ["predictions.*", "feedback.*"] if service == "monitor" else permissions.HINTS.get(service, ())
         name = "deployer-TARGET" if service == permissions.DEPLOYER else service
         artifacts = ACCESS.get(permissions.ARTIFACTS.get(service, ""), "")
-        yield f"| {name} | {code(heard)} | {code(topology.EMITS[service])} | {records(service)} | {artifacts} |"
-    yield f"| serving | | {code(topology.EMITS[permissions.SERVING])} | | |"
+        yield f"| {name} | {code(heard)} | {code(subjects.EMITS[service])} | {records(service)} | {artifacts} |"
+    yield f"| serving | | {code(subjects.EMITS[permissions.SERVING])} | | |"
     yield "| belt (people) | everything | every event | | reads, writes |"
     yield "| setup | | makes streams, buckets and consumers | | |"
 

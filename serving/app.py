@@ -13,21 +13,21 @@ from uuid import uuid4
 
 from pydantic_core import to_json
 
-from contracts.envelope import body as event_body
-from contracts.envelope import headers
+from contracts.cloudevents import body as event_body
+from contracts.cloudevents import headers
 from contracts.events import Feedback, subject_of
+from serving.api_docs import example, openapi, page
+from serving.asgi import Answer, Asked, Endpoint, Routes
 from serving.batching import Batcher
 from serving.bus import Bus, BusAway
-from serving.docs import example, openapi, page
+from serving.error_log import Trouble
 from serving.errors import ModelFailed, Refused
-from serving.front import Answer, Asked, Endpoint, Routes
-from serving.labels import Labels, events
-from serving.log import Answered, PredictionLog
+from serving.feedback_request import Labels, events
 from serving.metrics import Metrics
 from serving.model import Answers, Model
-from serving.rows import Rows
+from serving.prediction_log import Answered, PredictionLog
+from serving.prediction_request import Rows
 from serving.settings import Settings
-from serving.trouble import Trouble
 
 LARGE = 64 * 1024
 """Bytes of a body from which on it is parsed beside the event loop."""

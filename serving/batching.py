@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from serving.errors import ModelFailed, Refused
 from serving.model import Answers
-from serving.rows import Row
+from serving.prediction_request import Row
 
 BATCH = 4096
 """Rows predicted at once, unless one request has more."""

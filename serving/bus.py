@@ -7,7 +7,7 @@ import nats
 from nats.aio.client import Client
 from nats.js.client import JetStreamContext
 
-from contracts import permissions
+from services.messaging import permissions
 
 log = logging.getLogger("bentobelt.serving")
 

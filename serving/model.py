@@ -1,4 +1,4 @@
-"""A packed model (contracts.manifest): loading it, and asking it."""
+"""A packed model (contracts.packaged_model): loading it, and asking it."""
 
 import sys
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import joblib
 import numpy as np
 
-from contracts.data import Feature, Value
 from contracts.events import Task
-from contracts.manifest import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
-from serving.rows import Row
-from serving.table import Table
+from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
+from contracts.profiles import Feature, Value
+from serving.dataframe import Table
+from serving.prediction_request import Row
 
 
 class Estimator(Protocol):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import bentoml
 from pydantic import BaseModel, Field
 
-from serving.front import App, Front
+from serving.asgi import App, Front
 
 if TYPE_CHECKING:
     from serving.app import Serving

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from belt import ports
+from belt.local import ports
 
 ROOT = Path(__file__).resolve().parents[1]
 BELT = [sys.executable, "-m", "belt.main"]

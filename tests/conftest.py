@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from services.bus import Bus, connect, ensure_topology
+from services.messaging.connection import Bus, connect
+from services.messaging.streams import ensure_topology
 from tests.waiting import until
 
 # A shell that runs the tests in the background ignores Ctrl-C for them, and what they start would inherit that.

@@ -11,10 +11,10 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 
-from contracts.artifact import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
-from contracts.data import ColumnProfile, Environment, Feature, Profile
+from contracts.artifact_ref import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
 from contracts.events import ModelTrained
-from services.archives import pack_folder
+from contracts.profiles import ColumnProfile, Environment, Feature, Profile
+from services.storage.archives import pack_folder
 from tests.fakes import MemoryArtifacts
 
 VERSION, OTHER = "7-0a1b2c3d", "5-00000001"

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from faststream.nats import NatsBroker, TestNatsBroker
 
-from contracts import envelope
-from contracts.artifact import ArtifactRef
+from contracts import cloudevents
+from contracts.artifact_ref import ArtifactRef
 from contracts.events import Event, subject_of
-from services.archives import unpack_beside
-from services.artifacts import ArtifactMissing
-from services.inbox import Entry
-from services.registry import Candidate, Conflict, Deployed, Live, Project
-from services.worker import Worker
+from services.messaging.inbox import Entry
+from services.messaging.worker import Worker
+from services.storage.archives import unpack_beside
+from services.storage.artifact_store import ArtifactMissing
+from services.storage.registry import Candidate, Conflict, Deployed, Live, Project
 
 __all__ = ["Delivered", "MemoryArtifacts", "MemoryInbox", "MemoryRegistry", "deliver"]
 
@@ -136,7 +136,7 @@ async def deliver(worker: Worker, event: Event | bytes, subject: str | None = No
     async def publish(message: object, to: str, headers: dict[str, str] | None = None, **_: object) -> None:
         assert isinstance(message, bytes)
         if not to.startswith("dlq."):
-            emitted.append(envelope.read(to, headers, message, 1, datetime.now(UTC))[0])
+            emitted.append(cloudevents.read(to, headers, message, 1, datetime.now(UTC))[0])
             emitted.headers.append(headers or {})
         else:
             dead.append((to, dict(headers or {})))
@@ -145,7 +145,7 @@ async def deliver(worker: Worker, event: Event | bytes, subject: str | None = No
     async with TestNatsBroker(worker.broker) as broker:
         assert isinstance(broker, NatsBroker)
         send, worker.broker.publish = broker.publish, publish  # type: ignore[method-assign,assignment]
-        body = event if isinstance(event, bytes) else envelope.body(event)
+        body = event if isinstance(event, bytes) else cloudevents.body(event)
         to = subject or (subject_of(event) if isinstance(event, Event) else "")
         written = {name.replace("_", "-"): value for name, value in headers.items()}
         try:

@@ -4,11 +4,11 @@ import json
 import os
 import re
 
-from belt.home import Home
-from belt.local import BUS, INFRA, WORKERS, Local
-from belt.supervisor import Part
-from contracts import permissions
-from services import first_run
+from belt.local.home import Home
+from belt.local.stack import BUS, INFRA, WORKERS, Local
+from belt.local.supervisor import Part
+from infra import bootstrap
+from services.messaging import permissions
 
 TARGET = "local"
 VIOLATION = re.compile(r'user:([^"]+)" - (?:Publish|Subscription) Violation - Subject "([^"]+)"')
@@ -30,7 +30,7 @@ class PermittedBelt(Local):
     def __init__(self, home: Home, port: int) -> None:
         self._passwords = {user: f"{user}-secret" for user in permissions.users((TARGET,))}
         super().__init__(home, port, lambda _: None)
-        (home.run / "users.conf").write_text(first_run.users(self._passwords, (TARGET,)))
+        (home.run / "users.conf").write_text(bootstrap.users(self._passwords, (TARGET,)))
         common = os.path.relpath(INFRA / "nats" / "jetstream.conf", home.run)
         config = f'listen: "127.0.0.1:{self._ports[BUS]}"\ninclude "{common}"\ninclude "users.conf"\n'
         (home.run / "nats.conf").write_text(config)

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from contracts.envelope import Envelope
+from contracts.cloudevents import Envelope
 from contracts.events import BuildFailed, ImagePushed, ModelApproved
-from services.artifacts import Artifacts, open_artifacts
 from services.builder.bento import JOB, BentoBuilder, Bentos, store, use_store
 from services.builder.domain import pushed
 from services.builder.packed import Images, PackedBentos
 from services.builder.settings import Settings
-from services.environments import Environments
-from services.forks import Forks
-from services.settings import from_environment
-from services.worker import Worker
+from services.messaging.settings import from_environment
+from services.messaging.worker import Worker
+from services.sandbox.client import Forks
+from services.sandbox.environments import Environments
+from services.storage.artifact_store import Artifacts, open_artifacts
 
 
 def create_app(worker: Worker, bentos: Bentos, images: Images) -> None:
@@ -36,10 +36,10 @@ def open_images(settings: Settings, artifacts: Artifacts, folder: Path) -> Image
     if settings.images == "packed":
         return PackedBentos(artifacts, folder)
     # The Docker SDK takes 20 MB, which the embedded default need not pay.
-    from services.builder.engine import Engine
+    from services.builder.containerize import Plain, require_docker_command
+    from services.builder.images import PushedImages, Recipe
     from services.builder.layered import Layered
-    from services.builder.plain import Plain, require_docker_command
-    from services.builder.pushed import PushedImages, Recipe
+    from services.docker_engine.client import Engine
 
     engine = Engine(settings.registry, settings.registry_credentials, settings.seconds)
     recipe: Recipe

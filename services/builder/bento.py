@@ -1,4 +1,4 @@
-"""The Bento of a version, built by `services.builder.job` in a child process of the version's environment."""
+"""The Bento of a version, built by `jobs.build_bento` in a child process of the version's environment."""
 
 import contextlib
 import os
@@ -10,20 +10,20 @@ from typing import Protocol
 
 import structlog
 
-from contracts import project
-from contracts.artifact import TEXT, ArtifactRef
-from contracts.data import Environment, Limits
+from contracts import model_spec
+from contracts.artifact_ref import TEXT, ArtifactRef
 from contracts.events import ModelApproved
-from contracts.manifest import Manifest
-from services.artifacts import Artifacts
+from contracts.packaged_model import Manifest
+from contracts.profiles import Environment, Limits
 from services.builder.domain import labels
-from services.environments import BASE_LOCK
-from services.errors import Permanent
-from services.failures import explained
-from services.forks import Forks
+from services.messaging.errors import Permanent
+from services.sandbox.client import Forks
+from services.sandbox.diagnostics import explained
+from services.sandbox.environments import BASE_LOCK
+from services.storage.artifact_store import Artifacts
 
 log = structlog.get_logger()
-JOB = "services.builder.job"
+JOB = "services.builder.jobs.build_bento"
 
 
 class Bentos(Protocol):
@@ -80,9 +80,9 @@ class BentoBuilder:
     async def limits(self, event: ModelApproved) -> Limits:
         return (await self._project(event))[1].serve.limits
 
-    async def _project(self, event: ModelApproved) -> tuple[Path, project.ModelSpec]:
+    async def _project(self, event: ModelApproved) -> tuple[Path, model_spec.ModelSpec]:
         source = await self._artifacts.fetch_folder(event.project)
-        return source, project.parse((source / "model.yaml").read_text())
+        return source, model_spec.parse((source / "model.yaml").read_text())
 
     async def _lock(self, environment: Environment) -> Path:
         if environment.locked is None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from contracts.artifact import ArtifactRef
-from contracts.data import Frozen, Limits
+from contracts.artifact_ref import ArtifactRef
 from contracts.events import ImagePushed, ModelApproved
+from contracts.profiles import Frozen, Limits
 
 ARTIFACT = "artifact"
 INDEX = (

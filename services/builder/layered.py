@@ -16,10 +16,10 @@ from uv import find_uv_bin
 from contracts.events import ModelApproved
 from services.builder import layers
 from services.builder.domain import index_arguments, parted
-from services.builder.engine import Engine, Making
-from services.builder.pushed import minor
-from services.docker_errors import DockerRefused, DockerTrouble, ImageMissing, RegistryAway, Unauthorized
-from services.environments import BASE_LOCK
+from services.builder.images import minor
+from services.docker_engine.client import Engine, Making
+from services.docker_engine.errors import DockerRefused, DockerTrouble, ImageMissing, RegistryAway, Unauthorized
+from services.sandbox.environments import BASE_LOCK
 
 log = structlog.get_logger()
 HERE = Path(__file__).parent
@@ -48,8 +48,8 @@ USER 1034:1034
 EXPOSE 3000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-    CMD ["/opt/serving/bin/python", "-I", "-S", "/bento/src/serving/healthy.py"]
-ENTRYPOINT ["/opt/serving/bin/python", "-P", "/bento/src/serving/container.py"]
+    CMD ["/opt/serving/bin/python", "-I", "-S", "/bento/src/serving/entrypoints/healthcheck.py"]
+ENTRYPOINT ["/opt/serving/bin/python", "-P", "/bento/src/serving/entrypoints/container.py"]
 """
 """How a runtime image is run."""
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -188,7 +188,7 @@ class Runtime:
             "settings": SETTINGS.encode(),
             "runtime.sh": SCRIPT.read_bytes(),
             "furnish.py": (HERE / "furnish.py").read_bytes(),
-            "bill.py": (HERE / "bill.py").read_bytes(),
+            "bill.py": (HERE / "sbom.py").read_bytes(),
             "uv.txt": UV_LOCK.read_bytes(),
             **{f"{part}.txt": lines.encode() for part, lines in locks.items()},
             "extra": extra.encode(),

@@ -4,14 +4,14 @@ import asyncio
 from pathlib import Path
 from typing import Protocol
 
-from contracts.artifact import BENTO
+from contracts.artifact_ref import BENTO
 from contracts.events import ModelApproved
-from services.artifacts import ArtifactCorrupt, ArtifactMissing, Artifacts
 from services.builder.domain import Image
+from services.storage.artifact_store import ArtifactCorrupt, ArtifactMissing, Artifacts
 
 
 class Images(Protocol):
-    """Where images go: `PackedBentos`, or `services.builder.pushed.PushedImages`."""
+    """Where images go: `PackedBentos`, or `services.builder.images.PushedImages`."""
 
     async def stay_ready(self) -> None:
         """Prepare what images need, in the background; returns never."""

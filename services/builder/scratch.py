@@ -14,7 +14,7 @@ import docker
 from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
-from services.docker_errors import StreamError
+from services.docker_engine.errors import StreamError
 
 SCRATCH = "bentobelt-making-"
 """How their names begin."""

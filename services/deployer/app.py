@@ -5,10 +5,10 @@ import functools
 
 from nats.aio.msg import Msg
 
-from contracts.envelope import Envelope
+from contracts.cloudevents import Envelope
 from contracts.events import DeploymentFailed, ImagePushed, ModelSuperseded, RollbackRequested
-from services.artifacts import open_artifacts
-from services.deployer.checks import HttpChecks
+from services.deployer.backends.processes import Processes
+from services.deployer.backends.servers import Servers
 from services.deployer.domain import (
     bygone,
     cannot_roll_back,
@@ -19,16 +19,16 @@ from services.deployer.domain import (
     rollback_target,
 )
 from services.deployer.gateway import Traefik
-from services.deployer.processes import Processes
+from services.deployer.readiness import HttpChecks
+from services.deployer.reconciler import Watch
 from services.deployer.rollout import Rollout
-from services.deployer.servers import Servers
 from services.deployer.settings import Settings
-from services.deployer.watch import Watch
-from services.environments import Environments
-from services.leases import Leases
-from services.registry import Deployed, Registry
-from services.settings import from_environment
-from services.worker import Emit, Worker, log
+from services.messaging.leases import Leases
+from services.messaging.settings import from_environment
+from services.messaging.worker import Emit, Worker, log
+from services.sandbox.environments import Environments
+from services.storage.artifact_store import open_artifacts
+from services.storage.registry import Deployed, Registry
 
 # What may end in a rollout a few seconds later. Missing one costs time, nothing else, so no durable is kept for them.
 COMING = ("data.pushed", "drift.detected")
@@ -112,9 +112,9 @@ def processes(worker: Worker, settings: Settings, may_be_live: bool) -> Processe
 def containers(settings: Settings) -> Servers:
     """Servers as containers. None is on standby: the exact image is what runs, and it is not known before."""
     # The Docker SDK is heavy, and processes need none of it.
-    from services.deployer.containers import Containers
-    from services.deployer.engine import Engine
-    from services.deployer.images import Images
+    from services.deployer.backends.containers import Containers
+    from services.deployer.backends.engine import Engine
+    from services.deployer.backends.images import Images
 
     engine = Engine()
     return Containers(

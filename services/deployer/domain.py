@@ -5,10 +5,10 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Literal
 
-from contracts.data import Probe, Value
 from contracts.events import DeploymentFailed, ModelDeployed, ModelSuperseded
-from services.errors import Permanent
-from services.registry import Deployed, Live
+from contracts.profiles import Probe, Value
+from services.messaging.errors import Permanent
+from services.storage.registry import Deployed, Live
 
 REMEMBERED = 20
 """Versions rolled back from that are remembered."""

@@ -17,12 +17,12 @@ from typing import Protocol
 import structlog
 
 from contracts.events import ImagePushed
-from services.deployer.checks import Checks, Lost
+from services.deployer.backends.servers import Server, Servers
 from services.deployer.domain import decide, released, rolled_back, wanted
 from services.deployer.gateway import Gateway, NotSwitched
-from services.deployer.hearing import Hearing
-from services.deployer.servers import Server, Servers
-from services.registry import Deployed, Live
+from services.deployer.liveness import Hearing
+from services.deployer.readiness import Checks, Lost
+from services.storage.registry import Deployed, Live
 
 log = structlog.get_logger()
 LEASE_WAIT = 5.0
@@ -31,7 +31,7 @@ FOLLOWS = 1.0
 
 
 class Lives(Protocol):
-    """The registry's part that a rollout writes; `services.registry.Registry` is one."""
+    """The registry's part that a rollout writes; `services.storage.registry.Registry` is one."""
 
     async def live(self, model: str, target: str = "local") -> Live | None: ...
     async def lives(self) -> list[Live]: ...
@@ -41,7 +41,7 @@ class Lives(Protocol):
 
 
 class Lease(Protocol):
-    """`services.leases.Leases` is one."""
+    """`services.messaging.leases.Leases` is one."""
 
     def hold(self, name: str, wait: float = 0.0) -> contextlib.AbstractAsyncContextManager[None]: ...
 

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from contracts.envelope import Envelope
+from contracts.cloudevents import Envelope
 from contracts.events import EvaluationFailed, ModelApproved, ModelRejected, ModelTrained, ReviewDecided
-from services.artifacts import open_artifacts
-from services.environments import Environments
 from services.evaluator import domain
-from services.evaluator.children import PRELOAD, Bench, Children
 from services.evaluator.domain import Rival
+from services.evaluator.scoring import PRELOAD, Bench, Children
 from services.evaluator.settings import Settings
-from services.forks import Forks
-from services.registry import Candidate, Registry
-from services.settings import from_environment
-from services.worker import Emit, Worker, log
+from services.messaging.settings import from_environment
+from services.messaging.worker import Emit, Worker, log
+from services.sandbox.client import Forks
+from services.sandbox.environments import Environments
+from services.storage.artifact_store import open_artifacts
+from services.storage.registry import Candidate, Registry
 
 
 def create_app(worker: Worker, registry: Registry, bench: Bench, champion_target: str) -> None:

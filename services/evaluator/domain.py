@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from contracts.data import ColumnProfile, Frozen, Probe, Promise, Value, Verdict
-from contracts.envelope import Envelope
+from contracts.cloudevents import Envelope
 from contracts.events import ModelApproved, ModelRejected, ModelTrained, ReviewDecided
-from services.errors import Permanent
-from services.registry import Candidate
+from contracts.profiles import ColumnProfile, Frozen, Probe, Promise, Value, Verdict
+from services.messaging.errors import Permanent
+from services.storage.registry import Candidate
 
 
 class UnknownVersion(Permanent):

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
-from contracts.envelope import Envelope
+from contracts.cloudevents import Envelope
 from contracts.events import (
     BuildFailed,
     DataRejected,
@@ -15,21 +15,21 @@ from contracts.events import (
     TrainingFailed,
     Version,
 )
-from services.artifacts import open_artifacts
-from services.environments import Environments
-from services.forks import Forks
-from services.leases import Leases
-from services.monitor.bursts import Bursts
-from services.monitor.follow import Follower
-from services.monitor.followers import Followers
-from services.monitor.pages import Pages
+from services.messaging.leases import Leases
+from services.messaging.settings import from_environment
+from services.messaging.worker import Permanent, Raw, Worker
+from services.monitor.alerts.drift_event import Telling
+from services.monitor.alerts.report_page import Pages
+from services.monitor.detection.error_bursts import Bursts
+from services.monitor.ingest.consumer import TrafficStream
+from services.monitor.ingest.followers import Followers
+from services.monitor.ingest.model_reader import Follower
 from services.monitor.settings import Settings
-from services.monitor.store import KvStore, Store
-from services.monitor.stream import TrafficStream
-from services.monitor.telling import Telling
-from services.registry import Registry
-from services.settings import from_environment
-from services.worker import Permanent, Raw, Worker
+from services.monitor.state.store import KvStore, Store
+from services.sandbox.client import Forks
+from services.sandbox.environments import Environments
+from services.storage.artifact_store import open_artifacts
+from services.storage.registry import Registry
 
 ENDINGS: tuple[type[Event], ...] = (
     ModelRejected, DataRejected, TrainingFailed, EvaluationFailed, BuildFailed, DeploymentFailed,

@@ -8,13 +8,13 @@ calm window.
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from contracts.data import Frozen, Profile, Promise, Window
-from contracts.envelope import derived_id, run_of
-from services.monitor.joins import Rows
-from services.monitor.rules import Rules
-from services.monitor.traffic import ModelTraffic, Traffic
-from services.monitor.watch import VersionWatch
-from services.monitor.windows import Finding
+from contracts.cloudevents import derived_id, run_of
+from contracts.profiles import Frozen, Profile, Promise, Window
+from services.monitor.detection.rules import Rules
+from services.monitor.state.label_join import Rows
+from services.monitor.state.model_traffic import ModelTraffic, Traffic
+from services.monitor.state.version_state import VersionWatch
+from services.monitor.state.windows import Finding
 
 SOURCE = "bentobelt/monitor"
 DAY = 24 * 3600.0

@@ -3,8 +3,8 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.monitor.rules import Rules
-from services.settings import BusSettings
+from services.messaging.settings import BusSettings
+from services.monitor.detection.rules import Rules
 
 
 class Settings(BusSettings):

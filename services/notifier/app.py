@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
-from contracts import envelope
-from contracts.envelope import Envelope, Unreadable
+from contracts import cloudevents
+from contracts.cloudevents import Envelope, Unreadable
 from contracts.events import (
     AlertRaised,
     BuildFailed,
@@ -20,12 +20,12 @@ from contracts.events import (
     ModelRejected,
     TrainingFailed,
 )
-from contracts.topology import RETRY_DELAYS
+from contracts.subjects import RETRY_DELAYS
+from services.messaging.settings import from_environment
+from services.messaging.worker import Raw, Worker, log
 from services.notifier.channels import Apprise, BadChannel, ChannelFailed, Channels
 from services.notifier.domain import UNKNOWN, DeadLetter, alert, dead_letter
 from services.notifier.settings import Settings
-from services.settings import from_environment
-from services.worker import Raw, Worker, log
 
 LISTENS: tuple[type[Event], ...] = (
     ModelRejected, DataRejected, DriftDetected, TrainingFailed, EvaluationFailed, BuildFailed, DeploymentFailed,
@@ -93,7 +93,7 @@ def _named(model: str) -> str:
 def _is_event(raw: Raw, subject: str) -> bool:
     """Whether the worker that gave it up could read it: it looked with the same eyes."""
     try:
-        envelope.read(subject, raw.headers, raw.body, raw.sequence, raw.time)
+        cloudevents.read(subject, raw.headers, raw.body, raw.sequence, raw.time)
     except Unreadable:
         return False
     return True

@@ -1,9 +1,9 @@
 """What a person is told about an event, and the command that helps. Pure."""
 
-from contracts.data import Frozen, Verdict
-from contracts.envelope import Envelope
+from contracts.cloudevents import Envelope
 from contracts.events import EVENTS, AlertRaised, DataRejected, DriftDetected, Event, ModelRejected, StageFailed
-from contracts.topology import stream_of
+from contracts.profiles import Frozen, Verdict
+from contracts.subjects import stream_of
 
 BODY = 4000
 """Characters of a message: chat services cut or refuse longer ones."""

@@ -2,19 +2,19 @@
 
 from collections.abc import Sequence
 
-from contracts.envelope import Envelope, version_of
+from contracts.cloudevents import Envelope, version_of
 from contracts.events import DataPushed, DataRejected, DriftDetected, Event, TrainingFailed
-from services.artifacts import Artifacts, open_artifacts
-from services.environments import Environments
-from services.forks import Forks
-from services.registry import Project, Registry
-from services.settings import from_environment
+from services.messaging.settings import from_environment
+from services.messaging.worker import Worker, log
+from services.sandbox.client import Forks
+from services.sandbox.environments import Environments
+from services.storage.artifact_store import Artifacts, open_artifacts
+from services.storage.registry import Project, Registry
 from services.trainer.domain import UNKNOWN_MODEL, named, newest, replaces, schema_for
-from services.trainer.failures import BadProject
-from services.trainer.schema import Rejected, Schema
+from services.trainer.errors import BadProject
+from services.trainer.jobs.data_schema import Rejected, Schema
+from services.trainer.pipeline import PRELOAD, RETRY_SECONDS, Opened, Order, Training
 from services.trainer.settings import Settings
-from services.trainer.training import PRELOAD, RETRY_SECONDS, Opened, Order, Training
-from services.worker import Worker, log
 
 
 def create_app(

@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.settings import BusSettings
+from services.messaging.settings import BusSettings
 
 
 class Settings(BusSettings):

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from belt.local import WORKERS
-from services.bus import Bus, connect
+from belt.local.stack import WORKERS
+from services.messaging.connection import Bus, connect
 from tests.chaos.faults import Hurt, Traffic, idle, impatient
 from tests.chaos.held import MODEL, Held
 from tests.waiting import eventually

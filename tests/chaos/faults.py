@@ -14,11 +14,12 @@ import nats.js.errors
 import psutil
 from nats.js.api import ConsumerConfig
 
-from belt import history, leftovers
-from belt.home import Home
-from contracts import topology
-from services.bus import Bus
-from services.deployer.processes import Record
+from belt.local import orphans
+from belt.local.home import Home
+from contracts import subjects
+from services.deployer.backends.processes import Record
+from services.messaging.connection import Bus
+from services.timeline import history
 from tests.belts import Belt
 from tests.chaos.held import MODEL, ROW
 from tests.waiting import eventually, until
@@ -50,7 +51,7 @@ class Hurt(Belt):
     def kill_itself(self) -> list[psutil.Process]:
         """kill -9 of `belt up`; what it leaves behind."""
         assert self._up is not None
-        left = leftovers.find(self.home)
+        left = orphans.find(self.home)
         self._up.kill()
         self._up.wait()
         return [process for process in left if process.pid != self._up.pid]
@@ -58,7 +59,7 @@ class Hurt(Belt):
     def end(self) -> None:
         if self._up is not None and self._up.poll() is None:
             self.down()
-        leftovers.kill(self.home)
+        orphans.kill(self.home)
         self.http.close()
 
     def servers(self) -> dict[str, Record]:
@@ -159,7 +160,7 @@ async def over(bus: Bus, run: str, seconds: float = 90.0) -> Counter[str]:
 
     async def is_live() -> bool:
         counted = await said(bus, run)
-        failed = [subject for subject in topology.FAILED if counted[subject]]
+        failed = [subject for subject in subjects.FAILED if counted[subject]]
         assert not failed, f"run {run}: {failed}"
         return bool(counted["model.deployed"] or counted["model.superseded"])
 

@@ -9,8 +9,8 @@ import sys
 import psutil
 import pytest
 
-from belt.local import BUS, GATEWAY
-from services.bus import Bus
+from belt.local.stack import BUS, GATEWAY
+from services.messaging.connection import Bus
 from tests.belts import ROOT
 from tests.chaos.faults import ONCE, Hurt, Traffic, alive, answer, over, said
 from tests.chaos.held import MODEL, Held

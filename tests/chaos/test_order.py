@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from belt import history
-from contracts import envelope
-from services.bus import Bus
+from contracts import cloudevents
+from services.messaging.connection import Bus
+from services.timeline import history
 from tests.chaos.faults import ONCE, Hurt, Traffic, answer, idle, over, said
 from tests.chaos.held import MODEL, Held
 from tests.waiting import eventually, until
@@ -20,7 +20,7 @@ BODY = json.dumps({"model": MODEL}).encode()
 
 async def test_the_same_push_many_times_is_one_run(belt: Hurt, bus: Bus, traffic: Traffic) -> None:
     headers = {"ce-id": "once", "ce-source": "chaos"}
-    run = envelope.run_of("chaos", "once", MODEL)
+    run = cloudevents.run_of("chaos", "once", MODEL)
     for _ in range(3):
         await bus.js.publish("data.pushed", BODY, headers=headers)
     assert await over(bus, run) == ONCE
@@ -36,7 +36,7 @@ async def test_the_same_push_after_the_bus_has_forgotten_it_is_the_same_run(
     belt: Hurt, bus: Bus, traffic: Traffic
 ) -> None:
     headers = {"ce-id": "late", "ce-source": "chaos", "Nats-Msg-Id": "data.pushed:late"}
-    run = envelope.run_of("chaos", "late", MODEL)
+    run = cloudevents.run_of("chaos", "late", MODEL)
     async with forgetful(bus):
         await bus.js.publish("data.pushed", BODY, headers=headers)
         assert await over(bus, run) == ONCE
@@ -133,7 +133,7 @@ async def again(bus: Bus, run: str) -> None:
     await reader.unsubscribe()
     for message in kept:
         at = message.metadata
-        _, about = envelope.read(message.subject, message.headers, message.data, at.sequence.stream, at.timestamp)
+        _, about = cloudevents.read(message.subject, message.headers, message.data, at.sequence.stream, at.timestamp)
         if about.run == run:
             headers = {k: v for k, v in (message.headers or {}).items() if k != "Nats-Msg-Id"}
             await bus.js.publish(message.subject, message.data, headers=headers)

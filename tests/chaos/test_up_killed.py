@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from belt import leftovers
-from belt.local import BUS, GATEWAY, WORKERS
-from services.bus import connect
+from belt.local import orphans
+from belt.local.stack import BUS, GATEWAY, WORKERS
+from services.messaging.connection import connect
 from tests.chaos.faults import ONCE, Hurt, alive, answer, over
 from tests.chaos.held import MODEL, Held
 from tests.waiting import until
@@ -63,8 +63,8 @@ def test_it_goes_on_after_all_its_parts_are_killed(running: Hurt, held: Held) ->
 
 
 def test_nothing_is_left_when_it_ends(running: Hurt) -> None:
-    there = leftovers.find(running.home)
+    there = orphans.find(running.home)
     running.down()
     assert [process for process in there if alive(process)] == []
-    assert leftovers.find(running.home) == []
+    assert orphans.find(running.home) == []
     running.up()

@@ -11,18 +11,18 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from contracts import envelope, project
-from contracts.artifact import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
-from contracts.data import ColumnProfile, Environment, Feature, FeatureType, Probe, Profile, Promise, Verdict
+from contracts import cloudevents, model_spec
+from contracts.artifact_ref import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
 from contracts.events import ModelApproved
-from services.artifacts import Artifacts
+from contracts.profiles import ColumnProfile, Environment, Feature, FeatureType, Probe, Profile, Promise, Verdict
+from services.storage.artifact_store import Artifacts
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def version(number: int) -> str:
     """A version of generation `number`."""
-    return envelope.version_of(number, f"run{number}")
+    return cloudevents.version_of(number, f"run{number}")
 
 
 async def example(
@@ -40,7 +40,7 @@ async def example(
     """
     folder = EXAMPLES / name
     text = (folder / "model.yaml").read_text() + serve
-    spec = project.parse(text)
+    spec = model_spec.parse(text)
     data = folder / str(spec.dataset)
     frame = pd.read_parquet(data) if data.suffix == ".parquet" else pd.read_csv(data)
     rows, truth = frame.drop(columns=spec.target), frame[spec.target]

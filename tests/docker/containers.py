@@ -9,8 +9,8 @@ from typing import Any
 
 import docker
 
-from contracts.data import Limits
 from contracts.events import ModelApproved
+from contracts.profiles import Limits
 from tests.conftest import free_port
 from tests.waiting import until
 

@@ -11,10 +11,10 @@ from uuid import uuid4
 import docker
 
 from contracts.events import Event, ImagePushed, RollbackRequested
-from services.bus import Bus
+from services.messaging.connection import Bus
 from tests.docker.tiny import MODEL
-from tests.integration import rollouts
-from tests.integration.rollouts import await_event, publish
+from tests.integration.services.deployer import rollouts
+from tests.integration.services.deployer.rollouts import await_event, publish
 from tests.waiting import eventually
 
 

@@ -6,13 +6,13 @@ from types import TracebackType
 from typing import Literal, Self
 
 from contracts.events import ModelApproved
-from services.artifacts import FsspecArtifacts
 from services.builder.app import open_images
 from services.builder.bento import JOB, BentoBuilder, use_store
 from services.builder.domain import Image
 from services.builder.settings import Settings
-from services.environments import Environments
-from services.forks import Forks
+from services.sandbox.client import Forks
+from services.sandbox.environments import Environments
+from services.storage.artifact_store import FsspecArtifacts
 from tests.docker.approvals import example
 
 

@@ -14,7 +14,7 @@ import docker
 import httpx
 from docker.errors import NotFound
 
-from belt import ports
+from belt.local import ports
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = ("trainer", "evaluator", "builder", "deployer", "monitor", "notifier")

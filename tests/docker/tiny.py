@@ -6,10 +6,10 @@ from pathlib import Path
 
 import docker
 
-from contracts.data import Environment, Limits, Probe, Profile, Promise
 from contracts.events import ImagePushed
+from contracts.profiles import Environment, Limits, Probe, Profile, Promise
 from tests.docker.registries import PASSWORD, USER, Registry
-from tests.integration.rollouts import version
+from tests.integration.services.deployer.rollouts import version
 
 MODEL = "tiny"
 MIB = 1024 * 1024

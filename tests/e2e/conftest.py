@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.bus import Bus, connect
+from services.messaging.connection import Bus, connect
 from tests.belts import ROOT, Belt
 
 LIMITS = {"TRAINER_SECONDS": "15", "TRAINER_MEMORY": str(2 * 1024**3)}

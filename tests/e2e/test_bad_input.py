@@ -11,16 +11,16 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from belt.home import Home
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-from belt.home import Home
-from contracts import envelope
-from contracts.artifact import TAR_GZ
-from contracts.envelope import run_of
+from contracts import cloudevents
+from contracts.artifact_ref import TAR_GZ
+from contracts.cloudevents import run_of
 from contracts.events import DataPushed
-from services.artifacts import NatsArtifacts
-from services.bus import Bus
+from services.messaging.connection import Bus
+from services.storage.artifact_store import NatsArtifacts
 from tests.belts import ROOT, Belt
 from tests.waiting import eventually, until
 
@@ -99,7 +99,7 @@ async def test_a_bad_project_of_any_client_fails_with_its_reason(
 ) -> None:
     files, says = BAD_ARCHIVES[kind]
     archive = await NatsArtifacts(bus, tmp_path).put(archive_of(files), TAR_GZ)
-    run = await publish(bus, envelope.body(DataPushed(model="digits", project=archive)))
+    run = await publish(bus, cloudevents.body(DataPushed(model="digits", project=archive)))
     failed = json.loads((await said(bus, "training.failed", run)).data or b"")
     assert failed["error"] == ("BadArchive" if "outside" in kind else "BadProject")
     assert failed["attempts"] == 1

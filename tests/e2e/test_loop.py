@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from contracts.envelope import run_of
-from services.bus import Bus
+from contracts.cloudevents import run_of
+from services.messaging.connection import Bus
 from tests.belts import ROOT, Belt
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("belt")]

@@ -1,0 +1,112 @@
+"""`belt ci`: a workflow for a CI service that runs the project's tests and pushes it onto the belt."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from belt import git, output, project_check
+from belt.output import Failed, Json
+from contracts.events import ModelName
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode="rich", help="Print a CI workflow that tests and pushes a project."
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="[PROJECT]", exists=True, file_okay=False, help="The model project.")]
+
+GITHUB = """\
+# Tests the model project and, on the main branch, pushes it onto the belt.
+# Settings of the repository: secret NATS_URL (the bus), variable BENTOBELT_REPO (git URL of Bentobelt).
+# The runner has to reach the bus, which listens on 127.0.0.1 unless told otherwise: a self-hosted runner does.
+name: "belt: {model}"
+on:
+  push:
+    paths: ["{paths}"]
+  pull_request:
+    paths: ["{paths}"]
+permissions:
+  contents: read
+jobs:
+  push:
+    runs-on: ubuntu-latest
+    timeout-minutes: 60
+    steps:
+      - uses: actions/checkout@v4
+      - uses: actions/setup-python@v5
+        with:
+          python-version: "3.11"
+      - name: Install Bentobelt
+        run: |
+          git clone --depth 1 "$BENTOBELT_REPO" .bentobelt
+          make -C .bentobelt setup
+        env:
+          BENTOBELT_REPO: ${{{{ vars.BENTOBELT_REPO }}}}
+      - name: Test the project
+        run: .bentobelt/.venv/bin/python -m belt.testing "{folder}"
+      - name: Push it and wait until it is deployed
+        if: github.ref_name == github.event.repository.default_branch
+        run: .bentobelt/.venv/bin/belt push "{folder}" --wait --reason "$GITHUB_SHA"
+        env:
+          NATS_URL: ${{{{ secrets.NATS_URL }}}}
+"""
+
+GITLAB = """\
+# Tests the model project and, on the default branch, pushes it onto the belt.
+# CI/CD variables: NATS_URL (the bus, masked), BENTOBELT_REPO (git URL of Bentobelt).
+"belt {model}":
+  image: python:3.11
+  timeout: 1h
+  rules:
+    - changes: ["{paths}"]
+  before_script:
+    - git clone --depth 1 "$BENTOBELT_REPO" .bentobelt
+    - make -C .bentobelt setup
+  script:
+    - .bentobelt/.venv/bin/python -m belt.testing "{folder}"
+    - |
+      if [ "$CI_COMMIT_BRANCH" = "$CI_DEFAULT_BRANCH" ]; then
+        .bentobelt/.venv/bin/belt push "{folder}" --wait --reason "$CI_COMMIT_SHA"
+      fi
+"""
+
+
+@app.command()
+def github(folder: Folder = Path(), json: Json = False) -> None:
+    """Print a GitHub Actions workflow.
+
+    Example:  belt ci github examples/digits > .github/workflows/digits.yml
+    """
+    _print(GITHUB, folder, json)
+
+
+@app.command()
+def gitlab(folder: Folder = Path(), json: Json = False) -> None:
+    """Print a GitLab CI job.
+
+    Example:  belt ci gitlab examples/digits > .gitlab-ci.yml
+    """
+    _print(GITLAB, folder, json)
+
+
+def workflow(template: str, model: ModelName, folder: str) -> str:
+    """The text of a workflow for the project in `folder`, relative to the top of its repository."""
+    paths = "**" if folder == "." else f"{folder}/**"
+    return template.format(model=model, folder=folder, paths=paths)
+
+
+def _print(template: str, folder: Path, json: bool) -> None:
+    try:
+        spec = project_check.spec_of(folder)
+        text = workflow(template, spec.name, _in_repository(folder.resolve()))
+    except Failed as error:
+        output.fail(str(error))
+    if json:
+        output.answer(True, {"workflow": text}, "")
+    else:
+        print(text, end="")
+
+
+def _in_repository(folder: Path) -> str:
+    top = git.root(folder)
+    return folder.relative_to(top.resolve()).as_posix() if top else "."

@@ -1,0 +1,166 @@
+"""`belt doctor`: what is wrong on this machine or with the belt on it, and what to do about each thing."""
+
+import asyncio
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Literal
+
+import typer
+from nats.js.errors import NotFoundError
+
+from belt import connection, output
+from belt.local import orphans, ports
+from belt.local.home import Home
+from belt.local.stack import BIN, BUS, GATEWAY, ROOT, WORKERS, status
+from contracts import subjects
+from services.messaging.connection import Bus
+
+GIB = 1024**3
+LOW_DISK = 2 * GIB
+LOCK = ROOT / "requirements" / "serving.txt"
+PIN = re.compile(r"^([a-z0-9._-]+)==(\S+) \\$", re.MULTILINE)
+"""A pin for every platform; those with a marker may rightly be missing."""
+MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port that the gateway of `belt up` would take.")]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. A `note` is worth knowing; `todo` says what a person can do about a `problem`."""
+
+    what: str
+    state: Literal["ok", "note", "problem"]
+    found: str
+    todo: str = ""
+
+
+def doctor(home: output.Home = output.HOME, port: Port = 8080, as_json: output.Json = False) -> None:
+    """Check this machine and the belt on it, and say what to do about each problem.
+
+    Exits 1 when there is a problem.
+
+    Examples:  belt doctor    belt doctor --json
+    """
+    findings = asyncio.run(_look(Home(home), port))
+    rows = [(MARKS[finding.state], finding.what, finding.found, finding.todo) for finding in findings]
+    table = output.table(("", "what", "found", "what to do"), rows, "")
+    output.answer(as_json, [asdict(finding) for finding in findings], table)
+    raise typer.Exit(any(finding.state == "problem" for finding in findings))
+
+
+async def _look(home: Home, port: int) -> list[Finding]:
+    findings = [*machine(home)]
+    async for finding in belt_up(home, port):
+        findings.append(finding)  # noqa: PERF401  # extend() takes no async iterator
+    if os.environ.get("NATS_URL") or home.nats_url.exists():
+        findings += await bus(home)
+    return findings
+
+
+def judge(what: str, good: bool, found: str, todo: str) -> Finding:
+    """What was found, and what to do unless it is good."""
+    return Finding(what, "ok", found) if good else Finding(what, "problem", found, todo)
+
+
+# -- this machine --------------------------------------------------------------------------------------------
+
+
+def machine(home: Home) -> Iterator[Finding]:
+    """Python, the binaries, the packages that models are trained and served with, the folder and its disk."""
+    python = f"{platform.python_version()} at {sys.executable}"
+    yield judge("python", sys.version_info >= (3, 11), python, "make setup PYTHON=<a Python of 3.11 or newer>")
+    yield binary("nats-server", "-v")
+    yield binary("traefik", "version")
+    yield environment(LOCK.read_text())
+    existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
+    able = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    yield judge("home", able, str(home.root), f"{existing} cannot be written: choose another with --home")
+    free = shutil.disk_usage(existing).free
+    yield judge("disk", free > LOW_DISK, f"{free / GIB:.1f} GiB free", f"make room where {existing} is")
+
+
+def binary(name: str, ask_version: str) -> Finding:
+    """A binary that comes as a wheel."""
+    try:
+        said = subprocess.run([BIN / name, ask_version], capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding(name, "problem", str(error), "make setup")
+    number = re.search(r"\d+\.\d+\.\d+", said)
+    return Finding(name, "ok", number[0] if number else said.strip())
+
+
+def environment(lock: str) -> Finding:
+    """Whether the packages that models are trained and served with are those of the lock."""
+    pins = PIN.findall(lock)
+    wrong = [f"{name} {have or 'missing'}, locked {pin}" for name, pin in pins if (have := _installed(name)) != pin]
+    found = "; ".join(wrong[:5]) or f"{len(pins)} packages as locked, scikit-learn {_installed('scikit-learn')}"
+    return judge("packages", not wrong, found, "make setup")
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+# -- the belt on it ------------------------------------------------------------------------------------------
+
+
+async def belt_up(home: Home, port: int) -> AsyncIterator[Finding]:
+    """The `belt up` on this home with its workers and gateway; or whether one could be started."""
+    running = home.running() if home.is_claimed() else None
+    if running is None:
+        yield Finding("belt up", "note", f"not running on {home.root}", "belt up")
+        left = orphans.find(home.root)
+        if left:
+            yield Finding(
+                "leftovers", "note", f"{len(left)} processes of a `belt up` that was killed", "belt up ends them"
+            )
+        held = "" if ports.is_free(port) else ports.holder(port) or "in use"
+        ours = held.startswith(tuple(f"pid {process.pid}:" for process in left))
+        yield judge("port", ours or not held, f"{port}: {held or 'free'}", "belt up --port <another>")
+        return
+    since = output.moment(running.since)
+    yield Finding("belt up", "ok", f"pid {running.pid}, since {since}, gateway {running.gateway}")
+    for name in (GATEWAY, *WORKERS):
+        process = running.processes.get(name)
+        answer = await status(process.port, "/ping" if name == GATEWAY else "/health") if process else None
+        found = f"answers {answer}" if answer else "does not answer"
+        yield judge(name, answer == 200, found, f"belt up starts it again when it ends; {home.log(name)} says why")
+
+
+async def bus(home: Home) -> list[Finding]:
+    """Whether the bus answers, and has all streams and consumers."""
+    try:
+        async with connection.bus(home.root) as bus:
+            where = connection.shown(connection.nats_url(home.root))
+            return [Finding(BUS, "ok", where), await _streams(bus), await _dead_letters(bus)]
+    except output.Failed as error:
+        return [Finding(BUS, "problem", str(error), "belt up; or set NATS_URL")]
+
+
+async def _streams(bus: Bus) -> Finding:
+    missing = [stream.name for stream in subjects.STREAMS if not await _exists(bus, stream.name)]
+    found = f"missing: {', '.join(missing)}" if missing else "all there"
+    return judge("streams", not missing, found, "python -m services.messaging.streams")
+
+
+async def _dead_letters(bus: Bus) -> Finding:
+    count = (await bus.js.stream_info("DLQ")).state.messages if await _exists(bus, "DLQ") else 0
+    return Finding("dead letters", "note" if count else "ok", str(count), "belt logs" if count else "")
+
+
+async def _exists(bus: Bus, stream: str) -> bool:
+    try:
+        await bus.js.stream_info(stream)
+    except NotFoundError:
+        return False
+    return True

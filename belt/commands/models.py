@@ -1,0 +1,75 @@
+"""`belt models` and `belt deployments`: the registry, which outlives the event stream."""
+
+from pathlib import Path
+from typing import Any
+
+from belt import connection, output
+from belt.output import HOME, Home, Json
+from services.storage.registry import Candidate, Live, Project, Registry
+from services.timeline import wording
+
+
+def models(home: Home = HOME, json: Json = False) -> None:
+    """List the models: what is live, which versions are approved or wait for a person, the last run.
+
+    Example:  belt models
+    """
+    found = connection.run(_models(home))
+    rows = (
+        [
+            m["model"],
+            m["live"],
+            ", ".join(m["approved"][-3:][::-1]),
+            ", ".join(m["waiting"]),
+            m["last_run"],
+            m["project"],
+        ]
+        for m in found
+    )
+    columns = ("MODEL", "LIVE", "APPROVED (NEWEST 3)", "WAITING FOR REVIEW", "LAST RUN", "PROJECT")
+    output.answer(json, found, output.table(columns, rows, "No models yet: `belt push PROJECT` makes the first."))
+
+
+def deployments(home: Home = HOME, json: Json = False) -> None:
+    """List what is live on which target, since when, and which version a rollback goes back to.
+
+    Example:  belt deployments --json
+    """
+    found = connection.run(_lives(home))
+    rows = (
+        [x.model, x.target, x.version, x.previous, output.moment(x.since), x.url, wording.short_image(x.image)]
+        for x in found
+    )
+    columns = ("MODEL", "TARGET", "LIVE", "PREVIOUS", "SINCE", "URL", "IMAGE")
+    output.answer(
+        json, found, output.table(columns, rows, "Nothing is deployed yet: `belt runs` shows what is under way.")
+    )
+
+
+async def _models(home: Path) -> list[dict[str, Any]]:
+    async with connection.bus(home) as bus:
+        registry = Registry(bus)
+        lives = await registry.lives()
+        return [
+            _model(name, await registry.candidates(name), await registry.project(name), lives)
+            for name in await registry.models()
+        ]
+
+
+async def _lives(home: Path) -> list[Live]:
+    async with connection.bus(home) as bus:
+        return await Registry(bus).lives()
+
+
+def _model(name: str, candidates: list[Candidate], project: Project | None, lives: list[Live]) -> dict[str, Any]:
+    live = [one.version for one in lives if one.model == name]
+    return {
+        "model": name,
+        "live": live[0] if live else None,
+        "approved": [candidate.version for candidate in candidates if candidate.status == "approved"],
+        "waiting": [candidate.version for candidate in candidates if candidate.status == "waiting"],
+        "rejected": [candidate.version for candidate in candidates if candidate.status == "rejected"],
+        "last_run": candidates[-1].run if candidates else None,
+        "project": project.archive.sha256[:12] if project else None,
+        "commit": project.commit if project else None,
+    }

@@ -1,0 +1,108 @@
+"""`belt push`: a model project and its data onto the belt."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from uuid import uuid4
+
+import typer
+
+from belt import connection, git, output, project_check
+from belt.commands import runs, watch
+from belt.live_view import Screen
+from belt.output import HOME, Failed, Home, Json
+from belt.project_check import MEDIA_TYPES, Source
+from belt.publish import SOURCE, publish
+from contracts.artifact_ref import TAR_GZ, ArtifactRef
+from contracts.cloudevents import run_of
+from contracts.events import DataPushed
+from services.messaging.connection import Bus
+from services.storage.archives import pack_folder
+from services.storage.artifact_store import Artifacts
+from services.timeline import history
+from services.timeline import runs as timeline
+from services.timeline.runs import Run
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is pushed; its run is known before anything is published."""
+
+    folder: Path
+    model: str
+    source: Source
+    reason: str | None
+    id: str
+
+    @property
+    def run(self) -> str:
+        return run_of(SOURCE, self.id, self.model)
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")],
+    data: Annotated[str | None, typer.Option(help="Data to train on: a local file (uploaded) or a URI.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it is deployed.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why, for the people who read `belt runs`.")] = None,
+    home: Home = HOME,
+    json: Json = False,
+) -> None:
+    """Push a model project: checks it, uploads it with its data, and starts a run, whose id it prints.
+
+    Example:  belt push examples/digits --data rows.parquet --wait
+    """
+    try:
+        spec = project_check.spec_of(folder)
+        wanted = Push(folder, spec.name, project_check.source_of(folder, spec, data), reason, str(uuid4()))
+    except Failed as error:
+        output.fail(str(error))
+    try:
+        connection.run(_push_and_follow(wanted, home, json) if wait else _push(wanted, home, json))
+    except KeyboardInterrupt:
+        output.note(f"interrupted; once pushed, the run goes on: `belt watch {wanted.run}` follows it again")
+        raise typer.Exit(1) from None
+
+
+async def _push(wanted: Push, home: Path, as_json: bool) -> None:
+    async with connection.bus(home) as bus:
+        event = await _upload(bus, wanted)
+        sequence = await publish(bus, event, id=wanted.id)
+    document = {"run": wanted.run, "model": wanted.model, "event": wanted.id, "sequence": sequence}
+    output.answer(as_json, document | {"commit": event.commit}, wanted.run)
+    output.note(f"pushed {wanted.model}; follow it with `belt watch {wanted.run}`")
+
+
+async def _push_and_follow(wanted: Push, home: Path, as_json: bool) -> None:
+    async with connection.bus(home, patient=True) as bus:
+        event = await _upload(bus, wanted)
+        async with history.happenings(bus) as upcoming:
+            await publish(bus, event, id=wanted.id)
+            if not as_json:
+                print(wanted.run, flush=True)
+            with Screen(output.stderr()) as screen:
+                ended = await watch.until_over(upcoming, wanted.run, screen)
+    _finish(ended, as_json)
+
+
+async def _upload(bus: Bus, wanted: Push) -> DataPushed:
+    with connection.artifacts(bus) as artifacts:
+        archive = await artifacts.put(
+            pack_folder(wanted.folder, project_check.left_out(wanted.folder, wanted.source)), TAR_GZ
+        )
+        dataset = await _dataset(artifacts, wanted.source)
+    commit = git.commit(wanted.folder)
+    return DataPushed(model=wanted.model, dataset=dataset, project=archive, commit=commit, reason=wanted.reason)
+
+
+async def _dataset(artifacts: Artifacts, source: Source) -> ArtifactRef | str | None:
+    if source.file is None:
+        return source.uri
+    return await artifacts.put(source.file, MEDIA_TYPES[source.file.suffix.lower()])
+
+
+def _finish(run: Run, as_json: bool) -> None:
+    if as_json:
+        output.answer(True, runs.document(run), "")
+    if run.outcome != "deployed":
+        output.fail(f"{timeline.verdict(run)}\nnext: {timeline.command_after(run)}")
+    output.note(f"{run.model} {run.version} is live at {run.url}")

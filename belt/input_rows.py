@@ -1,0 +1,109 @@
+"""Reads rows that a person hands over: a CSV, Parquet, JSON or JSON-lines file, `-` for stdin, or JSON itself."""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from belt.output import Failed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Row = dict[str, Any]
+TABLES = (".csv", ".parquet", ".pq")
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def read(given: str, key: str, text: Collection[str] = ()) -> list[Row]:
+    """The rows in `given`.
+
+    Args:
+        given: a file name, `-`, or JSON text: a list of objects, one object, or `{key: [...]}`.
+        key: under which a request to the gateway has them (`rows`, `labels`).
+        text: columns of a CSV file whose cells are text, also where they look like numbers.
+
+    Raises:
+        Failed: no such file, not what its name says, or no rows.
+    """
+    if given == "-":
+        return _from_json(sys.stdin.read(), key, "stdin")
+    if given.lstrip().startswith(("[", "{")):
+        return _from_json(given, key, "the argument")
+    file = Path(given)
+    try:
+        return _from_file(file, key, text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _from_file(file: Path, key: str, text: Collection[str]) -> list[Row]:
+    if file.suffix.lower() in TABLES:
+        return _from_table(file, text)
+    return _from_json(file.read_text(), key, str(file))
+
+
+def _from_json(text: str, key: str, where: str) -> list[Row]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        found = _lines(text)
+        if found is None:
+            raise Failed(f"{where} is not JSON: {error}") from None
+    if isinstance(found, dict):
+        found = found.get(key, [found])
+    if not isinstance(found, list) or not found or not all(isinstance(row, dict) for row in found):
+        raise Failed(f"{where} has no rows; wanted a list of objects, JSON lines, or {{{key!r}: [...]}}")
+    return found
+
+
+def _lines(text: str) -> list[Any] | None:
+    try:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError:
+        return None
+
+
+def _from_table(file: Path, text: Collection[str]) -> list[Row]:
+    import pandas as pd  # only here: half a second that the other commands need not wait
+
+    if not file.is_file():
+        raise FileNotFoundError(2, "No such file or directory", str(file))
+    try:
+        rows = _from_csv(file, text) if file.suffix.lower() == ".csv" else _records(pd.read_parquet(file))
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's complaints about content are both
+        raise Failed(f"cannot read {file}: {error}") from None
+    if not rows:
+        raise Failed(f"{file} has no rows")
+    return rows
+
+
+def _from_csv(file: Path, text: Collection[str]) -> list[Row]:
+    """Every cell on its own: one that is no number does not make text of its whole column."""
+    import pandas as pd
+
+    return [
+        {name: cell if name in text or cell is None else value(cell) for name, cell in row.items()}
+        for row in _records(pd.read_csv(file, dtype=str))
+    ]
+
+
+def _records(frame: "DataFrame") -> list[Row]:
+    found: list[Row] = json.loads(frame.to_json(orient="records", date_format="iso", double_precision=15))
+    return found
+
+
+def value(cell: str) -> int | float | bool | str:
+    """What a cell of a CSV file says: a number, true or false, else the text itself."""
+    word = cell.strip()
+    if word.lower() in ("true", "false"):
+        return word.lower() == "true"
+    if _INTEGER.fullmatch(word):
+        return int(word)
+    if _NUMBER.fullmatch(word) and math.isfinite(number := float(word)):
+        return number
+    return cell

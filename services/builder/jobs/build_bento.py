@@ -1,0 +1,142 @@
+"""What runs in the child: a model and the serving code become a Bento. One build per process, as BentoML needs it."""
+
+import fcntl
+import re
+import shutil
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Most of these are imported by bentoml.build when it comes to them; paid once in the template instead.
+import _bentoml_sdk.service.openapi  # noqa: F401
+import bentoml
+import bentoml._internal.service
+import bentoml.bentos
+import bentoml.models
+import fsspec.implementations.local  # noqa: F401
+import pip_requirements_parser  # type: ignore[import-untyped]  # noqa: F401
+from _bentoml_impl import docker as _docker  # type: ignore[import-untyped]  # noqa: F401
+
+import serving.asgi
+from contracts.packaged_model import Manifest
+from services.builder.domain import pins
+from services.storage import model_store
+
+ROOT = Path(serving.__file__).resolve().parents[1]
+CREATED = re.compile(rb"^(\s*(?:- )?creation_time:).*$", re.MULTILINE)
+
+
+def build(argument: dict[str, Any], _progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Build the Bento `tag` and pack it as `scratch/bento.tar`.
+
+    Args:
+        argument: store (BENTOML_HOME), scratch (folder), tag, model_file, project (folder), manifest, labels, lock
+            (hash-locked requirements), python (version), created (ISO time), keep (Bentos).
+
+    Returns: bento (path of the tar) and seconds per step.
+    """
+    scratch, seconds = Path(argument["scratch"]), _Clock()
+    with _alone(Path(argument["store"])):
+        _forget(Path(argument["store"]), argument["tag"])
+        _save_model(argument)
+        seconds.note("model")
+        bento = _build(argument, _context(scratch / "context"))
+        seconds.note("bento")
+        exported = Path(bento.export(str(scratch / "exported"), "folder"))
+        _prune(Path(argument["store"]), argument["tag"].split(":")[0], int(argument["keep"]))
+    shutil.copyfile(argument["lock"], exported / "env" / "python" / "requirements.txt")
+    _pack(exported, scratch / "bento.tar", argument["created"])
+    seconds.note("pack")
+    return {"bento": str(scratch / "bento.tar"), "seconds": seconds.spent}
+
+
+def _save_model(argument: dict[str, Any]) -> None:
+    model_store.save(
+        Path(argument["store"]),
+        argument["tag"],
+        Path(argument["model_file"]),
+        Path(argument["project"]),
+        Manifest.model_validate(argument["manifest"]),
+        argument["labels"],
+        {},
+    )
+
+
+def _context(folder: Path) -> Path:
+    """A folder with just what goes into the Bento's `src`."""
+    for package in serving.SOURCES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "schemas"))
+    return folder
+
+
+def _build(argument: dict[str, Any], context: Path) -> Any:
+    name, version = argument["tag"].split(":")
+    return bentoml.build(
+        serving.SERVICE,
+        name=name,
+        version=version,
+        labels=argument["labels"],
+        description=f"# {argument['tag']}\n\nBuilt by Bentobelt.\n",
+        include=["*.py"],
+        build_ctx=str(context),
+        # Locked already: resolving again would need the index and could end elsewhere. Pins here, and the hashes in the
+        # file that an image is installed from, because BentoML parses and dumps this text several times.
+        python={"lock_packages": False, "packages": pins(Path(argument["lock"]).read_text())},
+        docker={"python_version": ".".join(argument["python"].split(".")[:2])},
+        args={"model_tag": argument["tag"]},
+    )
+
+
+def _pack(folder: Path, to: Path, created: str) -> None:
+    """The same model and code give the same bytes: no times, no owners, sorted."""
+    for file in (folder / "bento.yaml", *folder.glob("models/*/*/model.yaml")):
+        file.write_bytes(CREATED.sub(rb"\1 '" + created.encode() + rb"'", file.read_bytes()))
+    with tarfile.open(to, "w") as tar:
+        for path in sorted(folder.rglob("*")):
+            tar.add(path, str(path.relative_to(folder)), recursive=False, filter=_anonymous)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.mtime = member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    return member
+
+
+class _alone:
+    """One writer at a time: BentoML's store breaks with several."""
+
+    def __init__(self, store: Path) -> None:
+        store.mkdir(parents=True, exist_ok=True)
+        self._file = (store / ".lock").open("w")
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _forget(store: Path, tag: str) -> None:
+    # What a killed build left may be half a folder: it is built anew rather than trusted.
+    for kind in ("models", "bentos"):
+        shutil.rmtree(store / kind / tag.replace(":", "/"), ignore_errors=True)
+
+
+def _prune(store: Path, name: str, keep: int) -> None:
+    for kind in ("models", "bentos"):
+        versions = [folder for folder in (store / kind / name).iterdir() if folder.is_dir()]
+        for folder in sorted(versions, key=lambda folder: folder.stat().st_mtime)[:-keep]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.spent: dict[str, float] = {}
+
+    def note(self, step: str) -> None:
+        now = time.perf_counter()
+        self.spent[step], self._last = round(now - self._last, 3), now

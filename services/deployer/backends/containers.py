@@ -1,0 +1,281 @@
+"""Servers as containers of a Docker engine: the image that was pushed, by digest, in a sandbox.
+
+The record of a server is its container: labels say what it is, and nothing is on disk. Labels cannot be changed, so
+that it was checked is said by its restart policy: `no` until then, `always` after. What was checked comes back
+with the engine, even when the deployer does not; what was not never does.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import docker
+from docker import DockerClient
+from docker.errors import APIError, NotFound
+from docker.types import EndpointConfig, LogConfig
+
+from contracts.profiles import Limits
+from services.deployer.backends.container_exit import ending
+from services.deployer.backends.engine import Engine
+from services.deployer.backends.images import MODEL, VERSION, Images
+from services.deployer.backends.servers import Ending, Server
+from services.docker_engine.errors import Doing, explained
+from services.messaging.errors import Permanent
+from services.storage.registry import Deployed
+
+BELT, TARGET, STARTER = "dev.bentobelt.belt", "dev.bentobelt.target", "dev.bentobelt.deployer"
+IMAGE, URL = "dev.bentobelt.image", "dev.bentobelt.url"
+HOST = "host"
+"""The network of a deployer that is no container itself: servers share the machine's."""
+PORT = 3000
+"""Where a server on a network of its own listens."""
+ALIAS = "serving"
+"""All servers of a network by one name, for whoever collects their metrics."""
+USER = "1034:1034"
+STARTING = 60.0
+"""Seconds in which what another replica has started is left to it."""
+NEVER, ALWAYS = "no", "always"
+SANDBOX: Mapping[str, Any] = {
+    "user": USER,
+    "read_only": True,
+    "tmpfs": {"/tmp": "rw,noexec,nosuid,nodev,size=64m,mode=1777"},  # noqa: S108  # the container's own
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "pids_limit": 256,
+    "restart_policy": {"Name": NEVER},
+    "log_config": LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"}),
+}
+
+
+class NoImage(Permanent):
+    """What was pushed is not an image in a registry, so this kind of deployer cannot run it."""
+
+
+class Gone(Exception):
+    """Somebody removed the container while it was being started."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A container at the last look. `glance` is what the engine's list said of it: unchanged, the rest is too."""
+
+    server: Server
+    runs: bool
+    checked: bool
+    starter: str
+    created: float
+    glance: tuple[str, str]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on just now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+class Containers:
+    """Servers of one target as containers.
+
+    Args:
+        engine: what runs them.
+        images: what they are made of.
+        belt: whose containers they are, among all belts that use the engine …
+        target: … and among the targets of this one.
+        network: `host`, or a network of the engine that gateway, bus and deployer are on too.
+        nats_url: where a server finds the bus.
+        grace: seconds a server may finish its requests before it is killed.
+        pick_port: where a server on the host's network is to listen.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        images: Images,
+        *,
+        belt: str,
+        target: str,
+        network: str,
+        nats_url: str,
+        grace: float,
+        pick_port: Callable[[], int] = free_port,
+    ) -> None:
+        self._host = socket.gethostname()  # replicas are containers of their own, which differ in it
+        self._engine, self._images, self._pick_port = engine, images, pick_port
+        self._mine = {BELT: belt, TARGET: target}
+        self._target, self._network, self._nats_url, self._grace = target, network, nats_url, grace
+        self._seen: dict[str, Seen] = {}
+        self._looking = asyncio.Lock()
+
+    async def look(self) -> None:
+        """See what runs now.
+
+        Raises:
+            EngineAway: the engine does not say; what was seen last stands.
+        """
+        async with self._looking:  # one after the other: an older answer never replaces a newer one
+            self._seen = await self._engine.call(self._see, "looking at containers")
+
+    def all(self) -> list[Server]:
+        return [seen.server for seen in self._seen.values()]
+
+    def alive(self, server: Server) -> bool:
+        return server.id in self._seen and self._seen[server.id].runs
+
+    def was_checked(self, server: Server) -> bool:
+        return server.id in self._seen and self._seen[server.id].checked
+
+    def is_anothers(self, server: Server) -> bool:
+        seen = self._seen.get(server.id)
+        return seen is not None and seen.starter != self._host and time.time() - seen.created < STARTING
+
+    async def start(self, deployed: Deployed) -> Server:
+        image = deployed.image
+        if "@sha256:" not in image.image:
+            raise NoImage(
+                f"{image.image} is not an image in a registry, which is all that this deployer runs: set "
+                "BUILDER_IMAGES=docker for the builder, or DEPLOYER_SERVERS=processes here"
+            )
+        name = f"bentobelt-{self._target}-{image.model}-{image.version}-{uuid4().hex[:8]}"
+        with self._images.held(image.image):
+            await self._images.fetch(image.image)
+            options = self._options(deployed, name)
+            what = f"starting {image.image} on the network {self._network} (DEPLOYER_NETWORK)"
+            await self._engine.call(lambda client: _run(client, name, options), what)
+        await self.look()
+        if name not in self._seen:
+            raise Gone(f"somebody removed the container {name} while it was being started")
+        return self._seen[name].server
+
+    async def stop(self, server: Server) -> None:
+        # The server gives up on requests under way after the grace itself; a second more for its own end.
+        await self._engine.call(lambda client: _end(client, server.id, round(self._grace) + 1), f"ending {server.id}")
+        await self.look()
+        await self._images.prune(server.model, server.image.partition("@")[0])
+
+    async def note_checked(self, server: Server) -> None:
+        async with self._looking:
+            await self._engine.call(
+                lambda client: client.api.update_container(server.id, restart_policy={"Name": ALWAYS}),
+                f"noting that {server.id} was checked",
+            )
+            self._seen.pop(server.id, None)  # its glance is the same as before and would be believed
+        await self.look()
+
+    async def ending(self, server: Server) -> Ending:
+        return await self._engine.call(lambda client: ending(client, server), f"reading the log of {server.id}")
+
+    def _see(self, client: DockerClient) -> dict[str, Seen]:
+        found = {}
+        mine = [f"{label}={value}" for label, value in self._mine.items()]
+        for listed in client.api.containers(all=True, filters={"label": mine}):
+            name, glance = listed["Names"][0].removeprefix("/"), (listed["State"], listed["Status"])
+            known = self._seen.get(name)
+            seen = known if known and known.glance == glance else _inspect(client, name, glance)
+            if seen is not None:
+                found[name] = seen
+        return found
+
+    def _options(self, deployed: Deployed, name: str) -> dict[str, Any]:
+        image, limits = deployed.image, deployed.image.limits or Limits()
+        hosted = self._network == HOST
+        port = self._pick_port() if hosted else PORT
+        url = f"http://127.0.0.1:{port}" if hosted else f"http://{name}:{port}"
+        place = {"network_mode": HOST} if hosted else _on(self._network)
+        return {
+            **SANDBOX,
+            **place,
+            "image": image.image,
+            "labels": {
+                **self._mine,
+                STARTER: self._host,
+                MODEL: image.model,
+                VERSION: image.version,
+                IMAGE: image.image,
+                URL: url,
+            },
+            "environment": {
+                **{key: value for key, value in os.environ.items() if key.startswith("SERVING_")},
+                "HOST": "127.0.0.1" if hosted else "0.0.0.0",  # noqa: S104  # inside its own network
+                "PORT": str(port),
+                "NATS_URL": self._nats_url,
+                "BENTOBELT_IMAGE": image.image,
+                "SERVING_GRACE_SECONDS": str(round(self._grace)),
+            },
+            "mem_limit": limits.memory,
+            "memswap_limit": limits.memory,  # no swap: slow is worse than ended and told
+            "nano_cpus": int(limits.cpus * 1e9),
+        }
+
+
+def remove_all(belt: str, grace: float = 0.0) -> None:
+    """End every container of a belt that no deployer runs for any more. For `belt up`, which leaves nothing behind.
+
+    Args:
+        belt: as their label has it.
+        grace: seconds they may finish their requests.
+
+    Raises:
+        DockerTrouble, DockerRefused: the engine does not answer, or will not.
+    """
+    doing = Doing(f"ending the containers of the belt {belt}", "", "DEPLOYER")
+    with explained(doing), contextlib.closing(docker.from_env()) as client, ThreadPoolExecutor() as threads:
+        found = client.api.containers(all=True, filters={"label": f"{BELT}={belt}"})
+        for _ in threads.map(lambda listed: _end(client, listed["Id"], round(grace)), found):
+            pass
+
+
+def _on(network: str) -> dict[str, Any]:
+    return {"network": network, "networking_config": {network: EndpointConfig("1.44", aliases=[ALIAS])}}
+
+
+def _run(client: DockerClient, name: str, options: dict[str, Any]) -> None:
+    client.containers.create(name=name, **options)
+    try:
+        client.api.start(name)
+    except APIError:
+        _remove(client, name)
+        raise
+
+
+def _end(client: DockerClient, name: str, seconds: int) -> None:
+    try:
+        client.api.stop(name, timeout=seconds)
+    except NotFound:
+        return
+    _remove(client, name)
+
+
+def _remove(client: DockerClient, name: str) -> None:
+    try:
+        client.api.remove_container(name, v=True, force=True)
+    except APIError as error:
+        if error.status_code not in (404, 409):  # gone, or being removed by somebody else
+            raise
+
+
+def _inspect(client: DockerClient, name: str, glance: tuple[str, str]) -> Seen | None:
+    try:
+        found = client.api.inspect_container(name)
+        labels = found["Config"]["Labels"]
+        server = Server(
+            model=labels[MODEL],
+            version=labels[VERSION],
+            image=labels[IMAGE],
+            id=name,
+            url=labels[URL],
+            since=datetime.fromisoformat(found["State"]["StartedAt"]).timestamp(),
+        )
+    except (NotFound, KeyError):  # removed meanwhile, or nothing that was started here
+        return None
+    created = datetime.fromisoformat(found["Created"]).timestamp()
+    checked = found["HostConfig"]["RestartPolicy"]["Name"] == ALWAYS
+    return Seen(server, found["State"]["Status"] == "running", checked, labels[STARTER], created, glance)

@@ -1,0 +1,136 @@
+"""What Docker says when something fails, sorted: what a person must mend, and what may pass.
+
+The engine answers most failures with status 500 and a sentence, its own or the registry's; the sentence is all there is
+to go by. Texts were collected from Docker 26 and 28, distribution 2.8 and 3, Docker Hub, ECR and GHCR.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import requests.exceptions
+from docker.errors import APIError, DockerException
+from urllib3.exceptions import HTTPError
+
+from services.messaging.errors import Permanent
+
+
+class DockerTrouble(Exception):
+    """Docker failed in a way that may pass: worth another attempt."""
+
+    attempts = 20
+    """About eight minutes: engines and registries are also away for an upgrade, and room has to be made."""
+
+
+class EngineAway(DockerTrouble):
+    """No engine answers."""
+
+
+class RegistryAway(DockerTrouble):
+    """The registry does not answer, or not now."""
+
+
+class NoSpace(DockerTrouble):
+    """The disk of engine or registry is full: a person has to make room, and until then it is tried again."""
+
+
+class DockerRefused(Permanent):
+    """Docker will not do it, however often it is asked: a person has to change something."""
+
+
+class Unauthorized(DockerRefused):
+    """The registry refuses the credentials, or wants some."""
+
+
+class ImageMissing(DockerRefused):
+    """There is no such image."""
+
+
+class StreamError(DockerException):  # type: ignore[misc]
+    """An error line in the stream of a build, pull or push: the request itself was answered with 200."""
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What is being done, for the message.
+
+    Args:
+        what: as in "pushing 127.0.0.1:5000/digits:7-0a1b2c3d".
+        registry: its address.
+        room: prefix of the settings, e.g. BUILDER.
+    """
+
+    what: str
+    registry: str
+    room: str
+
+
+_NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.I)
+_UNAUTHORIZED = re.compile(
+    r"unauthorized|no basic auth credentials|authentication required|incorrect username or password"
+    r"|insufficient[_ ]scope|access to the resource is denied|authorization token has expired|403 forbidden"
+    r"|\bdenied:|access forbidden|error getting credentials",
+    re.I,
+)
+_MISSING = re.compile(
+    r"manifest (for \S+ )?(not found|unknown)|name unknown|repository \S+ not found|no such image|not found: manifest"
+    r"|repository does not exist|pull access denied",
+    re.I,
+)
+_REGISTRY = re.compile(
+    r"dial tcp|connection refused|connection reset|no such host|i/o timeout|timeout|deadline exceeded|\beof\b"
+    r"|toomanyrequests|too many requests|received unexpected http status: 5\d\d|server misbehaving"
+    r"|network is unreachable|service unavailable|bad gateway",
+    re.I,
+)
+_SECRET = re.compile(r"(?<=//)[^@/\s]+(?=@)")
+
+
+@contextlib.contextmanager
+def explained(doing: Doing) -> Iterator[None]:
+    """Turn what the Docker SDK raises into what a person, and the worker's retries, can go by.
+
+    Raises:
+        DockerTrouble, DockerRefused: one of the kinds above.
+    """
+    try:
+        yield
+    # The SDK lets what breaks a stream of output through as urllib3 raises it.
+    except (DockerException, requests.exceptions.RequestException, HTTPError) as error:
+        raise explain(error, doing) from error
+
+
+def explain(error: Exception, doing: Doing) -> DockerTrouble | DockerRefused:
+    """The same failure as one of the kinds above."""
+    said = _said(error)
+    about = f"{doing.what}: {said}"
+    if _engine_away(error):
+        return EngineAway(f"{about}. No Docker engine answers; is it running, and does DOCKER_HOST name it?")
+    if _NO_SPACE.search(said):
+        return NoSpace(
+            f"{about}. The disk is full: make room where Docker keeps its data (`docker system df` shows it)"
+        )
+    # A registry hides from strangers whether it has a repository: for them a missing one is forbidden.
+    if _UNAUTHORIZED.search(said):
+        return Unauthorized(
+            f"{about}. The registry {doing.registry} refuses the credentials: put `user:password` into the file that "
+            f"{doing.room}_REGISTRY_CREDENTIALS names, or run `docker login` as who runs this service (DOCKER_CONFIG)"
+        )
+    if _MISSING.search(said):
+        return ImageMissing(about)
+    if _REGISTRY.search(said):
+        return RegistryAway(f"{about}. Is the registry {doing.registry} up, and reached from the Docker engine?")
+    return DockerTrouble(about)
+
+
+def _said(error: Exception) -> str:
+    said = error.explanation if isinstance(error, APIError) and error.explanation else str(error)
+    return _SECRET.sub("***", str(said).strip().rstrip("."))
+
+
+def _engine_away(error: Exception) -> bool:
+    if isinstance(error, APIError):
+        return False
+    lost = isinstance(error, requests.exceptions.RequestException | HTTPError)
+    return lost or "while fetching server API version" in str(error)

@@ -1,0 +1,154 @@
+"""Judges held-out predictions by the conditions of a gate.
+
+Confidence is shared over conditions × groups by Bonferroni's inequality: with k results each interval misses the
+truth with probability at most (1 - confidence) / k, half of it per end, so that all intervals hold at once with the
+gate's confidence. A wrong pass and a wrong fail of one condition lie on opposite ends; for a given truth only one of
+them can happen, so either kind has at most half the remaining probability.
+"""
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from contracts.events import Task
+from contracts.model_spec import Condition, Gate
+from contracts.profiles import ConditionResult, Value, Verdict
+from services.evaluator.gate import bootstrap, proportion_intervals
+from services.evaluator.gate.scored_rows import Answers, Unmeasurable, hits, measured
+
+Group = Literal["all", "base", "recent"]
+Outcome = Literal["pass", "fail", "unknown"]
+_BEYOND = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The live version: what it says, or why it cannot be compared with."""
+
+    version: str
+    answers: Answers | None
+    why: str = ""
+
+
+def judge(
+    task: Task,
+    gate: Gate,
+    labels: Sequence[Value],
+    candidate: Answers,
+    champion: Champion | None,
+    recent: Sequence[bool] | None = None,
+) -> Verdict:
+    """The verdict on `candidate`.
+
+    Args:
+        task: what the model does.
+        gate: conditions and confidence.
+        labels: the truth, one per held-out row.
+        candidate: what the new model says.
+        champion: the live version; None: there is none, and its conditions pass.
+        recent: marks the rows of a retraining dataset that come from live traffic.
+    """
+    parts = groups(len(labels), recent)
+    tail = (1 - gate.confidence) / (2 * len(gate.conditions) * len(parts))
+    results = []
+    for group, rows in parts.items():
+        truth, own = [labels[row] for row in rows], candidate.of(rows)
+        rival = champion and Champion(champion.version, champion.answers and champion.answers.of(rows), champion.why)
+        results += [_judge_one(task, wanted, group, truth, own, rival, tail) for wanted in gate.conditions]
+    outcomes = {result.outcome for result in results}
+    worst: Outcome = "fail" if "fail" in outcomes else "unknown" if "unknown" in outcomes else "pass"
+    return Verdict(
+        outcome=worst,
+        confidence=gate.confidence,
+        conditions=tuple(results),
+        champion=champion.version if champion else None,
+    )
+
+
+def groups(rows: int, recent: Sequence[bool] | None) -> dict[Group, list[int]]:
+    """Which rows are judged together; groups without rows are left out."""
+    if not recent:
+        return {"all": list(range(rows))}
+    parts: dict[Group, list[int]] = {
+        "base": [row for row in range(rows) if not recent[row]],
+        "recent": [row for row in range(rows) if recent[row]],
+    }
+    return {group: members for group, members in parts.items() if members}
+
+
+def decide(wanted: Condition, low: float, high: float) -> Outcome:
+    """Pass when the whole interval lies beyond the number, fail when none of it does, else unknown."""
+    beyond = _BEYOND[wanted.operator]
+    inside = [beyond(end, wanted.number) for end in (low, high)]
+    return "pass" if all(inside) else "unknown" if any(inside) else "fail"
+
+
+def _judge_one(
+    task: Task,
+    wanted: Condition,
+    group: Group,
+    labels: Sequence[Value],
+    candidate: Answers,
+    champion: Champion | None,
+    tail: float,
+) -> ConditionResult:
+    def result(outcome: Outcome, why: str, estimate: float | None = None, ends: Any = (None, None)) -> ConditionResult:
+        return ConditionResult(
+            condition=wanted.text, group=group, estimate=estimate, low=ends[0], high=ends[1],
+            rows=len(labels), outcome=outcome, why=why,
+        )  # fmt: skip
+
+    if wanted.champion and champion is None:
+        return result("pass", "there is no live version to compare with")
+    if wanted.champion and champion and champion.answers is None:
+        return result("unknown", champion.why)
+    rival = champion.answers if wanted.champion and champion else None
+    if task == "regression" and not all(map(_finite, candidate.predictions)):
+        return result("fail", "some of its predictions are not finite numbers")
+    try:
+        estimate, ends = _interval(task, wanted.metric, labels, candidate, rival, tail)
+    except (Unmeasurable, bootstrap.NoInterval) as problem:
+        return result("unknown", f"{wanted.metric} cannot be judged: {problem}")
+    outcome = decide(wanted, *ends)
+    return result(outcome, _words(wanted, outcome, estimate, ends), estimate, ends)
+
+
+def _interval(
+    task: Task, metric: str, labels: Sequence[Value], candidate: Answers, champion: Answers | None, tail: float
+) -> tuple[float, proportion_intervals.Interval]:
+    if not labels:
+        raise Unmeasurable("there are no held-out rows")
+    if metric == "accuracy":
+        return _accuracy(labels, candidate, champion, tail)
+    other = champion.predictions if champion else ()
+    classes = list(dict.fromkeys((*labels, *candidate.predictions, *other)))
+    compared = measured(task, metric, labels, champion, classes) if champion else None
+    return bootstrap.interval(measured(task, metric, labels, candidate, classes), compared, tail)
+
+
+def _accuracy(
+    labels: Sequence[Value], candidate: Answers, champion: Answers | None, tail: float
+) -> tuple[float, proportion_intervals.Interval]:
+    rows, right = len(labels), hits(labels, candidate)
+    if champion is None:
+        count = int(right.sum())
+        return count / rows, proportion_intervals.share(count, rows, tail)
+    other = hits(labels, champion)
+    gained, lost = int((right & ~other).sum()), int((other & ~right).sum())
+    return (gained - lost) / rows, proportion_intervals.difference(gained, lost, rows, tail)
+
+
+def _finite(prediction: Value) -> bool:
+    return isinstance(prediction, int | float) and math.isfinite(prediction)
+
+
+def _words(wanted: Condition, outcome: Outcome, estimate: float, ends: proportion_intervals.Interval) -> str:
+    what = f"{wanted.metric}{' minus the champion’s' if wanted.champion else ''} is {estimate:.4g}"
+    where = {
+        "pass": "all of which is",
+        "fail": "none of which is",
+        "unknown": "only a part of which is",
+    }[outcome]
+    return f"{what}, by these rows between {ends[0]:.4g} and {ends[1]:.4g}, {where} {wanted.operator} {wanted.number:g}"

@@ -1,0 +1,61 @@
+"""What Prometheus is told about each live version."""
+
+from prometheus_client import Gauge
+
+from services.monitor.domain import ModelWatch
+from services.monitor.state.version_state import VersionWatch
+
+_BY = ("model", "version")
+VALUE = Gauge("bentobelt_monitor_accuracy", "accuracy (or share within tolerance) of the last window of labels", _BY)
+PROMISED = Gauge("bentobelt_monitor_promised", "what the version was approved with", _BY)
+COVERAGE = Gauge("bentobelt_monitor_coverage", "share of recent predictions whose label is known", _BY)
+LOSS = Gauge("bentobelt_monitor_loss_statistic", "evidence of a loss; an alarm at MONITOR_RUN_LABELS", _BY)
+DRIFT = Gauge("bentobelt_monitor_drift_statistic", "evidence of drift; an alarm at MONITOR_RUN_WINDOWS", _BY)
+ROWS = Gauge("bentobelt_monitor_rows", "predictions counted", _BY)
+LABELS = Gauge("bentobelt_monitor_labels", "labels joined", _BY)
+UNMATCHED = Gauge("bentobelt_monitor_unmatched", "labels without a known prediction", ("model",))
+POSITION = Gauge("bentobelt_monitor_position", "stream sequence up to which traffic is counted", ("model",))
+
+BY_VERSION = (VALUE, PROMISED, COVERAGE, LOSS, DRIFT, ROWS, LABELS)
+
+
+class Shown:
+    """What is told of one model: of its live versions only, or each deployment would leave gauges for ever."""
+
+    def __init__(self, model: str) -> None:
+        self._model, self._versions = model, set[str]()
+
+    def show(self, state: ModelWatch) -> None:
+        """Set all gauges of the model."""
+        UNMATCHED.labels(self._model).set(state.traffic.early.unmatched + state.traffic.invalid)
+        POSITION.labels(self._model).set(state.traffic.position)
+        live = set(state.live.values()) & state.traffic.versions.keys()
+        self._remove(self._versions - live)
+        self._versions = live
+        for version in live:
+            for gauge, value in zip(BY_VERSION, _values(state.traffic.versions[version]), strict=True):
+                gauge.labels(self._model, version).set(value)
+
+    def hide(self) -> None:
+        """Another replica tells of it from now on."""
+        self._remove(self._versions)
+        self._versions = set()
+        for gauge in (UNMATCHED, POSITION):
+            gauge.remove(self._model)
+
+    def _remove(self, versions: set[str]) -> None:
+        for version in versions:
+            for gauge in BY_VERSION:
+                gauge.remove(self._model, version)
+
+
+def _values(watch: VersionWatch) -> tuple[float, ...]:
+    return (
+        watch.judged.accuracy if watch.judged.accuracy >= 0 else float("nan"),
+        watch.promise.value if watch.promise else float("nan"),
+        watch.pending.coverage(),
+        watch.judged.statistic,
+        watch.windows.drift,
+        watch.windows.rows,
+        watch.judged.total,
+    )

@@ -1,0 +1,178 @@
+"""Python environments that models are touched in, each named by the digest of its locked requirements.
+
+The base one is this very interpreter, locked by requirements/serving.txt. A project with extra requirements gets one
+of its own: locked by uv on top of the base, so that it never moves a base package, and made once.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+
+from contracts.artifact_ref import TEXT, ArtifactRef
+from contracts.profiles import Environment
+from services.messaging.errors import Permanent
+from services.storage.artifact_store import Artifacts
+
+BASE_LOCK = Path(__file__).resolve().parents[2] / "requirements" / "serving.txt"
+MAKE_SECONDS = 600.0
+SAID_CHARACTERS = 2000
+_PASSES = re.compile(
+    "error sending request|HTTP status server error|408 Request Timeout|429 Too Many Requests|timed out|"
+    "connection (reset|closed)|decoding response body|No space left on device",
+    re.IGNORECASE,
+)
+"""What uv says of trouble with the network, the index or this machine; what it says else stays true."""
+log = structlog.get_logger()
+
+
+class BadRequirements(Permanent):
+    """uv could not lock or install the project's extra requirements; the text is what uv says."""
+
+
+class IndexTrouble(Exception):
+    """uv could not reach the package index, or did not get what it asked for; it may the next time."""
+
+
+class InstallTimedOut(Exception):
+    """uv took too long; what it has downloaded is kept, so the next attempt has less to do."""
+
+    attempts = 2
+
+
+class Environments:
+    """Locks and makes environments under a folder that workers of one machine may share.
+
+    Args:
+        folder: where they lie.
+        artifacts: where locks are kept.
+        seconds: how long uv may take for one of them.
+    """
+
+    def __init__(self, folder: Path, artifacts: Artifacts, seconds: float = MAKE_SECONDS) -> None:
+        self._folder, self._artifacts, self._seconds = folder.resolve(), artifacts, seconds
+        self.base = Environment(
+            python=platform.python_version(), lock=hashlib.sha256(BASE_LOCK.read_bytes()).hexdigest()
+        )
+
+    async def resolve(self, requirements: Sequence[str]) -> Environment:
+        """The environment for a project's extra requirements; without any, the base one.
+
+        Raises:
+            BadRequirements: there is no set of versions that fits.
+            IndexTrouble, InstallTimedOut: it may work the next time.
+        """
+        # The base lock is kept too: after an upgrade its models still have an environment to be loaded in.
+        lock = await self._lock(tuple(sorted(requirements))) if requirements else BASE_LOCK
+        ref = await self._artifacts.put(lock, TEXT)
+        return Environment(python=self.base.python, lock=ref.sha256, requirements=tuple(requirements), locked=ref.uri)
+
+    async def python(self, environment: Environment) -> Path:
+        """The interpreter of an environment, made now if it is missing.
+
+        Raises:
+            BadRequirements: uv cannot install what is locked.
+            IndexTrouble, InstallTimedOut: it may work the next time.
+        """
+        if environment.lock == self.base.lock:
+            return Path(sys.executable)
+        if not environment.locked:
+            raise BadRequirements(
+                f"environment {environment.lock[:12]} is neither this installation's nor has it a lock to be made from"
+            )
+        folder = self._folder / environment.lock
+        if not (folder / "complete").exists():
+            ref = ArtifactRef(uri=environment.locked, sha256=environment.lock, size=0, media_type=TEXT)
+            await self._make(folder, await self._artifacts.fetch(ref), environment)
+        return folder / "bin" / "python"
+
+    async def _lock(self, requirements: tuple[str, ...]) -> Path:
+        """Compile once per set of requirements: a later release of a package does not move what is known."""
+        wanted = "\n".join(requirements) + "\n"
+        key = hashlib.sha256(f"{self.base.lock}\n{platform.python_version()}\n{wanted}".encode()).hexdigest()
+        known = self._folder / f"{key}.lock"
+        if not known.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _tell(requirements)
+            with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+                extra, locked = Path(scratch) / "extra.in", Path(scratch) / "locked.txt"
+                extra.write_text(wanted)
+                await _uv(
+                    f"lock {', '.join(requirements)}", self._seconds,
+                    "pip", "compile", str(BASE_LOCK), str(extra), "-o", str(locked), "--generate-hashes",
+                    "--no-header", "--no-annotate", "--python", sys.executable,
+                )  # fmt: skip
+                locked.replace(known)
+        return known
+
+    async def _make(self, folder: Path, lock: Path, environment: Environment) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        async with _only_one(folder.with_suffix(".making")):
+            if (folder / "complete").exists():
+                return
+            _tell(environment.requirements)
+            what = f"install {', '.join(environment.requirements) or f'what {lock.name[:12]} locks'}"
+            if environment.python != self.base.python:
+                what += f", locked for Python {environment.python}, with {self.base.python}"
+            shutil.rmtree(folder, ignore_errors=True)
+            await _uv(what, self._seconds, "venv", "--quiet", "--python", sys.executable, str(folder))
+            await _uv(
+                what, self._seconds,
+                "pip", "install", "--quiet", "--require-hashes", "--compile-bytecode", "--no-deps",
+                "--python", str(folder / "bin" / "python"), "-r", str(lock),
+            )  # fmt: skip
+            (folder / "complete").touch()
+
+
+def _tell(requirements: Sequence[str]) -> None:
+    """It can take minutes; `belt watch` shows why nothing seems to happen."""
+    log.info(
+        "progress",
+        step="install",
+        packages=", ".join(requirements) or "those it was trained with",
+        note="first time only",
+    )
+
+
+@asynccontextmanager
+async def _only_one(path: Path) -> AsyncIterator[None]:
+    """One maker at a time, also between processes."""
+    with path.open("w") as file:
+        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield
+
+
+async def _uv(what: str, seconds: float, *arguments: str) -> None:
+    """Run uv in order to do `what`.
+
+    Raises:
+        BadRequirements: it failed, and would again; with the end of what it said.
+        IndexTrouble: it failed, and may work the next time.
+        InstallTimedOut: it took longer than `seconds`.
+    """
+    from uv import find_uv_bin
+
+    process = await asyncio.create_subprocess_exec(
+        find_uv_bin(), *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        _, told = await asyncio.wait_for(process.communicate(), seconds)
+    except TimeoutError:
+        raise InstallTimedOut(f"uv took longer than {seconds:g} s to {what}") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        said = told.decode(errors="replace").strip()
+        failure = IndexTrouble if _PASSES.search(said) else BadRequirements
+        raise failure(f"uv could not {what}: {said[-SAID_CHARACTERS:]}")

@@ -1,0 +1,237 @@
+"""The content-addressed artifact store: bytes go in, a reference with their digest comes out.
+
+Kept in the bus's object store, or behind any fsspec URL. What is read is checked against its digest every time,
+from the local cache too.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+from nats.js.api import ObjectInfo
+from nats.js.errors import NotFoundError, ObjectNotFoundError
+from nats.js.object_store import ObjectStore
+
+from contracts import subjects
+from contracts.artifact_ref import ArtifactRef
+from services.messaging.connection import Bus
+from services.messaging.errors import Permanent
+from services.messaging.settings import BusSettings
+from services.storage import archives
+
+CACHE_BYTES = 2 * 1024**3
+"""The local cache forgets what was used longest ago beyond this size."""
+OBJECTS = f"OBJ_{subjects.ARTIFACTS}"
+"""The stream below the object store."""
+
+
+class ArtifactMissing(Permanent):
+    """The store has no such artifact: it expired or was never written."""
+
+
+class ArtifactCorrupt(Permanent):
+    """The bytes do not hash to what the reference says."""
+
+
+class Artifacts(Protocol):
+    """Where artifacts are kept."""
+
+    async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
+        """Store bytes or the content of a file; the same bytes are stored once."""
+        ...
+
+    async def fetch(self, ref: ArtifactRef) -> Path:
+        """A local read-only file with the artifact's bytes.
+
+        Raises:
+            ArtifactMissing: the store does not have it.
+            ArtifactCorrupt: what the store has is something else.
+        """
+        ...
+
+    async def fetch_folder(self, ref: ArtifactRef) -> Path:
+        """The local folder that the archive `ref` unpacks to; not to be written to.
+
+        Raises:
+            archives.BadArchive: it is no archive, or a member points outside the folder.
+        """
+        ...
+
+
+class _Cached(ABC):
+    """The local half of every store: a folder of files named by their digest."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+
+    async def fetch(self, ref: ArtifactRef) -> Path:
+        file = self._cache / ref.sha256
+        if not await asyncio.to_thread(_is_intact, file, ref.sha256):
+            partial = _sibling(file)
+            try:
+                await self._download(ref, partial)
+                await asyncio.to_thread(_adopt, partial, file, ref)
+            finally:
+                partial.unlink(missing_ok=True)
+            await asyncio.to_thread(_evict, self._cache)
+        return file
+
+    async def fetch_folder(self, ref: ArtifactRef) -> Path:
+        file = await self.fetch(ref)
+        folder = self._cache / f"{ref.sha256}.d"
+        await asyncio.to_thread(archives.unpacked, file, folder)
+        return folder
+
+    @abstractmethod
+    async def _download(self, ref: ArtifactRef, to: Path) -> None: ...
+
+
+class NatsArtifacts(_Cached):
+    """Artifacts in the JetStream object store of the bus."""
+
+    def __init__(self, bus: Bus, cache: Path) -> None:
+        super().__init__(cache)
+        self._bus = bus
+
+    async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
+        digest, size = await asyncio.to_thread(_measure, data)
+        store = await self._store()
+        if not await _has(store, digest):
+            if isinstance(data, bytes):
+                await store.put(digest, data)
+            else:
+                with data.open("rb") as file:
+                    await store.put(digest, file)
+        return ArtifactRef(uri=f"nats://{subjects.ARTIFACTS}/{digest}", sha256=digest, size=size, media_type=media_type)
+
+    async def _download(self, ref: ArtifactRef, to: Path) -> None:
+        if not ref.uri.startswith(f"nats://{subjects.ARTIFACTS}/"):  # someone's own dataset, say
+            await asyncio.to_thread(_copy_from, ref.uri, to)
+            return
+        try:
+            info = await (await self._store()).get_info(ref.uri.rsplit("/", 1)[1])
+            with to.open("wb") as file:
+                async for chunk in self._chunks(info):
+                    await asyncio.to_thread(file.write, chunk)
+        except (ObjectNotFoundError, NotFoundError):
+            raise ArtifactMissing(f"artifact {ref.uri} is not in the store") from None
+
+    async def _chunks(self, info: ObjectInfo) -> AsyncIterator[bytes]:
+        """An object's chunks, read one by one: nats-py's own way makes a consumer, which workers may not."""
+        sequence, subject = 0, f"$O.{subjects.ARTIFACTS}.C.{info.nuid}"
+        for _ in range(info.chunks or 0):
+            message = await self._bus.js.get_msg(OBJECTS, seq=sequence + 1, subject=subject, next=True, direct=True)
+            sequence = message.seq or 0
+            yield message.data or b""
+
+    async def _store(self) -> ObjectStore:
+        return await self._bus.js.object_store(subjects.ARTIFACTS)
+
+
+class FsspecArtifacts(_Cached):
+    """Artifacts as files under an fsspec URL, each named by its digest."""
+
+    def __init__(self, url: str, cache: Path) -> None:
+        super().__init__(cache)
+        self._url = url.rstrip("/")
+
+    async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
+        digest, size = await asyncio.to_thread(_measure, data)
+        uri = f"{self._url}/{digest}"
+        await asyncio.to_thread(_upload, data, uri)
+        return ArtifactRef(uri=uri, sha256=digest, size=size, media_type=media_type)
+
+    async def _download(self, ref: ArtifactRef, to: Path) -> None:
+        await asyncio.to_thread(_copy_from, ref.uri, to)
+
+
+def open_artifacts(bus: Bus, settings: BusSettings) -> Artifacts:
+    """The store that the settings name, with its cache under the worker's home."""
+    cache = settings.home / "artifacts"
+    cache.mkdir(parents=True, exist_ok=True)
+    if settings.artifacts_url == f"nats://{subjects.ARTIFACTS}":
+        return NatsArtifacts(bus, cache)
+    return FsspecArtifacts(settings.artifacts_url, cache)
+
+
+def _measure(data: bytes | Path) -> tuple[str, int]:
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest(), len(data)
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+
+
+def _is_intact(file: Path, sha256: str) -> bool:
+    if not file.exists():
+        return False
+    os.utime(file)
+    return _measure(file)[0] == sha256
+
+
+def _adopt(partial: Path, file: Path, ref: ArtifactRef) -> None:
+    found = _measure(partial)[0]
+    if found != ref.sha256:
+        raise ArtifactCorrupt(f"artifact {ref.uri} hashes to {found}, not to {ref.sha256}")
+    partial.chmod(0o444)
+    partial.replace(file)
+
+
+def _evict(cache: Path) -> None:
+    # A seal goes with its folder: alone it would have what is used right now unpacked again under its user.
+    found = (file for file in cache.iterdir() if file.is_file() and file.suffix != archives.SEAL)
+    files = sorted(found, key=lambda file: file.stat().st_mtime)
+    excess = sum(file.stat().st_size for file in files) - CACHE_BYTES
+    for file in files[:-8]:  # what is in use right now is among the newest
+        if excess <= 0:
+            return
+        excess -= file.stat().st_size
+        file.unlink(missing_ok=True)
+        shutil.rmtree(file.with_name(f"{file.name}.d"), ignore_errors=True)
+        archives.seal_of(file.with_name(f"{file.name}.d")).unlink(missing_ok=True)
+
+
+def _sibling(file: Path) -> Path:
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".partial-")
+    os.close(handle)
+    return Path(name)
+
+
+async def _has(store: ObjectStore, name: str) -> bool:
+    try:
+        await store.get_info(name)
+    except (ObjectNotFoundError, NotFoundError):
+        return False
+    return True
+
+
+def _upload(data: bytes | Path, uri: str) -> None:
+    import fsspec
+
+    fs, path = fsspec.core.url_to_fs(uri)
+    if fs.exists(path):
+        return
+    fs.makedirs(fs._parent(path), exist_ok=True)
+    with fs.transaction, fs.open(path, "wb") as file:
+        if isinstance(data, bytes):
+            file.write(data)
+        else:
+            with data.open("rb") as source:
+                shutil.copyfileobj(source, file)
+
+
+def _copy_from(uri: str, to: Path) -> None:
+    import fsspec
+
+    try:
+        with fsspec.open(uri, "rb") as source, to.open("wb") as file:
+            shutil.copyfileobj(source, file)
+    except FileNotFoundError:
+        raise ArtifactMissing(f"artifact {uri} is not in the store") from None
+    except (ValueError, ImportError) as error:
+        raise ArtifactMissing(f"artifact {uri} cannot be read here: {error}") from None

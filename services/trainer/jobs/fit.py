@@ -1,0 +1,200 @@
+"""What runs in a child process: reading and checking the data, the project's tests, the training.
+
+Each function takes JSON and a callable for progress, and returns JSON; frames and models go through files.
+"""
+
+from __future__ import annotations  # pandas' Series takes no parameters at run time
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from contracts.model_spec import ModelSpec
+from contracts.profiles import RECENT, RECENT_ROWS, Feature
+from services.trainer.jobs import estimators, holdout, metrics, profiling, validation
+from services.trainer.jobs.data_schema import Rejected, Schema
+from services.trainer.jobs.reading import download, read
+
+Progress = Callable[[dict[str, Any]], None]
+BEAT_SECONDS = 1.0
+"""Between signs of life of a long fit."""
+OUTPUT_TAIL = 4000
+PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--no-header", "--color=no")
+"""Nothing is left in the folder, and no full garbage collections: they take longer than most tests."""
+
+
+def prepare(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Read the data, check it, hold rows out, write `data.parquet`, `train.parquet` and `test.parquet`.
+
+    Takes `location`, `name` (the dataset, for messages), `spec`, `schema` (or null: learn it), `min_rows`, `scratch`.
+    Returns `violations`, or `schema`, `features`, `columns` (profiles), `rows`, `held_out`, `warnings`.
+    """
+    spec, scratch = ModelSpec.model_validate(argument["spec"]), Path(argument["scratch"])
+    schema = Schema.model_validate(argument["schema"]) if argument["schema"] else None
+    try:
+        _tell(progress, "read", dataset=argument["name"])
+        frame = read(argument["location"], argument["name"])
+        _tell(progress, "check", rows=len(frame))
+        checked = validation.check(frame, spec, schema, argument["min_rows"])
+        content = [column.name for column in checked.schema.columns] + [spec.target]
+        held_out = holdout.held_out(checked.frame, content, spec.split.test, spec.split.by)
+        _enough_labels(checked.frame[spec.target][~held_out], spec)
+    except Rejected as problem:
+        return {"violations": list(problem.violations)}
+    return _write(checked, held_out, scratch)
+
+
+def fetch(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Download a remote dataset. Takes `location`, `scratch`; returns `path`."""
+    _tell(progress, "read", dataset=argument["location"])
+    path = Path(argument["scratch"]) / "remote"
+    download(argument["location"], path)
+    return {"path": str(path)}
+
+
+def tests(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Run the project's tests. Takes `project`, `scratch`, `packages` (where pytest is); returns `passed`, `output`."""
+    _tell(progress, "tests")
+    project = _enter(argument, "tests")
+    os.environ.setdefault("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    # An environment with extra requirements has what serving needs, and pytest is not among it.
+    sys.path.append(argument["packages"])
+    import pytest
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = pytest.main([*PYTEST, f"--rootdir={project}", "-c", str(_pytest_config(project)), "tests"])
+    passed = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+    return {"passed": passed, "output": said.getvalue().strip()[-OUTPUT_TAIL:]}
+
+
+def fit(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Train on `train.parquet`, measure on `test.parquet`, write `model.joblib`.
+
+    Takes `project`, `scratch`, `spec`, `features`; returns `metrics`, `classes`, `prediction` (its profile), `seconds`.
+    """
+    spec, scratch = ModelSpec.model_validate(argument["spec"]), Path(argument["scratch"])
+    features = [Feature.model_validate(feature) for feature in argument["features"]]
+    train, test = pd.read_parquet(scratch / "train.parquet"), pd.read_parquet(scratch / "test.parquet")
+    names = [feature.name for feature in features]
+    started = time.monotonic()
+    with _heartbeat(progress, started):
+        project = _enter(argument, "fit")
+        estimators.seed_process(spec.seed)
+        if spec.estimator:
+            made = estimators.build(spec.estimator, project, spec.task)
+        else:
+            made = estimators.default(spec.task, features)
+        model = estimators.seeded(made, spec.seed)
+        model.fit(train[names], _labels(train[spec.target]))
+    seconds = time.monotonic() - started
+    _tell(progress, "save", seconds=round(seconds, 3))
+    estimators.save(model, scratch / "model.joblib")
+    return {**_judged(model, test, names, spec), "seconds": seconds}
+
+
+def _judged(model: Any, test: pd.DataFrame, names: list[str], spec: ModelSpec) -> dict[str, Any]:
+    predicted = np.asarray(model.predict(test[names]))
+    if predicted.shape != (len(test),):
+        raise ValueError(f"the estimator predicted the shape {predicted.shape} for {len(test)} rows")
+    truth = _labels(test[spec.target])
+    classes = list(model.classes_) if spec.task == "classification" else []
+    probabilities = model.predict_proba(test[names]) if classes and hasattr(model, "predict_proba") else None
+    target = Feature(name=spec.target, type="number" if spec.task == "regression" else "string")
+    chosen = _reference(test)
+    return {
+        "metrics": metrics.score(spec.task, truth, predicted, probabilities, classes),
+        "classes": [_plain(label) for label in classes],
+        "prediction": profiling.profile("prediction", pd.Series(predicted[chosen]), target.type).model_dump(),
+    }
+
+
+def _pytest_config(project: Path) -> Path:
+    """The project's own, so that pytest does not look for one in the folders above."""
+    for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
+        if (project / name).exists():
+            return project / name
+    (project / "pytest.ini").write_text("[pytest]\n")
+    return project / "pytest.ini"
+
+
+def _write(checked: validation.Checked, held_out: holdout.Mask, scratch: Path) -> dict[str, Any]:
+    frame = checked.frame
+    train, test = frame[~held_out], frame[held_out]
+    for name, rows in (("data", frame), ("train", train), ("test", test)):
+        rows.to_parquet(scratch / f"{name}.parquet", index=False)
+    features = validation.features_of(checked)
+    expected = train[_reference(train)]
+    counted = [profiling.profile(feature.name, expected[feature.name], feature.type) for feature in features]
+    return {
+        "schema": checked.schema.model_dump(),
+        "features": [feature.model_dump() for feature in features],
+        "target": checked.schema.target.model_dump(),
+        "columns": [column.model_dump() for column in counted],
+        "reference_rows": len(expected),
+        "rows": len(frame),
+        "held_out": len(test),
+        "warnings": list(checked.warnings),
+    }
+
+
+def _reference(rows: pd.DataFrame) -> holdout.Mask:
+    """The rows that look like what is to come: the recent ones when there are some, else all."""
+    recent = rows[RECENT].to_numpy(dtype=bool) if RECENT in rows else np.zeros(len(rows), dtype=bool)
+    return recent if recent.sum() >= RECENT_ROWS else np.ones(len(rows), dtype=bool)
+
+
+def _enough_labels(labels: pd.Series[Any], spec: ModelSpec) -> None:
+    if spec.task == "classification" and labels.nunique() < 2:
+        raise Rejected(f"column {spec.target!r}: the training rows have only the label {labels.iloc[0]!r}")
+
+
+def _labels(values: pd.Series[Any]) -> Any:
+    """A plain array: text as Python strings, which every estimator knows."""
+    return values.to_numpy(dtype=object) if pd.api.types.is_string_dtype(values.dtype) else values.to_numpy()
+
+
+def _plain(label: Any) -> Any:
+    return label.item() if hasattr(label, "item") else label
+
+
+def _enter(argument: dict[str, Any], purpose: str) -> Path:
+    """Work in a copy of the project: the original is shared, and code may write beside itself."""
+    project = Path(argument["scratch"]) / purpose
+    shutil.copytree(argument["project"], project)
+    os.chdir(project)
+    estimators.enter(project)
+    return project
+
+
+@contextlib.contextmanager
+def _heartbeat(progress: Progress, started: float) -> Iterator[None]:
+    """Tell now and then that the fit still goes on; scikit-learn itself does not say how far it is."""
+    over = threading.Event()
+
+    def beat() -> None:
+        _tell(progress, "fit")
+        while not over.wait(BEAT_SECONDS):
+            _tell(progress, "fit", seconds=round(time.monotonic() - started, 1))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _tell(progress: Progress, step: str, **more: Any) -> None:
+    progress({"step": step, **more})

@@ -1,0 +1,282 @@
+"""One training, from project and data to a fitted model, in children of the project's environment."""
+
+import asyncio
+import hashlib
+import importlib.util
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.artifact_ref import JOBLIB, PARQUET, ArtifactRef
+from contracts.events import ModelTrained
+from contracts.model_spec import BadSpec, ModelSpec
+from contracts.profiles import ColumnProfile, Environment, Profile
+from services.messaging.worker import log
+from services.sandbox.client import Forks, JobFailed, JobKilled, JobTimedOut
+from services.sandbox.diagnostics import MISSING
+from services.storage.artifact_store import ArtifactCorrupt, ArtifactMissing, Artifacts
+from services.trainer.domain import NO_DATASET, dataset_of, named, read_spec
+from services.trainer.errors import BadProject, ProjectTestsFailed, explained
+from services.trainer.jobs.data_schema import Rejected, Schema
+from services.trainer.settings import Settings
+
+JOBS = "services.trainer.jobs.fit"
+PRELOAD = (
+    JOBS,
+    *("sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline", "sklearn.datasets", "pytest"),
+    *("pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat", "narwhals._pandas_like.dataframe"),
+)
+"""Modules the template pays for: what most projects and their tests use, and what pandas imports at first use."""
+RETRY_SECONDS = (0.5, 2.0, 8.0)
+"""Between attempts to read a remote dataset."""
+STEPS = ("read", "check", "tests", "fit", "save")
+HOPELESS = ("ImportError", "ModuleNotFoundError", "ValueError")
+"""An unknown protocol, or one whose package is not installed."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A project that can be read."""
+
+    archive: ArtifactRef
+    folder: Path
+    spec: ModelSpec
+    code: str
+    """Digest of model.yaml and its Python files: with new rows alone it is the same project."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train. Without a schema it is learned from the data."""
+
+    model: str
+    version: str
+    commit: str | None
+    dataset: str | ArtifactRef | None
+    schema: Schema | None
+
+
+class Training:
+    """Trains in forks; keeps what comes out in the artifact store."""
+
+    def __init__(
+        self, artifacts: Artifacts, forks: Forks, settings: Settings, delays: Sequence[float] = RETRY_SECONDS
+    ) -> None:
+        self._artifacts, self._forks, self._settings, self._delays = artifacts, forks, settings, delays
+
+    async def open(self, archive: ArtifactRef, model: str) -> Opened:
+        """The project in an archive.
+
+        Raises:
+            BadProject: it has no usable model.yaml, or that of another model.
+            BadArchive: it cannot be unpacked, or would write outside its folder.
+        """
+        folder = await self._artifacts.fetch_folder(archive)
+        try:
+            spec = read_spec((folder / "model.yaml").read_text("utf-8"), model)
+        except FileNotFoundError:
+            raise BadProject("the project has no model.yaml at its top") from None
+        except UnicodeDecodeError as error:
+            raise BadProject(f"model.yaml is not UTF-8: byte {error.start}") from None
+        except BadSpec as error:
+            raise BadProject(str(error)) from None
+        return Opened(archive, folder, spec, await asyncio.to_thread(digest_of_code, folder))
+
+    async def run(self, order: Order, project: Opened) -> tuple[ModelTrained, Schema]:
+        """The trained version, and the schema that its data was held to.
+
+        Raises:
+            Rejected: the data cannot be trained on.
+            Permanent, ChildKilled: see `failures`.
+        """
+        location = await self._locate(order, project)
+        environment = await self._forks.environments.resolve(project.spec.requirements)
+        scratches = self._settings.home.resolve() / "scratch"
+        scratches.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=scratches) as scratch:
+            steps = _Steps(self._forks, self._settings, environment, project, Path(scratch), self._delays)
+            data = await steps.prepare_and_test(location, named(order.dataset, project.spec), order.schema)
+            fitted = await steps.fit(data["features"])
+            return await self._trained(order, project, environment, Path(scratch), data, fitted)
+
+    async def _locate(self, order: Order, project: Opened) -> str:
+        """Where a child finds the data: a path or a URI."""
+        if isinstance(order.dataset, ArtifactRef):
+            try:
+                return str(await self._artifacts.fetch(order.dataset))
+            except (ArtifactMissing, ArtifactCorrupt) as error:
+                raise Rejected(f"the dataset cannot be read: {error}") from None
+        try:
+            found = dataset_of(order.dataset, project.spec, project.folder)
+        except BadSpec as error:
+            raise BadProject(str(error)) from None
+        if found is None:
+            raise Rejected(NO_DATASET)
+        return found
+
+    async def _trained(
+        self,
+        order: Order,
+        project: Opened,
+        environment: Environment,
+        scratch: Path,
+        data: Mapping[str, Any],
+        fitted: Mapping[str, Any],
+    ) -> tuple[ModelTrained, Schema]:
+        profile = Profile(
+            rows=data["reference_rows"],
+            columns=tuple(ColumnProfile.model_validate(column) for column in data["columns"]),
+            prediction=ColumnProfile.model_validate(fitted["prediction"]),
+        )
+        artifact, dataset, test = await asyncio.gather(
+            self._artifacts.put(scratch / "model.joblib", JOBLIB),
+            self._artifacts.put(scratch / "data.parquet", PARQUET),
+            self._artifacts.put(scratch / "test.parquet", PARQUET),
+        )
+        trained = ModelTrained(
+            model=order.model,
+            version=order.version,
+            task=project.spec.task,
+            artifact=artifact,
+            dataset=dataset,
+            test=test,
+            project=project.archive,
+            features=data["features"],
+            target=data["target"],
+            classes=tuple(fitted["classes"]),
+            profile=profile,
+            commit=order.commit,
+            metrics=fitted["metrics"],
+            environment=environment,
+            seed=project.spec.seed,
+            seconds=fitted["seconds"],
+            warnings=tuple(data["warnings"]),
+        )
+        return trained, Schema.model_validate(data["schema"])
+
+
+class _Steps:
+    """The child jobs of one training."""
+
+    def __init__(
+        self,
+        forks: Forks,
+        settings: Settings,
+        environment: Environment,
+        project: Opened,
+        scratch: Path,
+        delays: Sequence[float],
+    ) -> None:
+        self._forks, self._settings, self._environment = forks, settings, environment
+        self._project, self._delays = project, delays
+        spec = project.spec.model_dump(mode="json")
+        self._has_tests = (project.folder / "tests").is_dir()
+        self._at: dict[str, str] = {}
+        self._done: set[str] = set()
+        self._common = {"spec": spec, "project": str(project.folder), "scratch": str(scratch)}
+
+    async def prepare_and_test(self, location: str, name: str, schema: Schema | None) -> Mapping[str, Any]:
+        """Check the data while the project's tests run; unfit data is what is said first."""
+        testing = asyncio.create_task(self._test())
+        try:
+            data = await self._prepare(location, name, schema)
+            await testing
+            return data
+        finally:
+            testing.cancel()
+            await asyncio.gather(testing, return_exceptions=True)
+
+    async def fit(self, features: list[Any]) -> Mapping[str, Any]:
+        with explained("the training", "TRAINER_SECONDS", self._settings.memory):
+            return await self._run("fit", self._settings.seconds, features=features)
+
+    async def _prepare(self, location: str, name: str, schema: Schema | None) -> Mapping[str, Any]:
+        known = schema.model_dump() if schema else None
+        if "://" in location and not location.startswith("file://"):
+            location = await self._download(location, name)
+        with explained("reading the data", "TRAINER_READ_SECONDS", self._settings.memory):
+            data = await self._run(
+                "prepare",
+                self._settings.read_seconds,
+                location=location,
+                name=name,
+                schema=known,
+                min_rows=self._settings.min_rows,
+            )
+        if "violations" in data:
+            raise Rejected(*data["violations"])
+        return data
+
+    async def _download(self, uri: str, name: str) -> str:
+        """A local copy of a remote dataset; networks are given a few chances, which share the time there is."""
+        ends = time.monotonic() + self._settings.read_seconds
+        for delay in (*self._delays, None):
+            try:
+                return str((await self._run("fetch", max(0.0, ends - time.monotonic()), location=uri))["path"])
+            except JobTimedOut:
+                limit = f"{self._settings.read_seconds:g} s (TRAINER_READ_SECONDS)"
+                raise Rejected(f"dataset {name} cannot be read: it did not arrive within {limit}") from None
+            except (JobFailed, JobKilled) as error:
+                if delay is None or getattr(error, "kind", "") in HOPELESS:
+                    raise Rejected(f"dataset {name} cannot be read: {error}") from None
+                log.warning("the dataset will be read again", error=str(error), seconds=delay)
+                await asyncio.sleep(delay)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _test(self) -> None:
+        if not self._has_tests:
+            return
+        with explained("the project's tests", "TRAINER_TEST_SECONDS", self._settings.memory):
+            told = await self._run("tests", self._settings.test_seconds, packages=_packages())
+        if not told["passed"]:
+            output = told["output"]
+            hint = f" ({MISSING})" if "ModuleNotFoundError" in output else ""
+            raise ProjectTestsFailed(f"the project's tests fail, so nothing was trained{hint}:\n{output}")
+
+    async def _run(self, job: str, seconds: float, **more: Any) -> Mapping[str, Any]:
+        # What speaks s3:// and the like is with the worker's own packages, not among a project's.
+        environment = self._forks.environments.base if job == "fetch" else self._environment
+        answer = await self._forks.run(
+            environment,
+            f"{JOBS}:{job}",
+            {**self._common, **more},
+            seconds=seconds,
+            memory=self._settings.memory,
+            progress=lambda said: self._tell(job, said),
+        )
+        if job != "fetch":  # its step is `read`, which goes on
+            self._done |= {self._at.pop(job)} if job in self._at else set()
+        return answer
+
+    def _tell(self, job: str, said: Mapping[str, Any]) -> None:
+        """Jobs run side by side: what is counted is the steps that are over, so that the count never falls."""
+        before = self._at.get(job, said["step"])
+        self._at[job] = said["step"]
+        if before != said["step"]:
+            self._done.add(before)
+        total = len(STEPS) if self._has_tests else len(STEPS) - 1
+        log.info("progress", **said, done=len(self._done), total=total)
+
+
+def _packages() -> str:
+    """The folder that this worker's pytest is in."""
+    found = importlib.util.find_spec("pytest")
+    assert found is not None
+    assert found.origin is not None
+    return str(Path(found.origin).parents[1])
+
+
+def digest_of_code(project: Path) -> str:
+    """Sha256 over names and contents of a project's model.yaml and Python files.
+
+    What else lies there, notes or data, is no change of what the data is held to.
+    """
+    digest = hashlib.sha256()
+    code = (path for path in project.rglob("*.py") if path.is_file() and "__pycache__" not in path.parts)
+    for file in (project / "model.yaml", *sorted(code)):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest.update(f"{file.relative_to(project).as_posix()}\n{content}\n".encode())
+    return digest.hexdigest()
