@@ -15,9 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from belt import output
 from belt.output import Failed
 from contracts.events import ModelName, Version
-from services.messaging.connection import Bus, connect
-from services.messaging.settings import BusSettings
-from services.storage.artifact_store import Artifacts, open_artifacts
+from services.messaging import Bus, BusSettings, connect
+from services.storage import ArtifactStore, open_artifact_store
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8080"
 Answer = TypeVar("Answer")
@@ -118,10 +117,10 @@ async def bus(home: Path, *, patient: bool = False) -> AsyncIterator[Bus]:
 
 
 @contextmanager
-def artifacts(bus: Bus) -> Iterator[Artifacts]:
+def artifacts(bus: Bus) -> Iterator[ArtifactStore]:
     """The artifact store; what is fetched from it is gone afterwards."""
     with TemporaryDirectory(prefix="belt-") as scratch:
-        yield open_artifacts(bus, BusSettings().model_copy(update={"home": Path(scratch)}))
+        yield open_artifact_store(bus, BusSettings().model_copy(update={"home": Path(scratch)}))
 
 
 def shown(url: str) -> str:

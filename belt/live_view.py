@@ -18,8 +18,7 @@ from rich.text import Text
 
 from contracts.cloudevents import Envelope
 from contracts.events import Event
-from services.timeline import wording
-from services.timeline.runs import Run, Stage
+from services.timeline import Run, Stage, wording
 
 COLOURS = {
     "deployed": "green", "running": "cyan", "review": "yellow", "rejected": "yellow", "superseded": "yellow",

@@ -9,7 +9,7 @@ from typer.core import TyperCommand, TyperGroup
 import services  # noqa: F401  # before nats-py, which it keeps slim
 
 
-class Lives(NamedTuple):
+class CommandSpec(NamedTuple):
     """Where a command is (`module:attribute`, a function or a `typer.Typer`) and what `belt --help` says of it."""
 
     at: str
@@ -22,39 +22,43 @@ class Lives(NamedTuple):
 RUN, LOOK, USE, WIRE = "Run the belt", "See what happens", "Use and decide", "Wire it up"
 
 COMMANDS = {
-    "demo": Lives("belt.demo.demo:demo", "Show the whole loop on real data, in about a minute.", RUN),
-    "up": Lives("belt.commands.up:up", "Start bus, gateway and all workers here and keep them running.", RUN),
-    "doctor": Lives("belt.commands.doctor:doctor", "Check this machine and the belt on it, and say what to do.", RUN),
-    "push": Lives(
+    "demo": CommandSpec("belt.demo.demo:demo", "Show the whole loop on real data, in about a minute.", RUN),
+    "up": CommandSpec("belt.commands.up:up", "Start bus, gateway and all workers here and keep them running.", RUN),
+    "doctor": CommandSpec(
+        "belt.commands.doctor:doctor", "Check this machine and the belt on it, and say what to do.", RUN
+    ),
+    "push": CommandSpec(
         "belt.commands.push:push", "Push a model project: train, judge, build and deploy a new version.", RUN
     ),
-    "runs": Lives("belt.commands.runs:runs", "List the runs, newest first.", LOOK),
-    "run": Lives("belt.commands.runs:run", "Show one run: its stages, verdict and every event.", LOOK),
-    "watch": Lives("belt.commands.watch:watch", "Follow one run or all of them live.", LOOK),
-    "logs": Lives("belt.commands.logs:logs", "Show what the workers and the serving processes logged.", LOOK),
-    "models": Lives("belt.commands.models:models", "List the models with their live and approved versions.", LOOK),
-    "deployments": Lives(
+    "runs": CommandSpec("belt.commands.runs:runs", "List the runs, newest first.", LOOK),
+    "run": CommandSpec("belt.commands.runs:run", "Show one run: its stages, verdict and every event.", LOOK),
+    "watch": CommandSpec("belt.commands.watch:watch", "Follow one run or all of them live.", LOOK),
+    "logs": CommandSpec("belt.commands.logs:logs", "Show what the workers and the serving processes logged.", LOOK),
+    "models": CommandSpec(
+        "belt.commands.models:models", "List the models with their live and approved versions.", LOOK
+    ),
+    "deployments": CommandSpec(
         "belt.commands.models:deployments", "List what is live where, and what a rollback goes back to.", LOOK
     ),
-    "trace": Lives(
+    "trace": CommandSpec(
         "belt.commands.trace:trace", "Lead a prediction, version or image back to data, commit and verdict.", LOOK
     ),
-    "predict": Lives("belt.commands.predict:predict", "Ask the live version for predictions.", USE),
-    "feedback": Lives("belt.commands.predict:feedback", "Send labels that became known.", USE),
-    "review": Lives(
+    "predict": CommandSpec("belt.commands.predict:predict", "Ask the live version for predictions.", USE),
+    "feedback": CommandSpec("belt.commands.predict:feedback", "Send labels that became known.", USE),
+    "review": CommandSpec(
         "belt.commands.review:app", "Decide about versions that the gate did not pass.", USE, "belt review list"
     ),
-    "rollback": Lives(
+    "rollback": CommandSpec(
         "belt.commands.rollback:rollback", "Move the traffic back to the previous (or a named) version.", USE
     ),
-    "replay": Lives("belt.commands.replay:replay", "Publish an event or the start of a run again.", USE),
-    "hook": Lives(
+    "replay": CommandSpec("belt.commands.replay:replay", "Publish an event or the start of a run again.", USE),
+    "hook": CommandSpec(
         "belt.commands.hook:app", "Push from git: install a hook.", WIRE, "belt hook install examples/digits"
     ),
-    "ci": Lives(
+    "ci": CommandSpec(
         "belt.commands.ci:app", "Print a CI workflow that tests and pushes a project.", WIRE, "belt ci github ."
     ),
-    "schema": Lives("belt.commands.schema:schema", "Print the JSON Schema of an event, or AsyncAPI.", WIRE),
+    "schema": CommandSpec("belt.commands.schema:schema", "Print the JSON Schema of an event, or AsyncAPI.", WIRE),
 }
 
 
@@ -74,7 +78,7 @@ class Lazy(TyperGroup):
         return name, load(COMMANDS[name]) if name else None, rest
 
 
-def load(lives: Lives) -> Any:
+def load(lives: CommandSpec) -> Any:
     """The real command: a function becomes one, a `typer.Typer` is a group."""
     module, _, attribute = lives.at.partition(":")
     found = getattr(import_module(module), attribute)
@@ -85,7 +89,7 @@ def load(lives: Lives) -> Any:
     return typer.main.get_command(alone)
 
 
-def _group(found: typer.Typer, lives: Lives) -> Any:
+def _group(found: typer.Typer, lives: CommandSpec) -> Any:
     """A group below `belt`: completion is installed by `belt`, for all of them."""
     above = typer.Typer(add_completion=False, rich_markup_mode="rich")
     above.add_typer(found, name="group", help=f"{lives.help}\n\nExample:  {lives.example}")

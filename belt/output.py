@@ -39,7 +39,7 @@ def stderr() -> Console:
     return _console(stderr=True)
 
 
-def note(text: str) -> None:
+def info(text: str) -> None:
     """Something a person may want to know; never part of the answer."""
     stderr().print(text, markup=False, highlight=False, style="dim", soft_wrap=True)
 
@@ -50,7 +50,7 @@ def fail(text: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def answer(as_json: bool, document: object, view: RenderableType) -> None:
+def result(as_json: bool, document: object, view: RenderableType) -> None:
     """Print `document` as one JSON document, or `view` for a person."""
     if as_json:
         print(json.dumps(document, default=plain, indent=2, ensure_ascii=False))

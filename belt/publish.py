@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from contracts import cloudevents
 from contracts.events import Event, subject_of
-from services.messaging.connection import Bus
+from services.messaging import Bus
 
 SOURCE = "belt"
 

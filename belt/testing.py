@@ -15,8 +15,8 @@ import pytest
 
 from belt import project_check
 from belt.output import HOME, Failed
-from services.sandbox.environments import BadRequirements, Environments, IndexTrouble, InstallTimedOut
-from services.storage.artifact_store import FsspecArtifacts
+from services.sandbox import BadRequirements, Environments, IndexTrouble, InstallTimedOut
+from services.storage import FsspecArtifactStore
 
 PACKAGES = Path(pytest.__file__).parents[1]
 """A project's environment has what serving needs, and pytest is not among it: ours comes last on its path."""
@@ -54,7 +54,7 @@ async def interpreter(requirements: tuple[str, ...], envs: Path) -> Path:
         return Path(sys.executable)
     with TemporaryDirectory(prefix="belt-") as scratch:
         (cache := Path(scratch) / "cache").mkdir()
-        environments = Environments(envs, FsspecArtifacts(f"file://{scratch}/store", cache))
+        environments = Environments(envs, FsspecArtifactStore(f"file://{scratch}/store", cache))
         try:
             return await environments.python(await environments.resolve(requirements))
         except (BadRequirements, IndexTrouble, InstallTimedOut) as error:

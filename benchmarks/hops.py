@@ -29,9 +29,7 @@ from contracts.events import (
     ReviewDecided,
     RollbackRequested,
 )
-from services.messaging.connection import connect
-from services.messaging.settings import BusSettings
-from services.messaging.streams import ensure_topology
+from services.messaging import BusSettings, connect, ensure_topology
 from services.messaging.worker import Worker
 
 VERSION = "1-00000000"

@@ -25,7 +25,7 @@ import psutil
 
 from belt.local.home import Home
 from benchmarks import tiny
-from services.messaging.connection import connect
+from services.messaging import connect
 
 SERVICES = ("trainer", "evaluator", "monitor")
 WARM_RUNS = 5

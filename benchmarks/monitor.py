@@ -11,11 +11,12 @@ import time
 
 import numpy as np
 
-from contracts.profiles import ColumnProfile, Profile, Promise
+from contracts.profiles import ColumnProfile, Profile
+from contracts.verdicts import PerformanceTarget
 from services.monitor.detection.rules import Rules
-from services.monitor.domain import ModelWatch
-from services.monitor.ingest.payloads import answered, truths
-from services.monitor.state.model_traffic import Traffic
+from services.monitor.domain import ModelState
+from services.monitor.ingest.payloads import parse_feedback, parse_predictions
+from services.monitor.state.model_traffic import TrafficMessage
 
 VERSION = "1-0123abcd"
 FEATURES, ROWS, MESSAGES, ROUNDS = 20, 500, 20, 25
@@ -41,7 +42,10 @@ def measure() -> dict[str, object]:
         bodies = [_bodies(rng, number * MESSAGES + m) for m in range(MESSAGES)]
         started = time.process_time()
         for predictions, labels in bodies:
-            traffic = [Traffic(sequence + 1, answered(predictions)), Traffic(sequence + 2, truths(labels))]
+            traffic = [
+                TrafficMessage(sequence + 1, parse_predictions(predictions)),
+                TrafficMessage(sequence + 2, parse_feedback(labels)),
+            ]
             watch.apply(traffic, now=float(sequence))
             sequence += 2
         samples.append(ROWS * MESSAGES / (time.process_time() - started))
@@ -56,13 +60,13 @@ def measure() -> dict[str, object]:
     }
 
 
-def _watch() -> ModelWatch:
+def _watch() -> ModelState:
     edges, counts = tuple(np.linspace(-1.2, 1.2, 9).tolist()), (200,) * 10
     columns = tuple(ColumnProfile(name=f"x{i}", edges=edges, counts=counts) for i in range(FEATURES))
     classes = ColumnProfile(name="label", categories=tuple("0123456789"), counts=counts)
-    watch = ModelWatch("bench", Rules(run_windows=1e300, run_labels=1e300))
+    watch = ModelState("bench", Rules(run_windows=1e300, run_labels=1e300))
     profile = Profile(rows=2000, columns=columns, prediction=classes)
-    watch.deployed(VERSION, "local", profile, Promise(metric="accuracy", value=0.95), now=0.0)
+    watch.deployed(VERSION, "local", profile, PerformanceTarget(metric="accuracy", value=0.95), now=0.0)
     return watch
 
 

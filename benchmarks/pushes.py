@@ -16,7 +16,7 @@ import httpx
 import pandas as pd
 
 from belt.local import ports
-from services.messaging.connection import connect
+from services.messaging import connect
 from services.timeline import history, runs
 
 PROJECT = Path(__file__).resolve().parents[1] / "examples" / "digits"

@@ -24,7 +24,7 @@ from belt.local.home import Home
 from benchmarks import tiny
 from contracts import cloudevents
 from contracts.events import RollbackRequested
-from services.messaging.connection import Bus, connect
+from services.messaging import Bus, connect
 
 CLIENTS, PAUSE_SECONDS = 4, 0.005
 SWITCH_SECONDS = 60.0

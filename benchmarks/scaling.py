@@ -27,8 +27,7 @@ from benchmarks.servers import nats_server
 from contracts import cloudevents
 from contracts.cloudevents import Envelope
 from contracts.events import DataPushed, DataRejected, Event
-from services.messaging.connection import Bus, connect
-from services.messaging.settings import BusSettings
+from services.messaging import Bus, BusSettings, connect
 from services.messaging.worker import Worker
 
 WORK_SECONDS = 0.1

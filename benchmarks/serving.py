@@ -27,8 +27,7 @@ from typing import Any
 
 from benchmarks.servers import free_port, nats_server
 from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
-from services.messaging.connection import connect
-from services.messaging.streams import ensure_topology
+from services.messaging import connect, ensure_topology
 from serving import SERVICE, SOURCES
 
 REPO = Path(__file__).parent.parent

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from belt.local import orphans, ports
 from belt.local.home import Home
 from contracts import cloudevents
-from services.messaging.connection import Bus
+from services.messaging import Bus
 
 MODEL = "tiny"
 ROW = {"a": 0.9, "b": 0.1}

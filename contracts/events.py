@@ -9,7 +9,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from contracts.artifact_ref import ArtifactRef
-from contracts.profiles import Environment, Feature, Frozen, Limits, Probe, Profile, Promise, Value, Verdict, Window
+from contracts.features import Feature, Probe
+from contracts.profiles import Profile, Window
+from contracts.runtime import Environment, Limits
+from contracts.values import Frozen, Value
+from contracts.verdicts import PerformanceTarget, Verdict
 
 ModelName = Annotated[
     # A BentoML tag begins and ends with a letter or a digit.
@@ -92,7 +96,7 @@ class ModelApproved(Event):
     environment: Environment
     profile: Profile
     probe: Probe
-    promise: Promise
+    promise: PerformanceTarget
     verdict: Verdict
     approved_by: str = Field(description="gate, or the name of a person")
     reason: str | None = Field(default=None, description="a person's reason")
@@ -141,7 +145,7 @@ class ImagePushed(Event):
     environment: Environment
     probe: Probe
     profile: Profile
-    promise: Promise
+    promise: PerformanceTarget
 
 
 class ModelDeployed(Event):
@@ -154,7 +158,7 @@ class ModelDeployed(Event):
     url: str = Field(description="of the model behind the gateway")
     previous: Version | None = Field(default=None, description="kept warm for a rollback")
     profile: Profile
-    promise: Promise
+    promise: PerformanceTarget
     reason: Literal["release", "rollback"]
 
 

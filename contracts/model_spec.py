@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from contracts.events import ModelName, Task
-from contracts.profiles import MIN_MEMORY, Limits
+from contracts.runtime import MIN_MEMORY, Limits
 
 METRICS: dict[Task, tuple[str, ...]] = {
     "classification": ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "log_loss"),

@@ -4,7 +4,9 @@ from pydantic import Field
 
 from contracts.artifact_ref import Sha256
 from contracts.events import ModelApproved, ModelName, Task, Version
-from contracts.profiles import Feature, Frozen, Promise, Value
+from contracts.features import Feature
+from contracts.values import Frozen, Value
+from contracts.verdicts import PerformanceTarget
 
 FILE = "bentobelt.json"
 MODEL_FILE = "saved_model.pkl"
@@ -23,7 +25,7 @@ class Manifest(Frozen):
     features: tuple[Feature, ...]
     target: Feature
     classes: tuple[Value, ...] = ()
-    promise: Promise
+    promise: PerformanceTarget
     max_rows: int = Field(default=10_000, ge=1, description="largest number of rows in one request")
     trained: float = Field(description="unix seconds")
     dataset: Sha256 = Field(description="digest of the data it was trained on")

@@ -23,7 +23,7 @@ RETRY_DELAYS = (0.5, 2.0, 8.0, 30.0)
 """Seconds before the attempt after the 1st, 2nd, … error."""
 
 
-class Stream(BaseModel):
+class StreamSpec(BaseModel):
     """A JetStream stream: 0 or None means unlimited."""
 
     model_config = ConfigDict(frozen=True)
@@ -35,7 +35,7 @@ class Stream(BaseModel):
     max_bytes: int | None = None
 
 
-class Bucket(BaseModel):
+class BucketSpec(BaseModel):
     """A key-value bucket; `ttl` in seconds, 0 for ever."""
 
     model_config = ConfigDict(frozen=True)
@@ -46,7 +46,7 @@ class Bucket(BaseModel):
 
 
 STREAMS = (
-    Stream(
+    StreamSpec(
         name="EVENTS",
         subjects=(
             "data.pushed", "data.rejected", "model.trained", "model.approved", "model.rejected", "model.deployed",
@@ -56,25 +56,25 @@ STREAMS = (
         max_age=30 * DAY,
         duplicate_window=3600.0,
     ),
-    Stream(name="PREDICTIONS", subjects=("predictions.*", "feedback.*"), max_age=7 * DAY, max_bytes=2048 * MIB),
-    Stream(name="DLQ", subjects=("dlq.>",), max_age=30 * DAY, max_bytes=256 * MIB),
-    Stream(
+    StreamSpec(name="PREDICTIONS", subjects=("predictions.*", "feedback.*"), max_age=7 * DAY, max_bytes=2048 * MIB),
+    StreamSpec(name="DLQ", subjects=("dlq.>",), max_age=30 * DAY, max_bytes=256 * MIB),
+    StreamSpec(
         name="ADVISORY",
         subjects=("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>", "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>"),
         max_age=30 * DAY,
         max_bytes=64 * MIB,
     ),
-    Stream(name="LOGS", subjects=("logs.>",), max_age=DAY, max_bytes=256 * MIB),
+    StreamSpec(name="LOGS", subjects=("logs.>",), max_age=DAY, max_bytes=256 * MIB),
 )  # fmt: skip
 
 REGISTRY, PROJECTS, INBOX, LEASES = "registry", "projects", "inbox", "leases"
 MONITOR = "monitor"
 BUCKETS = (
-    Bucket(name=REGISTRY, history=8),
-    Bucket(name=PROJECTS, history=8),
-    Bucket(name=INBOX, ttl=31 * DAY),
-    Bucket(name=LEASES, ttl=15.0),
-    Bucket(name=MONITOR),
+    BucketSpec(name=REGISTRY, history=8),
+    BucketSpec(name=PROJECTS, history=8),
+    BucketSpec(name=INBOX, ttl=31 * DAY),
+    BucketSpec(name=LEASES, ttl=15.0),
+    BucketSpec(name=MONITOR),
 )
 ARTIFACTS = "artifacts"
 """The object store."""
@@ -118,3 +118,8 @@ def stream_of(subject: str) -> str:
 def consumer_of(service: str, subject: str) -> str:
     """Name of the durable consumer that `service` (a deployer says `deployer-<target>`) has for `subject`."""
     return "-".join([service, *(part.replace("*", "all").replace(">", "all") for part in subject.split("."))])
+
+
+def inbox_prefix(user: str) -> str:
+    """Prefix of the subjects that answers to `user` come back on. `_INBOX` itself is what any NATS client asks for."""
+    return f"_INBOX_{user}"

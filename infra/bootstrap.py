@@ -17,7 +17,6 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.messaging import permissions
-from services.messaging.permissions import DEPLOYER, PEOPLE, SERVING
 
 NOBODY = 1034
 """The user that our images run as."""
@@ -64,11 +63,11 @@ def make_secrets(settings: Settings, targets: tuple[str, ...]) -> None:
     passwords = choose(settings.secrets / "nats" / "passwords.json", (*permissions.users(targets), GRAFANA))
     write(settings.secrets / "nats" / "users.conf", users(passwords, targets))
     for user in permissions.users(targets):
-        if user not in (PEOPLE, SERVING) and not _is_elsewhere(user, targets):
+        if user not in (permissions.PEOPLE, permissions.SERVING) and not _is_elsewhere(user, targets):
             folder = settings.secrets / user.partition("-")[0]
             write(folder / "nats_url", _url(user, passwords, "nats:4222"), NOBODY)
-            if user.startswith(DEPLOYER):
-                write(folder / "deployer_serving_nats_url", _url(SERVING, passwords, "nats:4222"), NOBODY)
+            if user.startswith(permissions.DEPLOYER):
+                write(folder / "deployer_serving_nats_url", _url(permissions.SERVING, passwords, "nats:4222"), NOBODY)
     write(settings.secrets / GRAFANA / "password", passwords[GRAFANA], GRAFANA_USER)
     tell_belt(settings, passwords, targets)
 
@@ -109,11 +108,11 @@ def tell_belt(settings: Settings, passwords: Mapping[str, str], targets: tuple[s
     settings.home.mkdir(parents=True, exist_ok=True)
     if settings.home.stat().st_uid != owner:
         os.chown(settings.home, owner, -1)
-    write(settings.home / "nats.url", _url(PEOPLE, passwords, _reachable(settings.nats_address)), owner)
+    write(settings.home / "nats.url", _url(permissions.PEOPLE, passwords, _reachable(settings.nats_address)), owner)
     write(settings.home / "gateway.url", f"http://{_reachable(settings.gateway_address)}\n", owner)
     for target in targets[1:]:
-        deployer = _url(f"{DEPLOYER}-{target}", passwords, "BUS_ADDRESS:4222")
-        serving = _url(SERVING, passwords, "BUS_ADDRESS:4222")
+        deployer = _url(f"{permissions.DEPLOYER}-{target}", passwords, "BUS_ADDRESS:4222")
+        serving = _url(permissions.SERVING, passwords, "BUS_ADDRESS:4222")
         lines = f"TARGET={target}\nNATS_URL={deployer}\nDEPLOYER_SERVING_NATS_URL={serving}\n"
         write(settings.home / f"{target}.env", lines, owner)
 
@@ -131,7 +130,7 @@ def write(file: Path, text: str, owner: int = 0) -> None:
 
 def _is_elsewhere(user: str, targets: tuple[str, ...]) -> bool:
     """Whether it is the deployer of another machine: only the first target is here."""
-    return user.startswith(f"{DEPLOYER}-") and user != f"{DEPLOYER}-{targets[0]}"
+    return user.startswith(f"{permissions.DEPLOYER}-") and user != f"{permissions.DEPLOYER}-{targets[0]}"
 
 
 def _reachable(address: str) -> str:

@@ -4,15 +4,15 @@ import json
 from html import escape
 from typing import Any
 
+from contracts.features import Feature
 from contracts.packaged_model import Manifest
-from contracts.profiles import Feature
-from serving.feedback_request import Labels
-from serving.prediction_request import Rows, words_of
+from serving.feedback_request import FeedbackRequests
+from serving.prediction_request import PredictionRequests, words_of
 
 _EXAMPLES = {"number": 0.0, "integer": 0, "boolean": False, "string": "text"}
 
 
-def openapi(manifest: Manifest, rows: Rows, labels: Labels) -> dict[str, Any]:
+def openapi(manifest: Manifest, rows: PredictionRequests, labels: FeedbackRequests) -> dict[str, Any]:
     """An OpenAPI 3.1 document of this model."""
     schemas: dict[str, Any] = {}
     paths = {

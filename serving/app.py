@@ -17,16 +17,16 @@ from contracts.cloudevents import body as event_body
 from contracts.cloudevents import headers
 from contracts.events import Feedback, subject_of
 from serving.api_docs import example, openapi, page
-from serving.asgi import Answer, Asked, Endpoint, Routes
+from serving.asgi import Endpoint, HttpRequest, HttpResponse, Routes
 from serving.batching import Batcher
-from serving.bus import Bus, BusAway
-from serving.error_log import Trouble
-from serving.errors import ModelFailed, Refused
-from serving.feedback_request import Labels, events
+from serving.bus import BusAway, ServingBus
+from serving.error_log import ErrorLog
+from serving.errors import PredictionFailed, Refused
+from serving.feedback_request import FeedbackRequests, events
 from serving.metrics import Metrics
-from serving.model import Answers, Model
-from serving.prediction_log import Answered, PredictionLog
-from serving.prediction_request import Rows
+from serving.model import Model, ModelOutput
+from serving.prediction_log import LoggedRequest, PredictionLog
+from serving.prediction_request import PredictionRequests
 from serving.settings import Settings
 
 LARGE = 64 * 1024
@@ -40,12 +40,12 @@ class Serving:
         manifest = model.manifest
         self.manifest, self.settings = manifest, settings
         self.metrics = Metrics(manifest.model, manifest.version)
-        self.bus = Bus(settings.nats_url, f"serving-{manifest.model}-{manifest.version}", settings.ack_seconds)
+        self.bus = ServingBus(settings.nats_url, f"serving-{manifest.model}-{manifest.version}", settings.ack_seconds)
         self.log = PredictionLog(manifest, self.metrics, limit=settings.log_bytes, rows=settings.log_rows)
-        self.trouble = Trouble(manifest)
+        self.trouble = ErrorLog(manifest)
         self.batcher = Batcher(model.answer, settings.waiting_rows)
-        self.rows = Rows(manifest.features, manifest.max_rows)
-        self.labels = Labels(manifest)
+        self.rows = PredictionRequests(manifest.features, manifest.max_rows)
+        self.labels = FeedbackRequests(manifest)
         self._ids = _Ids(f"{manifest.model}.{manifest.version}.{secrets.token_hex(6)}")
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -93,11 +93,11 @@ class Serving:
         if status < 500:
             return
         self.metrics.errors.inc()
-        failed = isinstance(error, ModelFailed) or error is None
+        failed = isinstance(error, PredictionFailed) or error is None
         what = error or RuntimeError("a bug of the service; the exception is in its log")
         self.trouble.note("error" if failed else "warning", f"{endpoint}.{'failed' if failed else 'refused'}", what)
 
-    async def predict(self, asked: Asked) -> Answer:
+    async def predict(self, asked: HttpRequest) -> HttpResponse:
         """POST /predict."""
         started = time.perf_counter()
         body = asked.body
@@ -105,15 +105,15 @@ class Serving:
         answers = await self.batcher.predict(rows)
         seconds = time.perf_counter() - started
         ids = self._ids.take(len(rows))
-        answer = Answer(render(self.manifest.model, self.manifest.version, ids, answers))
+        answer = HttpResponse(render(self.manifest.model, self.manifest.version, ids, answers))
         # Only now: a prediction that nobody can be given is not logged either.
         if not asked.probe:
-            self.log.add(Answered(ids, rows, answers, round(seconds * 1000, 3)))
+            self.log.add(LoggedRequest(ids, rows, answers, round(seconds * 1000, 3)))
         self.metrics.rows.inc(len(rows))
         self.metrics.latency.observe(seconds)
         return answer
 
-    async def feedback(self, asked: Asked) -> Answer:
+    async def feedback(self, asked: HttpRequest) -> HttpResponse:
         """POST /feedback: accepted means that the bus has it."""
         now = time.time()
         body = asked.body
@@ -126,27 +126,27 @@ class Serving:
         except BusAway as error:
             raise Refused(503, f"not all labels were taken: {error}; send them again, each counts once") from error
         self.metrics.labels.inc(len(labels))
-        return Answer(to_json({"accepted": len(labels)}))
+        return HttpResponse(to_json({"accepted": len(labels)}))
 
-    async def info(self, _asked: Asked) -> Answer:
+    async def info(self, _asked: HttpRequest) -> HttpResponse:
         """GET /info."""
         trained = datetime.fromtimestamp(self.manifest.trained, UTC).isoformat(timespec="seconds")
         about = {**self.manifest.model_dump(), "image": self.settings.image or None, "trained_at": trained}
-        return Answer(to_json(about, inf_nan_mode="null"))
+        return HttpResponse(to_json(about, inf_nan_mode="null"))
 
-    async def prometheus(self, _asked: Asked) -> Answer:
+    async def prometheus(self, _asked: HttpRequest) -> HttpResponse:
         """GET /metrics."""
         self.metrics.log_waiting.set(self.log.waiting)
-        return Answer(self.metrics.text(), media=b"text/plain; version=0.0.4; charset=utf-8")
+        return HttpResponse(self.metrics.text(), media=b"text/plain; version=0.0.4; charset=utf-8")
 
-    async def docs(self, _asked: Asked) -> Answer:
+    async def docs(self, _asked: HttpRequest) -> HttpResponse:
         """GET /docs."""
         text = page(self.manifest, json.dumps(example(self.manifest), ensure_ascii=False))
-        return Answer(text.encode(), media=b"text/html; charset=utf-8")
+        return HttpResponse(text.encode(), media=b"text/html; charset=utf-8")
 
-    async def openapi(self, _asked: Asked) -> Answer:
+    async def openapi(self, _asked: HttpRequest) -> HttpResponse:
         """GET /openapi.json."""
-        return Answer(to_json(openapi(self.manifest, self.rows, self.labels)))
+        return HttpResponse(to_json(openapi(self.manifest, self.rows, self.labels)))
 
     def _headers(self, event: Feedback) -> dict[str, str]:
         generation = int(self.manifest.version.split("-")[0])
@@ -165,7 +165,7 @@ class _Ids:
         return [f"{self.prefix}{number:x}" for number in itertools.islice(self._count, how_many)]
 
 
-def render(model: str, version: str, ids: Sequence[str], answers: Answers) -> bytes:
+def render(model: str, version: str, ids: Sequence[str], answers: ModelOutput) -> bytes:
     """The answer's JSON; what is not finite becomes null.
 
     Raises:
@@ -180,4 +180,4 @@ def render(model: str, version: str, ids: Sequence[str], answers: Answers) -> by
     try:
         return to_json({"model": model, "version": version, "predictions": predictions}, inf_nan_mode="null")
     except ValueError as error:
-        raise ModelFailed(error) from error
+        raise PredictionFailed(error) from error

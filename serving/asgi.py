@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pydantic_core import to_json
 
-from serving.errors import ModelFailed, Refused
+from serving.errors import PredictionFailed, Refused
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -27,7 +27,7 @@ PAGES = "/static_content"
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     """What goes back."""
 
     body: bytes
@@ -37,17 +37,17 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Asked:
+class HttpRequest:
     """What came in."""
 
     body: bytes
     probe: bool = False
 
 
-Endpoint = Callable[[Asked], Awaitable[Answer]]
+Endpoint = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
-class Watch(Protocol):
+class RequestObserver(Protocol):
     """Is told of every request that ended here."""
 
     def __call__(self, endpoint: str, status: int, error: BaseException | None) -> None: ...
@@ -67,7 +67,7 @@ class Routes:
     version: str
     endpoints: Mapping[str, Mapping[str, Endpoint]]
     max_body: int
-    watch: Watch
+    watch: RequestObserver
     stamp: tuple[bytes, bytes] = field(init=False)
     prefix: str = field(init=False)
 
@@ -76,7 +76,7 @@ class Routes:
         self.stamp = (b"x-model-version", self.version.encode())
 
 
-class Front:
+class AsgiFront:
     """ASGI app: ours first, BentoML's after. Opened when the model is loaded."""
 
     def __init__(self) -> None:
@@ -107,34 +107,36 @@ class Front:
         await _serve(routes, path[1:], methods, scope, receive, send)
 
 
-def _instead(routes: Routes, path: str, scope: Message) -> Answer:
+def _instead(routes: Routes, path: str, scope: Message) -> HttpResponse:
     """What there is in place of BentoML's pages: our /docs, under the prefix that the gateway took away."""
     if path.startswith(PAGES):
-        return Answer(_error("there is no such page"), 404)
+        return HttpResponse(_error("there is no such page"), 404)
     prefix = routes.prefix[:-1]
     # Only the model's own name is believed: the header is also in reach of callers that do not use the gateway.
     under = scope["path"].startswith(prefix) or (b"x-forwarded-prefix", prefix.encode()) in scope["headers"]
-    return Answer(b"", 307, b"text/plain", headers=((b"location", f"{prefix}/docs".encode() if under else b"docs"),))
+    return HttpResponse(
+        b"", 307, b"text/plain", headers=((b"location", f"{prefix}/docs".encode() if under else b"docs"),)
+    )
 
 
 async def _serve(
     routes: Routes, name: str, methods: Mapping[str, Endpoint], scope: Message, receive: Receive, send: Send
 ) -> None:
     # Whatever happens there is an answer; a bug of ours still reaches the server's log as an exception.
-    answer = Answer(_error("this service failed; its log says why"), 500)
+    answer = HttpResponse(_error("this service failed; its log says why"), 500)
     wrong: BaseException | None = None
     try:
         body = await _body(receive, routes.max_body)
         endpoint = methods.get(scope["method"])
         if endpoint is None:
             raise Refused(405, f"/{name} takes {' or '.join(methods)}")
-        answer = await endpoint(Asked(body, PROBE in scope["headers"]))
+        answer = await endpoint(HttpRequest(body, PROBE in scope["headers"]))
     except Refused as error:
         wrong = error
-        answer = Answer(_error(str(error), error.details), error.status, headers=_more(error.status, methods))
-    except ModelFailed as error:
+        answer = HttpResponse(_error(str(error), error.details), error.status, headers=_more(error.status, methods))
+    except PredictionFailed as error:
         wrong = error
-        answer = Answer(_error(str(error)), 500)
+        answer = HttpResponse(_error(str(error)), 500)
     finally:
         routes.watch(name, answer.status, wrong)
         await _send(answer, routes.stamp, send)
@@ -156,7 +158,7 @@ async def _body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def _send(answer: Answer, stamp: tuple[bytes, bytes], send: Send) -> None:
+async def _send(answer: HttpResponse, stamp: tuple[bytes, bytes], send: Send) -> None:
     head = [(b"content-type", answer.media), (b"content-length", b"%d" % len(answer.body)), stamp, *answer.headers]
     await send({"type": "http.response.start", "status": answer.status, "headers": head})
     await send({"type": "http.response.body", "body": answer.body})

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from serving.errors import ModelFailed, Refused
-from serving.model import Answers
+from serving.errors import PredictionFailed, Refused
+from serving.model import ModelOutput
 from serving.prediction_request import Row
 
 BATCH = 4096
@@ -20,7 +20,7 @@ BATCH = 4096
 @dataclass
 class _Job:
     rows: Sequence[Row]
-    answers: asyncio.Future[Answers] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answers: asyncio.Future[ModelOutput] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Batcher:
@@ -31,7 +31,7 @@ class Batcher:
         waiting_rows: most rows that may wait.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Row]], Answers], waiting_rows: int) -> None:
+    def __init__(self, answer: Callable[[Sequence[Row]], ModelOutput], waiting_rows: int) -> None:
         self._answer = answer
         self._limit = waiting_rows
         self._waiting: deque[_Job] = deque()
@@ -39,7 +39,7 @@ class Batcher:
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    async def predict(self, rows: Sequence[Row]) -> Answers:
+    async def predict(self, rows: Sequence[Row]) -> ModelOutput:
         """The model's answers to `rows`.
 
         Raises:
@@ -86,10 +86,10 @@ class Batcher:
             for job in jobs:
                 await self._together([job])
         elif not jobs[0].answers.done():
-            jobs[0].answers.set_exception(ModelFailed(error))
+            jobs[0].answers.set_exception(PredictionFailed(error))
 
 
-def _hand_out(jobs: Sequence[_Job], answers: Answers) -> None:
+def _hand_out(jobs: Sequence[_Job], answers: ModelOutput) -> None:
     start = 0
     for job in jobs:
         stop = start + len(job.rows)

@@ -7,7 +7,7 @@ import nats
 from nats.aio.client import Client
 from nats.js.client import JetStreamContext
 
-from services.messaging import permissions
+from contracts import subjects
 
 log = logging.getLogger("bentobelt.serving")
 
@@ -19,7 +19,7 @@ class BusAway(Exception):
     """The bus did not confirm the message; it may or may not have it."""
 
 
-class Bus:
+class ServingBus:
     """Publishes with confirmation, or says that it cannot.
 
     Args:
@@ -61,7 +61,7 @@ class Bus:
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT,  # type: ignore[arg-type]  # seconds, fractions too
             connect_timeout=2,
-            inbox_prefix=permissions.inbox("serving"),
+            inbox_prefix=subjects.inbox_prefix("serving"),
             error_cb=self._note,
             closed_cb=note_closed,
         )

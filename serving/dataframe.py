@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from contracts.profiles import Feature, Value
+from contracts.features import Feature
+from contracts.values import Value
 from serving.prediction_request import Row
 
 

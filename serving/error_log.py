@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from contracts.packaged_model import Manifest
-from serving.bus import Bus, BusAway
+from serving.bus import BusAway, ServingBus
 
 log = logging.getLogger("bentobelt.serving")
 
@@ -24,7 +24,7 @@ Level = Literal["warning", "error"]
 Key = tuple[Level, str, str]
 
 
-class Line(BaseModel):
+class ErrorLogLine(BaseModel):
     """One line of the log, as JSON on the bus and on stderr."""
 
     time: float = Field(description="unix seconds of the first")
@@ -39,13 +39,13 @@ class Line(BaseModel):
     traceback: str | None = None
 
 
-class Trouble:
+class ErrorLog:
     """Collects what went wrong and publishes it. Bounded; never raises into a request."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._subject = f"logs.serving.{manifest.model}"
-        self._lines: dict[Key, Line] = {}
+        self._lines: dict[Key, ErrorLogLine] = {}
         self._some = asyncio.Event()
 
     def note(self, level: Level, event: str, error: BaseException) -> None:
@@ -55,7 +55,7 @@ class Trouble:
         self._remember((level, event, text), self._line(level, event, text, cause))
         self._some.set()
 
-    async def send_forever(self, bus: Bus) -> None:
+    async def send_forever(self, bus: ServingBus) -> None:
         """Publish what came up, again and again until the bus has it."""
         while True:
             await self._some.wait()
@@ -65,7 +65,7 @@ class Trouble:
             except BusAway:
                 continue
 
-    async def send(self, bus: Bus) -> None:
+    async def send(self, bus: ServingBus) -> None:
         """Publish all lines.
 
         Raises:
@@ -81,17 +81,17 @@ class Trouble:
                 raise
         self._some.clear()
 
-    def _remember(self, key: Key, line: Line) -> None:
+    def _remember(self, key: Key, line: ErrorLogLine) -> None:
         if known := self._lines.get(key):
             known.count += line.count
         elif len(self._lines) < KINDS:
             self._lines[key] = line
             log.log(logging.ERROR if line.level == "error" else logging.WARNING, line.model_dump_json())
 
-    def _line(self, level: Level, event: str, error: str, cause: BaseException) -> Line:
+    def _line(self, level: Level, event: str, error: str, cause: BaseException) -> ErrorLogLine:
         about = self._manifest
         trace = "".join(traceback.format_exception(cause))[-4000:] if level == "error" else None
-        return Line(
+        return ErrorLogLine(
             time=time.time(), level=level, event=event, error=error, traceback=trace,
             run=about.run, model=about.model, version=about.version,
         )  # fmt: skip

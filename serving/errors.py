@@ -22,7 +22,7 @@ class Refused(Exception):
         self.details = details or []
 
 
-class ModelFailed(Exception):
+class PredictionFailed(Exception):
     """The model raised on these rows; the cause is the exception it raised."""
 
     def __init__(self, cause: BaseException) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from contracts.events import Feedback, Label
+from contracts.features import Feature
 from contracts.packaged_model import Manifest
-from contracts.profiles import Feature
 from serving.errors import Refused
 from serving.prediction_request import body_of, read, type_of, words_of
 
@@ -16,7 +16,7 @@ PER_EVENT = 1000
 """Labels in one event, so that it stays below what the bus takes."""
 
 
-class Labels:
+class FeedbackRequests:
     """`{"labels": [{"id", "label"}, …]}` for one model: any version's ids, labels of the target's type."""
 
     def __init__(self, manifest: Manifest) -> None:

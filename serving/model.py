@@ -10,8 +10,9 @@ import joblib
 import numpy as np
 
 from contracts.events import Task
+from contracts.features import Feature
 from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
-from contracts.profiles import Feature, Value
+from contracts.values import Value
 from serving.dataframe import Table
 from serving.prediction_request import Row
 
@@ -21,16 +22,16 @@ class Estimator(Protocol):
 
 
 @dataclass(frozen=True)
-class Answers:
+class ModelOutput:
     """What a model said, one entry per row."""
 
     prediction: list[Value]
     probabilities: list[list[float]] | None = None
 
-    def part(self, start: int, stop: int) -> "Answers":
+    def part(self, start: int, stop: int) -> "ModelOutput":
         """The answers of rows start … stop."""
         probabilities = self.probabilities[start:stop] if self.probabilities is not None else None
-        return Answers(self.prediction[start:stop], probabilities)
+        return ModelOutput(self.prediction[start:stop], probabilities)
 
 
 class WrongCount(Exception):
@@ -48,7 +49,7 @@ class Model:
         self._gives_probabilities = manifest.task == "classification" and hasattr(estimator, "predict_proba")
         self._classes = _classes_by_probability(estimator) if self._gives_probabilities else None
 
-    def answer(self, rows: Sequence[Row]) -> Answers:
+    def answer(self, rows: Sequence[Row]) -> ModelOutput:
         """Predictions for validated rows.
 
         Raises:
@@ -64,7 +65,7 @@ class Model:
         if len(predicted) != len(rows) or (shares is not None and len(shares) != len(rows)):
             raise WrongCount(f"the model gave {len(predicted)} predictions for {len(rows)} rows")
         native = native_labels(predicted, self.manifest.target, self.manifest.task)
-        return Answers(native, shares.tolist() if shares is not None else None)
+        return ModelOutput(native, shares.tolist() if shares is not None else None)
 
 
 def load(folder: Path) -> Model:

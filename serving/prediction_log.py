@@ -18,9 +18,9 @@ from pydantic_core import to_json
 from contracts.cloudevents import headers
 from contracts.events import Predictions, subject_of
 from contracts.packaged_model import Manifest
-from serving.bus import Bus, BusAway
+from serving.bus import BusAway, ServingBus
 from serving.metrics import Metrics
-from serving.model import Answers
+from serving.model import ModelOutput
 from serving.prediction_request import Row
 
 CELLS = 16_384
@@ -34,17 +34,17 @@ PAUSE = 0.5
 
 
 @dataclass(frozen=True)
-class Answered:
+class LoggedRequest:
     """One request's rows and answers."""
 
     ids: Sequence[str]
     rows: Sequence[Row]
-    answers: Answers
+    answers: ModelOutput
     latency_ms: float
 
 
 @dataclass(frozen=True)
-class Packed:
+class EncodedEvent:
     """An event as it goes on the wire; `headers` carry its id, so that a second attempt is no second event."""
 
     rows: int
@@ -66,9 +66,9 @@ class PredictionLog:
         self._names = tuple(feature.name for feature in manifest.features)
         self._per_event = max(1, CELLS // max(1, len(self._names)))
         self._subject = subject_of(Predictions.model_construct(model=manifest.model))
-        self._fresh: list[Answered] = []
+        self._fresh: list[LoggedRequest] = []
         self._fresh_rows = 0
-        self._packed: deque[Packed] = deque()
+        self._packed: deque[EncodedEvent] = deque()
         self._bytes = 0
         self._full, self._ready = asyncio.Event(), asyncio.Event()
 
@@ -77,7 +77,7 @@ class PredictionLog:
         """Rows that are not on the bus yet."""
         return self._fresh_rows + sum(event.rows for event in self._packed)
 
-    def add(self, answered: Answered) -> None:
+    def add(self, answered: LoggedRequest) -> None:
         """Remember what was answered."""
         if self._fresh_rows + len(answered.ids) > UNPACKED:
             self._metrics.log_dropped.inc(len(answered.ids))
@@ -104,7 +104,7 @@ class PredictionLog:
                 self._keep(event)
             await asyncio.sleep(0)
 
-    async def send_forever(self, bus: Bus) -> None:
+    async def send_forever(self, bus: ServingBus) -> None:
         """Publish events in their order, each until the bus has it or room was needed."""
         while True:
             await self._ready.wait()
@@ -113,7 +113,7 @@ class PredictionLog:
             except BusAway:
                 await asyncio.sleep(PAUSE)
 
-    async def send(self, bus: Bus) -> None:
+    async def send(self, bus: ServingBus) -> None:
         """Publish all events.
 
         Raises:
@@ -127,7 +127,7 @@ class PredictionLog:
                 self._forget_oldest()
         self._ready.clear()
 
-    def _keep(self, event: Packed) -> None:
+    def _keep(self, event: EncodedEvent) -> None:
         self._packed.append(event)
         self._bytes += len(event.body)
         while self._bytes > self._limit:
@@ -139,18 +139,18 @@ class PredictionLog:
     def _forget_oldest(self) -> None:
         self._bytes -= len(self._packed.popleft().body)
 
-    def _events(self, part: Sequence[Answered]) -> Iterator[Packed]:
+    def _events(self, part: Sequence[LoggedRequest]) -> Iterator[EncodedEvent]:
         rows = sum(len(answered.ids) for answered in part)
         body = self._encoded(part)
         if body is not None and len(body) <= LARGEST:
-            yield Packed(rows, body, self._headers())
+            yield EncodedEvent(rows, body, self._headers())
         elif rows == 1:
             self._metrics.log_dropped.inc()
         else:
             for half in _parts(part, (rows + 1) // 2):
                 yield from self._events(half)
 
-    def _encoded(self, part: Sequence[Answered]) -> bytes | None:
+    def _encoded(self, part: Sequence[LoggedRequest]) -> bytes | None:
         """The event of these rows; None when one of them has an answer that JSON has no word for."""
         try:
             return encode(self._manifest, self._names, part, time.time())
@@ -169,7 +169,7 @@ class PredictionLog:
         )
 
 
-def encode(manifest: Manifest, names: Sequence[str], part: Sequence[Answered], now: float) -> bytes:
+def encode(manifest: Manifest, names: Sequence[str], part: Sequence[LoggedRequest], now: float) -> bytes:
     """The JSON of a `contracts.events.Predictions`, four times faster than the model's own; a test holds them equal.
 
     A prediction that is not finite becomes null; probabilities that are not finite are left out.
@@ -190,9 +190,9 @@ def encode(manifest: Manifest, names: Sequence[str], part: Sequence[Answered], n
     return to_json(event, inf_nan_mode="null")
 
 
-def _parts(fresh: Sequence[Answered], size: int) -> Iterator[list[Answered]]:
+def _parts(fresh: Sequence[LoggedRequest], size: int) -> Iterator[list[LoggedRequest]]:
     """`fresh` in parts of at most `size` rows."""
-    part: list[Answered] = []
+    part: list[LoggedRequest] = []
     room = size
     for answered in fresh:
         start = 0
@@ -208,8 +208,8 @@ def _parts(fresh: Sequence[Answered], size: int) -> Iterator[list[Answered]]:
         yield part
 
 
-def _slice(answered: Answered, start: int, stop: int) -> Answered:
+def _slice(answered: LoggedRequest, start: int, stop: int) -> LoggedRequest:
     if (start, stop) == (0, len(answered.ids)):
         return answered
     part = answered.answers.part(start, stop)
-    return Answered(answered.ids[start:stop], answered.rows[start:stop], part, answered.latency_ms)
+    return LoggedRequest(answered.ids[start:stop], answered.rows[start:stop], part, answered.latency_ms)

@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, Valid
 from pydantic_core import core_schema
 from typing_extensions import TypedDict
 
-from contracts.profiles import Feature, FeatureType, Value
+from contracts.features import Feature, FeatureType
+from contracts.values import Value
 from serving.errors import Refused
 
 Row = dict[str, Value]
@@ -77,7 +78,7 @@ def _closed(name: str, fields: Mapping[str, Any]) -> Any:
     return made
 
 
-class Rows:
+class PredictionRequests:
     """`{"rows": [{feature: value, …}, …]}` of one model.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import bentoml
 from pydantic import BaseModel, Field
 
-from serving.asgi import App, Front
+from serving.asgi import App, AsgiFront
 
 if TYPE_CHECKING:
     from serving.app import Serving
@@ -24,7 +24,7 @@ class Arguments(BaseModel):
 
 
 arguments = bentoml.use_arguments(Arguments)
-front = Front()
+front = AsgiFront()
 
 
 class Fronted(bentoml.Service):  # type: ignore[misc]

@@ -13,7 +13,9 @@ from sklearn.pipeline import make_pipeline
 
 from contracts.artifact_ref import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
 from contracts.events import ModelTrained
-from contracts.profiles import ColumnProfile, Environment, Feature, Profile
+from contracts.features import Feature
+from contracts.profiles import ColumnProfile, Profile
+from contracts.runtime import Environment
 from services.storage.archives import pack_folder
 from tests.fakes import MemoryArtifacts
 

@@ -5,8 +5,8 @@ import os
 import re
 
 from belt.local.home import Home
-from belt.local.stack import BUS, INFRA, WORKERS, Local
-from belt.local.supervisor import Part
+from belt.local.stack import BUS, INFRA, WORKERS, LocalStack
+from belt.local.supervisor import ProgramSpec
 from infra import bootstrap
 from services.messaging import permissions
 
@@ -19,7 +19,7 @@ def violations(log: str) -> list[tuple[str, str]]:
     return VIOLATION.findall(log)
 
 
-class PermittedBelt(Local):
+class PermittedBelt(LocalStack):
     """`belt up` with the users of compose; `belt` itself is the user for people.
 
     Args:
@@ -49,12 +49,12 @@ class PermittedBelt(Local):
         """User and subject of what was tried and refused, as the bus has logged it."""
         return violations(self.home.log(BUS).read_text())
 
-    def _part(self, name: str) -> Part:
+    def _part(self, name: str) -> ProgramSpec:
         part = super()._part(name)
         if name != BUS:
             return part
         argv = (part.argv[0], "-c", str(self.home.run / "nats.conf"))
-        return Part(name, argv, part.env | {"BUS_STORE": json.dumps(str(self.home.bus))}, part.log)
+        return ProgramSpec(name, argv, part.env | {"BUS_STORE": json.dumps(str(self.home.bus))}, part.log)
 
     def _worker_environ(self, name: str) -> dict[str, str]:
         user = f"{name}-{TARGET}" if name == permissions.DEPLOYER else name

@@ -102,7 +102,7 @@ def _print(template: str, folder: Path, json: bool) -> None:
     except Failed as error:
         output.fail(str(error))
     if json:
-        output.answer(True, {"workflow": text}, "")
+        output.result(True, {"workflow": text}, "")
     else:
         print(text, end="")
 

@@ -20,7 +20,7 @@ from belt.local import orphans, ports
 from belt.local.home import Home
 from belt.local.stack import BIN, BUS, GATEWAY, ROOT, WORKERS, status
 from contracts import subjects
-from services.messaging.connection import Bus
+from services.messaging import Bus
 
 GIB = 1024**3
 LOW_DISK = 2 * GIB
@@ -32,7 +32,7 @@ Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port that t
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing looked at. A `note` is worth knowing; `todo` says what a person can do about a `problem`."""
 
     what: str
@@ -51,11 +51,11 @@ def doctor(home: output.Home = output.HOME, port: Port = 8080, as_json: output.J
     findings = asyncio.run(_look(Home(home), port))
     rows = [(MARKS[finding.state], finding.what, finding.found, finding.todo) for finding in findings]
     table = output.table(("", "what", "found", "what to do"), rows, "")
-    output.answer(as_json, [asdict(finding) for finding in findings], table)
+    output.result(as_json, [asdict(finding) for finding in findings], table)
     raise typer.Exit(any(finding.state == "problem" for finding in findings))
 
 
-async def _look(home: Home, port: int) -> list[Finding]:
+async def _look(home: Home, port: int) -> list[CheckResult]:
     findings = [*machine(home)]
     async for finding in belt_up(home, port):
         findings.append(finding)  # noqa: PERF401  # extend() takes no async iterator
@@ -64,15 +64,15 @@ async def _look(home: Home, port: int) -> list[Finding]:
     return findings
 
 
-def judge(what: str, good: bool, found: str, todo: str) -> Finding:
+def judge(what: str, good: bool, found: str, todo: str) -> CheckResult:
     """What was found, and what to do unless it is good."""
-    return Finding(what, "ok", found) if good else Finding(what, "problem", found, todo)
+    return CheckResult(what, "ok", found) if good else CheckResult(what, "problem", found, todo)
 
 
 # -- this machine --------------------------------------------------------------------------------------------
 
 
-def machine(home: Home) -> Iterator[Finding]:
+def machine(home: Home) -> Iterator[CheckResult]:
     """Python, the binaries, the packages that models are trained and served with, the folder and its disk."""
     python = f"{platform.python_version()} at {sys.executable}"
     yield judge("python", sys.version_info >= (3, 11), python, "make setup PYTHON=<a Python of 3.11 or newer>")
@@ -86,17 +86,17 @@ def machine(home: Home) -> Iterator[Finding]:
     yield judge("disk", free > LOW_DISK, f"{free / GIB:.1f} GiB free", f"make room where {existing} is")
 
 
-def binary(name: str, ask_version: str) -> Finding:
+def binary(name: str, ask_version: str) -> CheckResult:
     """A binary that comes as a wheel."""
     try:
         said = subprocess.run([BIN / name, ask_version], capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding(name, "problem", str(error), "make setup")
+        return CheckResult(name, "problem", str(error), "make setup")
     number = re.search(r"\d+\.\d+\.\d+", said)
-    return Finding(name, "ok", number[0] if number else said.strip())
+    return CheckResult(name, "ok", number[0] if number else said.strip())
 
 
-def environment(lock: str) -> Finding:
+def environment(lock: str) -> CheckResult:
     """Whether the packages that models are trained and served with are those of the lock."""
     pins = PIN.findall(lock)
     wrong = [f"{name} {have or 'missing'}, locked {pin}" for name, pin in pins if (have := _installed(name)) != pin]
@@ -114,14 +114,14 @@ def _installed(package: str) -> str | None:
 # -- the belt on it ------------------------------------------------------------------------------------------
 
 
-async def belt_up(home: Home, port: int) -> AsyncIterator[Finding]:
+async def belt_up(home: Home, port: int) -> AsyncIterator[CheckResult]:
     """The `belt up` on this home with its workers and gateway; or whether one could be started."""
     running = home.running() if home.is_claimed() else None
     if running is None:
-        yield Finding("belt up", "note", f"not running on {home.root}", "belt up")
+        yield CheckResult("belt up", "note", f"not running on {home.root}", "belt up")
         left = orphans.find(home.root)
         if left:
-            yield Finding(
+            yield CheckResult(
                 "leftovers", "note", f"{len(left)} processes of a `belt up` that was killed", "belt up ends them"
             )
         held = "" if ports.is_free(port) else ports.holder(port) or "in use"
@@ -129,7 +129,7 @@ async def belt_up(home: Home, port: int) -> AsyncIterator[Finding]:
         yield judge("port", ours or not held, f"{port}: {held or 'free'}", "belt up --port <another>")
         return
     since = output.moment(running.since)
-    yield Finding("belt up", "ok", f"pid {running.pid}, since {since}, gateway {running.gateway}")
+    yield CheckResult("belt up", "ok", f"pid {running.pid}, since {since}, gateway {running.gateway}")
     for name in (GATEWAY, *WORKERS):
         process = running.processes.get(name)
         answer = await status(process.port, "/ping" if name == GATEWAY else "/health") if process else None
@@ -137,25 +137,25 @@ async def belt_up(home: Home, port: int) -> AsyncIterator[Finding]:
         yield judge(name, answer == 200, found, f"belt up starts it again when it ends; {home.log(name)} says why")
 
 
-async def bus(home: Home) -> list[Finding]:
+async def bus(home: Home) -> list[CheckResult]:
     """Whether the bus answers, and has all streams and consumers."""
     try:
         async with connection.bus(home.root) as bus:
             where = connection.shown(connection.nats_url(home.root))
-            return [Finding(BUS, "ok", where), await _streams(bus), await _dead_letters(bus)]
+            return [CheckResult(BUS, "ok", where), await _streams(bus), await _dead_letters(bus)]
     except output.Failed as error:
-        return [Finding(BUS, "problem", str(error), "belt up; or set NATS_URL")]
+        return [CheckResult(BUS, "problem", str(error), "belt up; or set NATS_URL")]
 
 
-async def _streams(bus: Bus) -> Finding:
+async def _streams(bus: Bus) -> CheckResult:
     missing = [stream.name for stream in subjects.STREAMS if not await _exists(bus, stream.name)]
     found = f"missing: {', '.join(missing)}" if missing else "all there"
     return judge("streams", not missing, found, "python -m services.messaging.streams")
 
 
-async def _dead_letters(bus: Bus) -> Finding:
+async def _dead_letters(bus: Bus) -> CheckResult:
     count = (await bus.js.stream_info("DLQ")).state.messages if await _exists(bus, "DLQ") else 0
-    return Finding("dead letters", "note" if count else "ok", str(count), "belt logs" if count else "")
+    return CheckResult("dead letters", "note" if count else "ok", str(count), "belt logs" if count else "")
 
 
 async def _exists(bus: Bus, stream: str) -> bool:

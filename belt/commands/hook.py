@@ -82,7 +82,7 @@ def install(
         written = write(folder.resolve(), home.resolve(), force)
     except Failed as error:
         output.fail(str(error))
-    output.answer(json, {"hook": str(written), "project": str(folder.resolve())}, str(written))
+    output.result(json, {"hook": str(written), "project": str(folder.resolve())}, str(written))
 
 
 def write(folder: Path, home: Path, force: bool) -> Path:

@@ -11,7 +11,7 @@ from belt import connection, output
 from belt.commands import runs
 from belt.live_view import log_line
 from belt.output import HOME, Home, Json
-from services.messaging.connection import Bus
+from services.messaging import Bus
 from services.timeline import history
 from services.timeline import runs as timeline
 
@@ -43,7 +43,7 @@ async def _logs(home: Path, wanted: Mapping[str, str | None], limit: int, follow
         if not lines and wanted["run"] and not follow:
             runs.find(timeline.stories(await history.events(bus)), wanted["run"])  # refuses a run that never was
         if not lines and not follow:
-            output.note("no such lines in the last 24 hours")
+            output.info("no such lines in the last 24 hours")
         if follow:
             await _follow(bus, start, wanted, as_json)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from belt import connection, output
 from belt.output import HOME, Home, Json
-from services.storage.registry import Candidate, Live, Project, Registry
+from services.storage import Candidate, Live, Project, Registry
 from services.timeline import wording
 
 
@@ -27,7 +27,7 @@ def models(home: Home = HOME, json: Json = False) -> None:
         for m in found
     )
     columns = ("MODEL", "LIVE", "APPROVED (NEWEST 3)", "WAITING FOR REVIEW", "LAST RUN", "PROJECT")
-    output.answer(json, found, output.table(columns, rows, "No models yet: `belt push PROJECT` makes the first."))
+    output.result(json, found, output.table(columns, rows, "No models yet: `belt push PROJECT` makes the first."))
 
 
 def deployments(home: Home = HOME, json: Json = False) -> None:
@@ -41,7 +41,7 @@ def deployments(home: Home = HOME, json: Json = False) -> None:
         for x in found
     )
     columns = ("MODEL", "TARGET", "LIVE", "PREVIOUS", "SINCE", "URL", "IMAGE")
-    output.answer(
+    output.result(
         json, found, output.table(columns, rows, "Nothing is deployed yet: `belt runs` shows what is under way.")
     )
 

@@ -34,8 +34,8 @@ def predict(
         classes = _classes(url, answer, json)
     except Failed as error:
         output.fail(str(error))
-    output.answer(json, answer, _predictions(answer, classes))
-    output.note(f"{answer['model']} {answer['version']}; `belt trace ID` leads an id back to its data and commit")
+    output.result(json, answer, _predictions(answer, classes))
+    output.info(f"{answer['model']} {answer['version']}; `belt trace ID` leads an id back to its data and commit")
 
 
 def feedback(
@@ -56,7 +56,7 @@ def feedback(
         accepted = _send(url, _labels(given, url, json), json)
     except Failed as error:
         output.fail(str(error))
-    output.answer(json, {"accepted": accepted}, f"{accepted} labels accepted")
+    output.result(json, {"accepted": accepted}, f"{accepted} labels accepted")
 
 
 def _labels(given: str, url: str, as_json: bool) -> list[input_rows.Row]:
@@ -106,7 +106,7 @@ def _asked(given: str, url: str, as_json: bool) -> list[input_rows.Row]:
     features = {one["name"]: one["type"] for one in call("GET", f"{url}/info", verbatim=as_json)["features"]}
     found = input_rows.read(given, "rows", {name for name, type in features.items() if type == "string"})
     if extra := [name for name in found[0] if name not in features]:
-        output.note(f"not features, left out: {names(extra)}")
+        output.info(f"not features, left out: {names(extra)}")
     return [{name: value for name, value in row.items() if name in features} for row in found]
 
 
@@ -123,7 +123,7 @@ def _ask(url: str, asked: list[input_rows.Row], as_json: bool) -> Any:
         except Failed as error:
             raise Failed(f"{error}\n(rows are counted from row {start} of yours)" if start else str(error)) from None
         if joined and joined["version"] != answer["version"]:
-            output.note(
+            output.info(
                 f"{answer['version']} went live meanwhile: it answered from row {start} on (ids name the version)"
             )
         joined = {**answer, "predictions": joined.get("predictions", []) + answer["predictions"]}

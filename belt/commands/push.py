@@ -16,12 +16,10 @@ from belt.publish import SOURCE, publish
 from contracts.artifact_ref import TAR_GZ, ArtifactRef
 from contracts.cloudevents import run_of
 from contracts.events import DataPushed
-from services.messaging.connection import Bus
-from services.storage.archives import pack_folder
-from services.storage.artifact_store import Artifacts
-from services.timeline import history
+from services.messaging import Bus
+from services.storage import ArtifactStore, pack_folder
+from services.timeline import Run, history
 from services.timeline import runs as timeline
-from services.timeline.runs import Run
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def push(
     try:
         connection.run(_push_and_follow(wanted, home, json) if wait else _push(wanted, home, json))
     except KeyboardInterrupt:
-        output.note(f"interrupted; once pushed, the run goes on: `belt watch {wanted.run}` follows it again")
+        output.info(f"interrupted; once pushed, the run goes on: `belt watch {wanted.run}` follows it again")
         raise typer.Exit(1) from None
 
 
@@ -68,8 +66,8 @@ async def _push(wanted: Push, home: Path, as_json: bool) -> None:
         event = await _upload(bus, wanted)
         sequence = await publish(bus, event, id=wanted.id)
     document = {"run": wanted.run, "model": wanted.model, "event": wanted.id, "sequence": sequence}
-    output.answer(as_json, document | {"commit": event.commit}, wanted.run)
-    output.note(f"pushed {wanted.model}; follow it with `belt watch {wanted.run}`")
+    output.result(as_json, document | {"commit": event.commit}, wanted.run)
+    output.info(f"pushed {wanted.model}; follow it with `belt watch {wanted.run}`")
 
 
 async def _push_and_follow(wanted: Push, home: Path, as_json: bool) -> None:
@@ -94,7 +92,7 @@ async def _upload(bus: Bus, wanted: Push) -> DataPushed:
     return DataPushed(model=wanted.model, dataset=dataset, project=archive, commit=commit, reason=wanted.reason)
 
 
-async def _dataset(artifacts: Artifacts, source: Source) -> ArtifactRef | str | None:
+async def _dataset(artifacts: ArtifactStore, source: Source) -> ArtifactRef | str | None:
     if source.file is None:
         return source.uri
     return await artifacts.put(source.file, MEDIA_TYPES[source.file.suffix.lower()])
@@ -102,7 +100,7 @@ async def _dataset(artifacts: Artifacts, source: Source) -> ArtifactRef | str | 
 
 def _finish(run: Run, as_json: bool) -> None:
     if as_json:
-        output.answer(True, runs.document(run), "")
+        output.result(True, runs.document(run), "")
     if run.outcome != "deployed":
         output.fail(f"{timeline.verdict(run)}\nnext: {timeline.command_after(run)}")
-    output.note(f"{run.model} {run.version} is live at {run.url}")
+    output.info(f"{run.model} {run.version} is live at {run.url}")

@@ -15,7 +15,7 @@ from belt.output import HOME, Failed, Home, Json
 from belt.publish import SOURCE, send
 from contracts import cloudevents
 from contracts.cloudevents import STARTS_A_RUN, Envelope
-from services.messaging.connection import Bus
+from services.messaging import Bus
 from services.timeline import history
 
 
@@ -34,9 +34,9 @@ def replay(
     """
     about, sequence = connection.run(_replay(home, event, rerun))
     document = {"run": about.run, "event": about.id, "subject": about.subject, "sequence": sequence, "rerun": rerun}
-    output.answer(json, document, about.run)
+    output.result(json, document, about.run)
     follow = f"belt watch {about.run}" if rerun else "belt watch"
-    output.note(f"{about.subject} is on the bus again as EVENTS:{sequence}; follow it with `{follow}`")
+    output.info(f"{about.subject} is on the bus again as EVENTS:{sequence}; follow it with `{follow}`")
 
 
 async def _replay(home: Path, given: str, rerun: bool) -> tuple[Envelope, int]:

@@ -10,8 +10,7 @@ from belt import connection, git, output
 from belt.output import HOME, Failed, Home, Json
 from belt.publish import publish
 from contracts.events import ReviewDecided
-from services.storage.artifact_store import ArtifactCorrupt, ArtifactMissing
-from services.storage.registry import Candidate, Registry
+from services.storage import ArtifactCorrupt, ArtifactMissing, Candidate, Registry
 from services.timeline import wording
 
 app = typer.Typer(
@@ -37,7 +36,7 @@ def waiting(home: Home = HOME, json: Json = False) -> None:
     found = connection.run(_waiting(home))
     rows = ([c.model, c.version, c.run, condition, c.report and "yes"] for c in found for condition in _conditions(c))
     columns = ("MODEL", "VERSION", "RUN", "CONDITION", "REPORT")
-    output.answer(json, [_document(c) for c in found], output.table(columns, rows, "Nothing waits for a review."))
+    output.result(json, [_document(c) for c in found], output.table(columns, rows, "Nothing waits for a review."))
 
 
 @app.command()
@@ -76,7 +75,7 @@ def report(
     """
     file = file or Path(f"{model}-{version}.html")
     file.write_bytes(connection.run(_report(model, version, home)))
-    output.answer(json, {"file": str(file)}, str(file))
+    output.result(json, {"file": str(file)}, str(file))
 
 
 def _decide(
@@ -93,9 +92,9 @@ def _decide(
     who = by or git.person(Path.cwd())
     candidate = connection.run(_publish(model, version, decision, who, reason, home))
     document = {"model": model, "version": version, "decision": decision, "by": who, "run": candidate.run}
-    output.answer(json, document, f"{model} {version}: {wording.DECIDED[decision]} by {who}")
+    output.result(json, document, f"{model} {version}: {wording.DECIDED[decision]} by {who}")
     if decision == "approve":
-        output.note(f"it goes on now; follow it with `belt watch {candidate.run}`")
+        output.info(f"it goes on now; follow it with `belt watch {candidate.run}`")
 
 
 async def _publish(model: str, version: str, decision: Decision, by: str, reason: str, home: Path) -> Candidate:

@@ -11,7 +11,7 @@ from belt import connection, git, output
 from belt.output import HOME, Failed, Home, Json
 from belt.publish import publish
 from contracts.events import DeploymentFailed, ModelDeployed, ModelSuperseded, RollbackRequested
-from services.storage.registry import Registry
+from services.storage import Registry
 from services.timeline import history, wording
 
 Ended = ModelDeployed | ModelSuperseded | DeploymentFailed
@@ -33,7 +33,7 @@ def rollback(
     ended = connection.run(_rollback(model, to, by or git.person(Path.cwd()), reason, timeout, home))
     if not isinstance(ended, ModelDeployed):
         output.fail(f"{model} was not rolled back: {wording.says(ended)}")
-    output.answer(
+    output.result(
         json, ended.model_dump(mode="json", exclude={"profile"}), f"{model} {ended.version} is live at {ended.url}"
     )
 

@@ -10,9 +10,8 @@ from rich.text import Text
 
 from belt import connection, live_view, output
 from belt.output import HOME, Failed, Home, Json
-from services.timeline import history, wording
+from services.timeline import Run, history, wording
 from services.timeline import runs as timeline
-from services.timeline.runs import Run
 
 WHY = 240
 """Characters of a run's reason in a list; `belt run` shows all of it."""
@@ -29,7 +28,7 @@ def runs(
     Example:  belt runs --model digits
     """
     told = [run for run in connection.run(_stories(home)) if model in (None, run.model)][::-1][:limit]
-    output.answer(json, [summary(run) for run in told], _table(told))
+    output.result(json, [summary(run) for run in told], _table(told))
 
 
 def run(
@@ -42,7 +41,7 @@ def run(
     Example:  belt run 3f2a90c1d4e5b6a7
     """
     found = connection.run(_find(home, run))
-    output.answer(json, document(found), picture(found))
+    output.result(json, document(found), picture(found))
 
 
 def summary(run: Run) -> dict[str, Any]:

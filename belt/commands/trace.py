@@ -9,9 +9,9 @@ import typer
 from belt import connection, output
 from belt.output import HOME, Failed, Home, Json
 from contracts.events import ImagePushed
-from contracts.profiles import ConditionResult
-from services.messaging.connection import Bus
-from services.storage.registry import Candidate, Deployed, Registry
+from contracts.verdicts import ConditionResult
+from services.messaging import Bus
+from services.storage import Candidate, Deployed, Registry
 from services.timeline import history, wording
 
 _VERSION = r"\d+-[0-9a-f]{8}"
@@ -33,7 +33,7 @@ def trace(
     Example:  belt trace digits.12-9f3c2a1b.01J8Z3
     """
     found = connection.run(_trace(home, given))
-    output.answer(json, found, _picture(found))
+    output.result(json, found, _picture(found))
 
 
 def parse(given: str) -> tuple[str | None, str] | None:

@@ -14,7 +14,7 @@ import typer
 from belt import output
 from belt.local import orphans, ports, restart_status
 from belt.local.home import Home, Occupied
-from belt.local.stack import GRACE_SECONDS, Local, NotStarted
+from belt.local.stack import GRACE_SECONDS, LocalStack, NotStarted
 
 Folder = Annotated[
     Path, typer.Option("--home", envvar="BENTOBELT_HOME", help="Folder for all state; made when it is missing.")
@@ -35,7 +35,7 @@ def up(home: Folder = output.HOME, port: Port = 8080) -> None:
     try:
         claimed.claim()
         if ended := orphans.end(claimed.root, GRACE_SECONDS, last="nats-server"):
-            output.note(f"ended {ended} processes left from a `belt up` on {claimed.root} that was killed")
+            output.info(f"ended {ended} processes left from a `belt up` on {claimed.root} that was killed")
         claimed.forget()
         _refuse_port_in_use(port)
         asyncio.run(_live(claimed, port))
@@ -53,25 +53,25 @@ def _refuse_port_in_use(port: int) -> None:
 
 async def _live(home: Home, port: int) -> None:
     since, stop = time.monotonic(), _stop_signals(home)
-    local = Local(home, port, output.note)
+    local = LocalStack(home, port, output.info)
     telling: asyncio.Task[None] | None = None
     try:
         if not await _unless(stop, local.start()):
             return
-        output.note(
+        output.info(
             f"belt is up after {time.monotonic() - since:.1f} s: gateway {local.gateway}, state in {home.root}."
         )
-        output.note("Push a project with `belt push`; Ctrl-C stops everything.")
+        output.info("Push a project with `belt push`; Ctrl-C stops everything.")
         with contextlib.suppress(BrokenPipeError):  # nobody reads it: no reason to end
             print("ready", flush=True)
-        telling = asyncio.create_task(restart_status.tell(local.live, port, output.note))
+        telling = asyncio.create_task(restart_status.report(local.live, port, output.info))
         await _unless(stop, local.watch())
     finally:
         if telling:
             telling.cancel()
-        output.note("stopping")
+        output.info("stopping")
         await local.stop()
-        output.note("stopped")
+        output.info("stopped")
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:

@@ -13,10 +13,9 @@ from belt.live_view import Screen
 from belt.output import HOME, Home, Json
 from contracts.cloudevents import Envelope
 from contracts.events import Event
-from services.messaging.connection import Bus
-from services.timeline import history, wording
+from services.messaging import Bus
+from services.timeline import Run, history, wording
 from services.timeline import runs as timeline
-from services.timeline.runs import Run
 
 
 def watch(
@@ -39,7 +38,7 @@ async def _watch(home: Path, id: str | None, as_json: bool) -> None:
         told = timeline.stories(past := await history.events(bus))
         start = past[-1][1].sequence + 1 if past else 1
         if id is None:
-            output.note("watching all runs until Ctrl-C; `belt push PROJECT` begins one")
+            output.info("watching all runs until Ctrl-C; `belt push PROJECT` begins one")
             await follow(bus, {run.id: run for run in told}, start, as_json)
             return
         run = runs.find(told, id)

@@ -16,13 +16,12 @@ from rich.rule import Rule
 
 from belt import connection, output
 from belt.demo import progress_line
-from belt.demo.traffic import Image, Traffic
+from belt.demo.traffic import CameraTraffic, DigitImage
 from belt.local import ports
 from belt.output import Failed, Json
 from contracts.events import DriftDetected
-from services.messaging.connection import Bus
-from services.timeline import history, runs, wording
-from services.timeline.runs import Run
+from services.messaging import Bus
+from services.timeline import Run, history, runs, wording
 
 PROJECT = Path(__file__).resolve().parents[2] / "examples" / "digits"
 MODEL, TRAINED_ON = "digits", 1000
@@ -47,9 +46,9 @@ def demo(json: Json = False) -> None:
     try:
         connection.run(_demo(json))
     except KeyboardInterrupt:
-        output.note("interrupted; everything is stopped")
+        output.info("interrupted; everything is stopped")
         raise typer.Exit(INTERRUPTED) from None
-    output.note(NEXT)
+    output.info(NEXT)
 
 
 async def _demo(as_json: bool) -> None:
@@ -64,20 +63,20 @@ async def _demo(as_json: bool) -> None:
                 "push", str(PROJECT), "--data", str(Path(folder) / "first.parquet"), "--wait", "--home", str(home)
             )
             async with connection.bus(home, patient=True) as bus:
-                traffic = Traffic(f"http://127.0.0.1:{port}", MODEL, names, images)
+                traffic = CameraTraffic(f"http://127.0.0.1:{port}", MODEL, names, images)
                 first, second = await _live_through(bus, home, traffic)
                 stories = runs.stories(await history.events(bus))
                 _report(stories, traffic, first, second, time.monotonic() - started, as_json)
 
 
-async def _live_through(bus: Bus, home: Path, traffic: Traffic) -> tuple[str, str]:
+async def _live_through(bus: Bus, home: Path, traffic: CameraTraffic) -> tuple[str, str]:
     """Traffic before, during and after the drift; returns the two versions that answered it."""
     async with running(traffic):
         chapter("3. Steady traffic; labels arrive late")
         async with progress_line.telling(traffic):
             await _answered(traffic, BEFORE_ROWS, 60)
         first = traffic.answers[0].version
-        output.note(f"first answer by {first}: accuracy {traffic.accuracy(version=first, upside_down=False)[0]:.3f}")
+        output.info(f"first answer by {first}: accuracy {traffic.accuracy(version=first, upside_down=False)[0]:.3f}")
         chapter("4. The camera is mounted upside down")
         since = await history.next_sequence(bus, "EVENTS")
         traffic.upside_down = True
@@ -94,32 +93,32 @@ async def _live_through(bus: Bus, home: Path, traffic: Traffic) -> tuple[str, st
         return first, told.version
 
 
-async def _drift(bus: Bus, traffic: Traffic, since: int) -> str:
+async def _drift(bus: Bus, traffic: CameraTraffic, since: int) -> str:
     """The run that the monitor starts when it has seen enough."""
     labels = traffic.labels
     try:
         async with asyncio.timeout(DRIFT_SECONDS):
             async for event, about in history.follow_events(bus, since):
                 if isinstance(event, DriftDetected) and event.action == "retrain":
-                    output.note(f"after {traffic.labels - labels} labels: {wording.says(event)}")
+                    output.info(f"after {traffic.labels - labels} labels: {wording.says(event)}")
                     return about.run
     except TimeoutError:
         pass
     raise Failed(f"the monitor did not notice the loss within {DRIFT_SECONDS:g} s ({traffic.labels - labels} labels)")
 
 
-async def _answered(traffic: Traffic, count: int, seconds: float) -> None:
+async def _answered(traffic: CameraTraffic, count: int, seconds: float) -> None:
     await _until(lambda: len(traffic.answers) >= count, seconds, f"{count} answers", traffic)
 
 
-async def _answered_by(traffic: Traffic, version: str, count: int, seconds: float) -> None:
+async def _answered_by(traffic: CameraTraffic, version: str, count: int, seconds: float) -> None:
     def enough() -> bool:
         return traffic.accuracy(version=version, upside_down=True)[1] >= count
 
     await _until(enough, seconds, f"{count} answers by {version}", traffic)
 
 
-async def _until(enough: Callable[[], bool], seconds: float, what: str, traffic: Traffic) -> None:
+async def _until(enough: Callable[[], bool], seconds: float, what: str, traffic: CameraTraffic) -> None:
     deadline = time.monotonic() + seconds
     while not enough():
         if time.monotonic() > deadline:
@@ -128,7 +127,7 @@ async def _until(enough: Callable[[], bool], seconds: float, what: str, traffic:
         await asyncio.sleep(0.1)
 
 
-def _report(runs: list[Run], traffic: Traffic, first: str, second: str, seconds: float, as_json: bool) -> None:
+def _report(runs: list[Run], traffic: CameraTraffic, first: str, second: str, seconds: float, as_json: bool) -> None:
     """The timeline of both runs, the accuracies and the failures; fails when the story did not end well."""
     phases = {
         "before": traffic.accuracy(version=first, upside_down=False),
@@ -145,8 +144,8 @@ def _report(runs: list[Run], traffic: Traffic, first: str, second: str, seconds:
         "seconds": round(seconds, 1),
         "versions": [first, second],
     }
-    output.answer(as_json, document, output.table(("camera", "accuracy", "answers"), rows, ""))
-    output.note(f"{len(traffic.answers)} answers, {len(traffic.failures)} failed requests, {seconds:.0f} s in all")
+    output.result(as_json, document, output.table(("camera", "accuracy", "answers"), rows, ""))
+    output.info(f"{len(traffic.answers)} answers, {len(traffic.failures)} failed requests, {seconds:.0f} s in all")
     if traffic.failures:
         raise Failed(f"{len(traffic.failures)} requests failed, e.g. {traffic.failures[0]}")
     if phases["after"][0] <= phases["during"][0]:
@@ -163,7 +162,7 @@ def _timeline(runs: list[Run]) -> None:
     output.stderr().print(output.table(("time", "run", "event", "what"), rows, ""))
 
 
-def _split(target: Path) -> tuple[list[str], list[Image]]:
+def _split(target: Path) -> tuple[list[str], list[DigitImage]]:
     """Write the first images as training data; the others are what the camera will see."""
     import pandas as pd
 
@@ -172,7 +171,7 @@ def _split(target: Path) -> tuple[list[str], list[Image]]:
     names = [name for name in frame.columns if name != "digit"]
     seen = frame[TRAINED_ON:]
     images = [
-        Image(tuple(map(float, pixels)), int(digit))
+        DigitImage(tuple(map(float, pixels)), int(digit))
         for pixels, digit in zip(seen[names].to_numpy(), seen["digit"], strict=True)
     ]
     return names, images
@@ -213,7 +212,7 @@ async def belt(*arguments: str) -> None:
     Raises:
         Failed: it did not exit with 0.
     """
-    output.note(f"$ belt {' '.join(arguments)}")
+    output.info(f"$ belt {' '.join(arguments)}")
     command = [sys.executable, "-m", "belt.main", *arguments]
     # In a session of its own: a Ctrl-C is ours to answer, once.
     process = await asyncio.create_subprocess_exec(*command, stdout=sys.stderr, start_new_session=True)
@@ -229,7 +228,7 @@ async def belt(*arguments: str) -> None:
 
 
 @asynccontextmanager
-async def running(traffic: Traffic) -> AsyncIterator[None]:
+async def running(traffic: CameraTraffic) -> AsyncIterator[None]:
     """Traffic for as long as the block lasts."""
     task = asyncio.create_task(traffic.run())
     try:

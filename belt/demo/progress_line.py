@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 from rich.console import Console
 
 from belt import output
-from belt.demo.traffic import Traffic
+from belt.demo.traffic import CameraTraffic
 
 RECENT = 200
 """Answers that make up the accuracy of the line."""
 TERMINAL_SECONDS, PLAIN_SECONDS = 0.5, 5.0
 
 
-def line(traffic: Traffic) -> str:
+def line(traffic: CameraTraffic) -> str:
     """`1 240 answers · 0 failed · accuracy 0.44 (last 200) · 480 labels`."""
     recent = [answer.right for answer in traffic.answers[-RECENT:]]
     accuracy = f"accuracy {sum(recent) / len(recent):.2f} (last {len(recent)})" if recent else "no accuracy yet"
@@ -23,7 +23,7 @@ def line(traffic: Traffic) -> str:
 
 
 @asynccontextmanager
-async def telling(traffic: Traffic, console: Console | None = None) -> AsyncIterator[None]:
+async def telling(traffic: CameraTraffic, console: Console | None = None) -> AsyncIterator[None]:
     """Tell how the traffic goes for as long as the block lasts.
 
     Args:
@@ -39,7 +39,7 @@ async def telling(traffic: Traffic, console: Console | None = None) -> AsyncIter
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _tell(traffic: Traffic, console: Console) -> None:
+async def _tell(traffic: CameraTraffic, console: Console) -> None:
     if not console.is_terminal:
         while True:
             await asyncio.sleep(PLAIN_SECONDS)

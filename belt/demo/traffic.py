@@ -21,19 +21,19 @@ ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Image:
+class DigitImage:
     """An 8×8 image, row by row, and the digit it shows."""
 
     pixels: tuple[float, ...]
     digit: int
 
-    def turned(self) -> "Image":
+    def turned(self) -> "DigitImage":
         """The same image upside down: rotating by 180° reverses the order of the pixels."""
-        return Image(self.pixels[::-1], self.digit)
+        return DigitImage(self.pixels[::-1], self.digit)
 
 
 @dataclass(frozen=True)
-class Answer:
+class CameraAnswer:
     """What came back for one image, and when."""
 
     time: float
@@ -43,7 +43,7 @@ class Answer:
 
 
 @dataclass
-class Traffic:
+class CameraTraffic:
     """Asks for predictions until it is told to stop.
 
     Args:
@@ -56,9 +56,9 @@ class Traffic:
     gateway: str
     model: str
     names: Sequence[str]
-    images: Sequence[Image]
+    images: Sequence[DigitImage]
     upside_down: bool = False
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[CameraAnswer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     labels: int = 0
     _late: deque[tuple[float, str, int]] = field(default_factory=deque)
@@ -90,7 +90,7 @@ class Traffic:
             if found := await self._post(http, "predict", body):
                 [prediction] = found["predictions"]
                 right = prediction["prediction"] == image.digit
-                self.answers.append(Answer(time.time(), found["version"], right, turned))
+                self.answers.append(CameraAnswer(time.time(), found["version"], right, turned))
                 self._late.append((time.monotonic() + LABEL_SECONDS, prediction["id"], image.digit))
             await asyncio.sleep(PAUSE_SECONDS)
 

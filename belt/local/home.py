@@ -23,7 +23,7 @@ class Occupied(Exception):
     """Another `belt up` runs on this home."""
 
 
-class Process(BaseModel):
+class RunningProcess(BaseModel):
     """A process of a running `belt up`."""
 
     pid: int
@@ -31,14 +31,14 @@ class Process(BaseModel):
     """Where a worker answers /health, the bus its clients, the gateway /ping."""
 
 
-class Running(BaseModel):
+class RunningBelt(BaseModel):
     """What `run/up.json` says: the `belt up` on this home, and what it has started."""
 
     pid: int
     since: datetime
     gateway: str
     ready: bool = False
-    processes: dict[str, Process] = {}
+    processes: dict[str, RunningProcess] = {}
 
 
 class Home:
@@ -83,13 +83,13 @@ class Home:
             return False
         return False
 
-    def running(self) -> Running | None:
+    def running(self) -> RunningBelt | None:
         """What runs on this home, as its `belt up` last wrote it."""
         with contextlib.suppress(OSError, ValueError):
-            return Running.model_validate_json((self.run / "up.json").read_bytes())
+            return RunningBelt.model_validate_json((self.run / "up.json").read_bytes())
         return None
 
-    def write_running(self, running: Running) -> None:
+    def write_running(self, running: RunningBelt) -> None:
         replace(self.run / "up.json", running.model_dump_json(indent=2))
 
     def forget(self) -> None:

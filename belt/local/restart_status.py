@@ -10,7 +10,7 @@ PATIENCE_SECONDS = 60.0
 POLL = 0.2
 
 
-async def tell(models: Collection[str], port: int, say: Callable[[str], None]) -> None:
+async def report(models: Collection[str], port: int, say: Callable[[str], None]) -> None:
     """Say which models are on their way, and of each when it answers.
 
     Args:

@@ -24,7 +24,7 @@ LOG_BYTES = 10 * 1024**2
 
 
 @dataclass(frozen=True)
-class Part:
+class ProgramSpec:
     """One process to keep running."""
 
     name: str
@@ -34,10 +34,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Death:
+class ProcessExit:
     """A part ended by itself. `code` is an exit code, or minus a signal; `in_a_row` counts those right after starts."""
 
-    part: Part
+    part: ProgramSpec
     code: int
     in_a_row: int
 
@@ -46,7 +46,7 @@ class Death:
         return f"{self.part.name} ended ({end})"
 
 
-class Keeper:
+class ProcessSupervisor:
     """Keeps one part running from `start()` to `stop()`.
 
     Args:
@@ -55,7 +55,9 @@ class Keeper:
         died: called when it ended by itself, before it is started again.
     """
 
-    def __init__(self, part: Part, started: Callable[["Keeper"], None], died: Callable[[Death], None]) -> None:
+    def __init__(
+        self, part: ProgramSpec, started: Callable[["ProcessSupervisor"], None], died: Callable[[ProcessExit], None]
+    ) -> None:
         self.part = part
         self._started, self._died = started, died
         self._process: asyncio.subprocess.Process | None = None
@@ -101,7 +103,7 @@ class Keeper:
             if self._stop.is_set():
                 return
             soon = 0 if time.monotonic() - since > STEADY_SECONDS else soon + 1
-            self._died(Death(self.part, code, soon))
+            self._died(ProcessExit(self.part, code, soon))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), PAUSES[min(soon, len(PAUSES) - 1)])
 
@@ -110,7 +112,7 @@ class Keeper:
             self._process.send_signal(number)
 
 
-async def _spawn(part: Part) -> asyncio.subprocess.Process:
+async def _spawn(part: ProgramSpec) -> asyncio.subprocess.Process:
     # A session of its own: the Ctrl-C of a terminal reaches only the supervisor, which ends the parts in order.
     # The log is a file, not a pipe: a part never notices that the supervisor was killed.
     with part.log.open("ab") as log:

@@ -6,16 +6,15 @@ from contracts.cloudevents import Envelope
 from contracts.events import BuildFailed, ImagePushed, ModelApproved
 from services.builder.bento import JOB, BentoBuilder, Bentos, store, use_store
 from services.builder.domain import pushed
-from services.builder.packed import Images, PackedBentos
+from services.builder.packed import ImageBuilder, PackedBentos
 from services.builder.settings import Settings
-from services.messaging.settings import from_environment
+from services.messaging import from_environment
 from services.messaging.worker import Worker
-from services.sandbox.client import Forks
-from services.sandbox.environments import Environments
-from services.storage.artifact_store import Artifacts, open_artifacts
+from services.sandbox import Environments, Sandbox
+from services.storage import ArtifactStore, open_artifact_store
 
 
-def create_app(worker: Worker, bentos: Bentos, images: Images) -> None:
+def create_app(worker: Worker, bentos: Bentos, images: ImageBuilder) -> None:
     """Subscribe the builder's handler."""
 
     @worker.on(ModelApproved)
@@ -27,7 +26,7 @@ def create_app(worker: Worker, bentos: Bentos, images: Images) -> None:
         return [pushed(event, image, await bentos.limits(event))]
 
 
-def open_images(settings: Settings, artifacts: Artifacts, folder: Path) -> Images:
+def open_images(settings: Settings, artifacts: ArtifactStore, folder: Path) -> ImageBuilder:
     """Where the settings say that images go.
 
     Raises:
@@ -56,8 +55,8 @@ def main() -> None:
     folder = settings.home / "builds"
     use_store(folder)
     worker = Worker("builder", settings, failed=BuildFailed)
-    artifacts = open_artifacts(worker.bus, settings)
-    forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), [JOB])
+    artifacts = open_artifact_store(worker.bus, settings)
+    forks = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), [JOB])
     bentos = BentoBuilder(forks, artifacts, folder, seconds=settings.seconds, keep=settings.keep)
     images = open_images(settings, artifacts, folder)
     create_app(worker, bentos, images)

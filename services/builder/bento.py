@@ -14,13 +14,11 @@ from contracts import model_spec
 from contracts.artifact_ref import TEXT, ArtifactRef
 from contracts.events import ModelApproved
 from contracts.packaged_model import Manifest
-from contracts.profiles import Environment, Limits
+from contracts.runtime import Environment, Limits
 from services.builder.domain import labels
-from services.messaging.errors import Permanent
-from services.sandbox.client import Forks
-from services.sandbox.diagnostics import explained
-from services.sandbox.environments import BASE_LOCK
-from services.storage.artifact_store import Artifacts
+from services.messaging import Permanent
+from services.sandbox import BASE_LOCK, Sandbox, explained
+from services.storage import ArtifactStore
 
 log = structlog.get_logger()
 JOB = "services.builder.jobs.build_bento"
@@ -50,7 +48,7 @@ class BuildRefused(Permanent):
 class BentoBuilder:
     """Builds in forks, in a BentoML store of its own under `folder`."""
 
-    def __init__(self, forks: Forks, artifacts: Artifacts, folder: Path, *, seconds: float, keep: int) -> None:
+    def __init__(self, forks: Sandbox, artifacts: ArtifactStore, folder: Path, *, seconds: float, keep: int) -> None:
         self._forks, self._artifacts = forks, artifacts
         self._folder, self._seconds, self._keep = folder.resolve(), seconds, keep
 

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from contracts.artifact_ref import ArtifactRef
 from contracts.events import ImagePushed, ModelApproved
-from contracts.profiles import Frozen, Limits
+from contracts.runtime import Limits
+from contracts.values import Frozen
 
 ARTIFACT = "artifact"
 INDEX = (
@@ -13,7 +14,7 @@ INDEX = (
 """Settings of pip and uv that a build is given."""
 
 
-class Image(Frozen):
+class BuiltImage(Frozen):
     """Where the Bento of a version can be had, and that it is exactly it."""
 
     image: str
@@ -96,7 +97,7 @@ def parted(lock: str, parts: Sequence[Collection[str]]) -> list[str]:
     return found
 
 
-def pushed(event: ModelApproved, image: Image, limits: Limits) -> ImagePushed:
+def pushed(event: ModelApproved, image: BuiltImage, limits: Limits) -> ImagePushed:
     """What to say of a version whose image is there."""
     return ImagePushed(
         model=event.model,

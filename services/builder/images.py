@@ -10,10 +10,10 @@ import structlog
 
 from contracts.artifact_ref import CYCLONEDX
 from contracts.events import ModelApproved
-from services.builder.domain import Image, holds, image_labels
+from services.builder.domain import BuiltImage, holds, image_labels
 from services.docker_engine.client import Engine
 from services.docker_engine.errors import DockerRefused, DockerTrouble
-from services.storage.artifact_store import Artifacts
+from services.storage import ArtifactStore
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class PushedImages:
     killed before it could say so, or another builder.
     """
 
-    def __init__(self, engine: Engine, recipe: Recipe, artifacts: Artifacts, keep: int) -> None:
+    def __init__(self, engine: Engine, recipe: Recipe, artifacts: ArtifactStore, keep: int) -> None:
         self._engine, self._recipe, self._artifacts, self._keep = engine, recipe, artifacts, keep
         self._made: asyncio.Queue[str] = asyncio.Queue()
         """Repositories with a new image."""
@@ -62,11 +62,11 @@ class PushedImages:
     async def close(self) -> None:
         await asyncio.to_thread(self._engine.close)
 
-    async def find(self, event: ModelApproved) -> Image | None:
+    async def find(self, event: ModelApproved) -> BuiltImage | None:
         digest = await asyncio.to_thread(self._find, event)
         return await self._described(event, digest) if digest else None
 
-    async def make(self, event: ModelApproved, run: str, bento: Path) -> Image:
+    async def make(self, event: ModelApproved, run: str, bento: Path) -> BuiltImage:
         digest = await asyncio.to_thread(self._make, event, run, bento)
         image = await self._described(event, digest)
         self._made.put_nowait(self._name(event))
@@ -98,10 +98,10 @@ class PushedImages:
             self._recipe.build(f"{name}:{event.version}", event, bento, image_labels(event, run, base, created))
         return self._engine.push(name, event.version)
 
-    async def _described(self, event: ModelApproved, digest: str) -> Image:
+    async def _described(self, event: ModelApproved, digest: str) -> BuiltImage:
         name = f"{self._name(event)}@{digest}"
         size, bill = await asyncio.to_thread(self._look, name)
-        return Image(image=name, size=size, sbom=await self._artifacts.put(bill, CYCLONEDX))
+        return BuiltImage(image=name, size=size, sbom=await self._artifacts.put(bill, CYCLONEDX))
 
     def _look(self, name: str) -> tuple[int, bytes]:
         local = self._engine.local(name)

@@ -19,7 +19,7 @@ from services.builder.domain import index_arguments, parted
 from services.builder.images import minor
 from services.docker_engine.client import Engine, Making
 from services.docker_engine.errors import DockerRefused, DockerTrouble, ImageMissing, RegistryAway, Unauthorized
-from services.sandbox.environments import BASE_LOCK
+from services.sandbox import BASE_LOCK
 
 log = structlog.get_logger()
 HERE = Path(__file__).parent

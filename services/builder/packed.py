@@ -6,11 +6,11 @@ from typing import Protocol
 
 from contracts.artifact_ref import BENTO
 from contracts.events import ModelApproved
-from services.builder.domain import Image
-from services.storage.artifact_store import ArtifactCorrupt, ArtifactMissing, Artifacts
+from services.builder.domain import BuiltImage
+from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore
 
 
-class Images(Protocol):
+class ImageBuilder(Protocol):
     """Where images go: `PackedBentos`, or `services.builder.images.PushedImages`."""
 
     async def stay_ready(self) -> None:
@@ -21,11 +21,11 @@ class Images(Protocol):
         """End what is being made."""
         ...
 
-    async def find(self, event: ModelApproved) -> Image | None:
+    async def find(self, event: ModelApproved) -> BuiltImage | None:
         """The image of a version that was made before."""
         ...
 
-    async def make(self, event: ModelApproved, run: str, bento: Path) -> Image:
+    async def make(self, event: ModelApproved, run: str, bento: Path) -> BuiltImage:
         """Make the image from a Bento, given as tar, and push it."""
         ...
 
@@ -37,7 +37,7 @@ class PackedBentos:
         folder: where a note of each version made is kept.
     """
 
-    def __init__(self, artifacts: Artifacts, folder: Path) -> None:
+    def __init__(self, artifacts: ArtifactStore, folder: Path) -> None:
         self._artifacts, self._folder = artifacts, folder
 
     async def stay_ready(self) -> None:
@@ -46,16 +46,16 @@ class PackedBentos:
     async def close(self) -> None:
         return
 
-    async def find(self, event: ModelApproved) -> Image | None:
+    async def find(self, event: ModelApproved) -> BuiltImage | None:
         try:
-            image = Image.model_validate_json(self._note(event).read_bytes())
+            image = BuiltImage.model_validate_json(self._note(event).read_bytes())
             return image if await self._is_stored(image) else None
         except FileNotFoundError:
             return None
 
-    async def make(self, event: ModelApproved, run: str, bento: Path) -> Image:
+    async def make(self, event: ModelApproved, run: str, bento: Path) -> BuiltImage:
         ref = await self._artifacts.put(bento, BENTO)
-        image = Image(image=f"bento+{ref.uri}", artifact=ref, size=ref.size)
+        image = BuiltImage(image=f"bento+{ref.uri}", artifact=ref, size=ref.size)
         note = self._note(event)
         note.parent.mkdir(parents=True, exist_ok=True)
         partial = note.with_suffix(".partial")
@@ -63,7 +63,7 @@ class PackedBentos:
         partial.replace(note)
         return image
 
-    async def _is_stored(self, image: Image) -> bool:
+    async def _is_stored(self, image: BuiltImage) -> bool:
         """Whether the store has the image: the note is only this machine's word for it."""
         if image.artifact is None:
             return False

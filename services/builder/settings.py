@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.messaging.settings import BusSettings
+from services.messaging import BusSettings
 
 REGISTRY = re.compile(r"[a-z0-9][a-z0-9.:-]*(/[a-z0-9._-]+)*")
 """What names of images can start with."""

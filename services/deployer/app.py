@@ -10,25 +10,23 @@ from contracts.events import DeploymentFailed, ImagePushed, ModelSuperseded, Rol
 from services.deployer.backends.processes import Processes
 from services.deployer.backends.servers import Servers
 from services.deployer.domain import (
-    bygone,
+    already_applied,
     cannot_roll_back,
-    carried_out,
     leading,
     outcome,
-    passed_over,
+    predates_target,
     rollback_target,
+    superseded_elsewhere,
 )
 from services.deployer.gateway import Traefik
 from services.deployer.readiness import HttpChecks
-from services.deployer.reconciler import Watch
+from services.deployer.reconciler import Reconciler
 from services.deployer.rollout import Rollout
 from services.deployer.settings import Settings
-from services.messaging.leases import Leases
-from services.messaging.settings import from_environment
+from services.messaging import Leases, from_environment
 from services.messaging.worker import Emit, Worker, log
-from services.sandbox.environments import Environments
-from services.storage.artifact_store import open_artifacts
-from services.storage.registry import Deployed, Registry
+from services.sandbox import Environments
+from services.storage import Deployed, Registry, open_artifact_store
 
 # What may end in a rollout a few seconds later. Missing one costs time, nothing else, so no durable is kept for them.
 COMING = ("data.pushed", "drift.detected")
@@ -44,7 +42,7 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
         order = about.generation
         if await registry.live(event.model, target) is None:
             leader = leading(event.model, await registry.lives())
-            if instead := passed_over(event.version, order, leader):
+            if instead := superseded_elsewhere(event.version, order, leader):
                 return [Emit(ModelSuperseded(model=event.model, version=event.version, by=instead))]
             # With the order it has there: the stream still has to come to what it was decided against.
             order = max(order, leader.order if leader else 0)
@@ -59,10 +57,10 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
         deployed = await registry.image(event.model, version, target) if version else None
         if deployed is None:
             leader = leading(event.model, await registry.lives())
-            if not bygone(live, leader, about.generation, about.time.timestamp()):
+            if not predates_target(live, leader, about.generation, about.time.timestamp()):
                 there_are = [deployed.image.version for deployed in await registry.images(event.model, target)]
                 raise cannot_roll_back(event.model, live, event.to, there_are)
-            if there := carried_out(leader, about.generation):
+            if there := already_applied(leader, about.generation):
                 deployed = await registry.image(event.model, there.version, there.target)
         if deployed is None:
             log.info("this rollback was before this target's time", model=event.model, by=event.by)
@@ -98,7 +96,7 @@ async def stand_by(worker: Worker, servers: Processes) -> None:
 
 def processes(worker: Worker, settings: Settings, may_be_live: bool) -> Processes:
     """Servers as processes of this machine, with one on standby."""
-    artifacts = open_artifacts(worker.bus, settings)
+    artifacts = open_artifact_store(worker.bus, settings)
     environments = Environments(settings.envs or settings.home / "envs", artifacts)
     serving_bus = settings.serving_nats_url or settings.nats_url
     servers = Processes(settings.home, serving_bus, artifacts, environments, settings.grace_seconds)
@@ -114,12 +112,12 @@ def containers(settings: Settings) -> Servers:
     # The Docker SDK is heavy, and processes need none of it.
     from services.deployer.backends.containers import Containers
     from services.deployer.backends.engine import Engine
-    from services.deployer.backends.images import Images
+    from services.deployer.backends.images import ImageCache
 
     engine = Engine()
     return Containers(
         engine,
-        Images(engine, settings.registry_credentials),
+        ImageCache(engine, settings.registry_credentials),
         belt=settings.belt,
         target=settings.target,
         network=settings.network,
@@ -142,7 +140,7 @@ def main() -> None:
     async def tell(event: DeploymentFailed, id: str) -> None:
         await worker.emit_root(event, id=id)
 
-    watch = Watch(settings.target, registry, rollout, servers, gateway, tell, settings.watch_seconds)
+    watch = Reconciler(settings.target, registry, rollout, servers, gateway, tell, settings.watch_seconds)
     create_app(worker, registry, rollout, settings.target)
     worker.background(watch.run)
     worker.on_close(checks.close)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from contracts.events import DeploymentFailed, ModelDeployed, ModelSuperseded
-from contracts.profiles import Probe, Value
-from services.messaging.errors import Permanent
-from services.storage.registry import Deployed, Live
+from contracts.features import Probe
+from contracts.values import Value
+from services.messaging import Permanent
+from services.storage import Deployed, Live
 
 REMEMBERED = 20
 """Versions rolled back from that are remembered."""
@@ -81,7 +82,7 @@ def leading(model: str, lives: Iterable[Live]) -> Live | None:
     return max((live for live in lives if live.model == model), key=lambda live: live.order, default=None)
 
 
-def passed_over(version: str, order: int, elsewhere: Live | None) -> str | None:
+def superseded_elsewhere(version: str, order: int, elsewhere: Live | None) -> str | None:
     """The version that a target with nothing live is to get instead of this one, if any.
 
     A new target reads the stream from its beginning, and the stream does not say what was rolled back: what leads
@@ -92,7 +93,7 @@ def passed_over(version: str, order: int, elsewhere: Live | None) -> str | None:
     return elsewhere.version
 
 
-def carried_out(elsewhere: Live | None, order: int) -> Live | None:
+def already_applied(elsewhere: Live | None, order: int) -> Live | None:
     """What a bygone rollback led to, when it is the one that decided what leads: then it leads here too.
 
     Its image may be gone from the stream or have been passed over here, and what is just being started here may be the
@@ -101,7 +102,7 @@ def carried_out(elsewhere: Live | None, order: int) -> Live | None:
     return elsewhere if elsewhere is not None and elsewhere.order == order else None
 
 
-def bygone(live: Live | None, elsewhere: Live | None, order: int, asked: float) -> bool:
+def predates_target(live: Live | None, elsewhere: Live | None, order: int, asked: float) -> bool:
     """Whether a rollback that cannot be done here is of a time before this target's, or overtaken: no failure then.
 
     Args:
@@ -149,7 +150,7 @@ class StoredImage:
     tagged: bool
 
 
-def unneeded(images: Iterable[StoredImage], used: Set[str], held: Set[str], keep: int) -> list[str]:
+def images_to_prune(images: Iterable[StoredImage], used: Set[str], held: Set[str], keep: int) -> list[str]:
     """Names of the images to remove: all but the `keep` newest versions of those that nobody uses.
 
     Args:

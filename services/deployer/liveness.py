@@ -23,7 +23,7 @@ Started = tuple[str, float]
 """Id of a server and since when: what its engine has started again under the same id is another one."""
 
 
-class Hearing:
+class Liveness:
     """Remembers who answered when last asked."""
 
     def __init__(self, servers: Servers, checks: Checks) -> None:

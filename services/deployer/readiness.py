@@ -6,11 +6,11 @@ from typing import Protocol
 
 import httpx
 
-from contracts.profiles import Probe
+from contracts.features import Probe
 from services.deployer.backends.servers import Server, Servers
 from services.deployer.domain import check_predictions
 from services.deployer.gateway import VERSION_HEADER
-from services.messaging.errors import Permanent
+from services.messaging import Permanent
 
 PROBE_HEADERS = {"X-Bentobelt-Probe": "1"}
 """Serving does not log such requests as traffic."""

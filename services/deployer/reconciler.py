@@ -10,11 +10,11 @@ import structlog
 from nats.errors import Error as NatsError
 
 from contracts.events import DeploymentFailed
-from services.deployer.backends.servers import EngineAway, Server, Servers
+from services.deployer.backends.servers import BackendAway, Server, Servers
 from services.deployer.domain import crash_loop, pause
 from services.deployer.gateway import Gateway
-from services.deployer.rollout import Lives, Rollout
-from services.storage.registry import Live
+from services.deployer.rollout import DeploymentRegistry, Rollout
+from services.storage import Live
 
 log = structlog.get_logger()
 STEADY_SECONDS = 60.0
@@ -39,13 +39,13 @@ class _Starts:
         self.crashes = self.crashes + 1 if now - self.last < STEADY_SECONDS + pause(self.crashes) else 1
 
 
-class Watch:
+class Reconciler:
     """Looks at the servers of one target for as long as the deployer lives."""
 
     def __init__(
         self,
         target: str,
-        registry: Lives,
+        registry: DeploymentRegistry,
         rollout: Rollout,
         servers: Servers,
         gateway: Gateway,
@@ -90,7 +90,7 @@ class Watch:
         """Whether it is known what runs. While it is not, nothing is undone: servers may well go on answering."""
         try:
             await self._servers.look()
-        except EngineAway as error:
+        except BackendAway as error:
             if self._seeing:
                 log.warning("what is live stays routed", error=str(error))
             self._seeing = False

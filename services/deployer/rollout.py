@@ -20,9 +20,9 @@ from contracts.events import ImagePushed
 from services.deployer.backends.servers import Server, Servers
 from services.deployer.domain import decide, released, rolled_back, wanted
 from services.deployer.gateway import Gateway, NotSwitched
-from services.deployer.liveness import Hearing
+from services.deployer.liveness import Liveness
 from services.deployer.readiness import Checks, Lost
-from services.storage.registry import Deployed, Live
+from services.storage import Deployed, Live
 
 log = structlog.get_logger()
 LEASE_WAIT = 5.0
@@ -30,7 +30,7 @@ FOLLOWS = 1.0
 """Seconds in which a gateway has followed for certain; needed where the version that answers does not tell."""
 
 
-class Lives(Protocol):
+class DeploymentRegistry(Protocol):
     """The registry's part that a rollout writes; `services.storage.registry.Registry` is one."""
 
     async def live(self, model: str, target: str = "local") -> Live | None: ...
@@ -50,7 +50,13 @@ class Rollout:
     """Moves the traffic of one target between versions."""
 
     def __init__(
-        self, target: str, registry: Lives, leases: Lease, servers: Servers, checks: Checks, gateway: Gateway
+        self,
+        target: str,
+        registry: DeploymentRegistry,
+        leases: Lease,
+        servers: Servers,
+        checks: Checks,
+        gateway: Gateway,
     ) -> None:
         self._target, self._registry, self._leases = target, registry, leases
         self._servers, self._checks, self._gateway = servers, checks, gateway
@@ -61,7 +67,7 @@ class Rollout:
         """Id of a server → when what runs under it was last known to have been started."""
         self._ending: set[str] = set()
         """Ids of servers on their way out: they may still answer, but nothing is to be built on them."""
-        self._hearing = Hearing(servers, checks)
+        self._hearing = Liveness(servers, checks)
         self._arrived: dict[str, str] = {}
         """Model → the address that its requests were last seen to reach through the gateway."""
 

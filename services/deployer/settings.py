@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.messaging.settings import BusSettings
+from services.messaging import BusSettings
 
 
 class Settings(BusSettings):

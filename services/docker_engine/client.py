@@ -28,7 +28,7 @@ CLOSE_SECONDS = 5
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalImage:
     """An image that the engine has. `digests` are its names in registries that it was pushed to or pulled from."""
 
     id: str
@@ -75,7 +75,7 @@ class Engine:
         """What `extend` has made, and not removed yet: names of images by the name of a volume."""
         self._closed = False
 
-    def local(self, name: str) -> Local | None:
+    def local(self, name: str) -> LocalImage | None:
         """The image as the engine has it."""
         with self._asked(f"looking for {name}") as client:
             try:
@@ -83,7 +83,7 @@ class Engine:
             except ImageNotFound:
                 return None
             labels = found["Config"].get("Labels") or {}
-            return Local(found["Id"], found["Size"], labels, found.get("RepoDigests") or ())
+            return LocalImage(found["Id"], found["Size"], labels, found.get("RepoDigests") or ())
 
     def digest(self, name: str, tag: str) -> str | None:
         """What the registry calls the image; None when it has none."""

@@ -13,7 +13,7 @@ import requests.exceptions
 from docker.errors import APIError, DockerException
 from urllib3.exceptions import HTTPError
 
-from services.messaging.errors import Permanent
+from services.messaging import Permanent
 
 
 class DockerTrouble(Exception):

@@ -5,18 +5,16 @@ from pathlib import Path
 from contracts.cloudevents import Envelope
 from contracts.events import EvaluationFailed, ModelApproved, ModelRejected, ModelTrained, ReviewDecided
 from services.evaluator import domain
-from services.evaluator.domain import Rival
-from services.evaluator.scoring import PRELOAD, Bench, Children
+from services.evaluator.domain import ChampionPredictions
+from services.evaluator.scoring import PRELOAD, SandboxedScoring, ScoringBackend
 from services.evaluator.settings import Settings
-from services.messaging.settings import from_environment
+from services.messaging import from_environment
 from services.messaging.worker import Emit, Worker, log
-from services.sandbox.client import Forks
-from services.sandbox.environments import Environments
-from services.storage.artifact_store import open_artifacts
-from services.storage.registry import Candidate, Registry
+from services.sandbox import Environments, Sandbox
+from services.storage import Candidate, Registry, open_artifact_store
 
 
-def create_app(worker: Worker, registry: Registry, bench: Bench, champion_target: str) -> None:
+def create_app(worker: Worker, registry: Registry, bench: ScoringBackend, champion_target: str) -> None:
     """Subscribe the evaluator's two handlers."""
 
     @worker.on(ModelTrained)
@@ -39,13 +37,15 @@ def create_app(worker: Worker, registry: Registry, bench: Bench, champion_target
         await registry.put_candidate(candidate, None)
         return [domain.said_by_gate(candidate)]
 
-    async def champion(event: ModelTrained, folder: Path) -> Rival | None:
+    async def champion(event: ModelTrained, folder: Path) -> ChampionPredictions | None:
         live = await registry.live(event.model, champion_target)
         if live is None or live.version == event.version:
             return None
         known = await registry.candidate(event.model, live.version)
         if known is None:
-            return Rival(version=live.version, why=f"the registry has no record of the live version {live.version}")
+            return ChampionPredictions(
+                version=live.version, why=f"the registry has no record of the live version {live.version}"
+            )
         return await bench.ask(known.trained, event, folder)
 
     @worker.on(ReviewDecided)
@@ -78,10 +78,10 @@ def create_app(worker: Worker, registry: Registry, bench: Bench, champion_target
 def main() -> None:
     settings = from_environment(Settings)
     worker = Worker("evaluator", settings, failed=EvaluationFailed)
-    artifacts = open_artifacts(worker.bus, settings)
+    artifacts = open_artifact_store(worker.bus, settings)
     environments = Environments(settings.envs or settings.home / "envs", artifacts)
-    forks = Forks(environments, preload=PRELOAD)
-    create_app(worker, Registry(worker.bus), Children(forks, artifacts, settings), settings.champion_target)
+    forks = Sandbox(environments, preload=PRELOAD)
+    create_app(worker, Registry(worker.bus), SandboxedScoring(forks, artifacts, settings), settings.champion_target)
 
     worker.background(forks.stay_warm)
     worker.on_close(forks.close)

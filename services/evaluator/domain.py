@@ -4,9 +4,12 @@ from pathlib import Path
 
 from contracts.cloudevents import Envelope
 from contracts.events import ModelApproved, ModelRejected, ModelTrained, ReviewDecided
-from contracts.profiles import ColumnProfile, Frozen, Probe, Promise, Value, Verdict
-from services.messaging.errors import Permanent
-from services.storage.registry import Candidate
+from contracts.features import Probe
+from contracts.profiles import ColumnProfile
+from contracts.values import Frozen, Value
+from contracts.verdicts import PerformanceTarget, Verdict
+from services.messaging import Permanent
+from services.storage import Candidate
 
 
 class UnknownVersion(Permanent):
@@ -17,7 +20,7 @@ class AlreadyApproved(Permanent):
     """A review of a version that is approved; it cannot be approved twice or taken back here."""
 
 
-class Asked(Frozen):
+class ScoringRequest(Frozen):
     """One model and the held-out rows it is asked about, as files."""
 
     trained: ModelTrained
@@ -30,7 +33,7 @@ class Asked(Frozen):
     """Where its answers are written."""
 
 
-class Rival(Frozen):
+class ChampionPredictions(Frozen):
     """The live version, with the file of its answers on the same rows, or why there are none."""
 
     version: str
@@ -39,12 +42,12 @@ class Rival(Frozen):
     why: str = ""
 
 
-class Judged(Frozen):
+class JudgementResult(Frozen):
     """All that is known of a candidate after its judgement."""
 
     verdict: Verdict
     probe: Probe
-    promise: Promise
+    promise: PerformanceTarget
     prediction: ColumnProfile
 
 
@@ -63,7 +66,12 @@ def incomparable(champion: ModelTrained, candidate: ModelTrained) -> str:
 
 
 def approved(
-    trained: ModelTrained, judged: Judged, verdict: Verdict, at: float, by: str = "gate", reason: str | None = None
+    trained: ModelTrained,
+    judged: JudgementResult,
+    verdict: Verdict,
+    at: float,
+    by: str = "gate",
+    reason: str | None = None,
 ) -> ModelApproved:
     """The approval of a version trained `at` (unix seconds), by the gate or a person."""
     shared = trained.model_dump(include=set(ModelApproved.model_fields) & set(ModelTrained.model_fields) - {"profile"})

@@ -8,17 +8,24 @@ from typing import Any, Protocol
 
 from contracts.artifact_ref import HTML, ArtifactRef
 from contracts.events import ModelApproved, ModelTrained
-from contracts.profiles import Verdict
-from services.evaluator.domain import Asked, Judged, Rival, incomparable
+from contracts.verdicts import Verdict
+from services.evaluator.domain import ChampionPredictions, JudgementResult, ScoringRequest, incomparable
 from services.evaluator.settings import Settings
 from services.evaluator.verdict_page import page
-from services.messaging.errors import Permanent
+from services.messaging import Permanent
 from services.messaging.worker import log
-from services.sandbox.client import Forks, JobFailed, JobKilled, JobTimedOut
-from services.sandbox.diagnostics import ChildKilled, OutOfMemory, TimedOut, explained
-from services.sandbox.environments import BadRequirements
-from services.storage.archives import BadArchive
-from services.storage.artifact_store import ArtifactCorrupt, ArtifactMissing, Artifacts
+from services.sandbox import (
+    BadRequirements,
+    ChildKilled,
+    JobFailed,
+    JobKilled,
+    JobTimedOut,
+    OutOfMemory,
+    Sandbox,
+    TimedOut,
+    explained,
+)
+from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore, BadArchive
 
 JOB, REPORT = "services.evaluator.jobs.judge", "services.evaluator.jobs.report"
 PRELOAD = (
@@ -41,18 +48,18 @@ UNASKABLE = (
 MEBIBYTE = 1024 * 1024
 
 
-class Bench(Protocol):
+class ScoringBackend(Protocol):
     """Where candidates are judged. Files of one judgement lie in `folder`."""
 
     def scratch(self) -> Any:
         """A context manager: a folder for one judgement."""
         ...
 
-    async def ask(self, champion: ModelTrained, candidate: ModelTrained, folder: Path) -> Rival:
+    async def ask(self, champion: ModelTrained, candidate: ModelTrained, folder: Path) -> ChampionPredictions:
         """The champion's answers on the candidate's held-out rows, or why there are none."""
         ...
 
-    async def judge(self, candidate: ModelTrained, rival: Rival | None, folder: Path) -> Judged:
+    async def judge(self, candidate: ModelTrained, rival: ChampionPredictions | None, folder: Path) -> JudgementResult:
         """The candidate's judgement."""
         ...
 
@@ -60,15 +67,17 @@ class Bench(Protocol):
         """Register an approved version; the folder it is in."""
         ...
 
-    async def report(self, candidate: ModelTrained, rival: Rival | None, verdict: Verdict, folder: Path) -> ArtifactRef:
+    async def report(
+        self, candidate: ModelTrained, rival: ChampionPredictions | None, verdict: Verdict, folder: Path
+    ) -> ArtifactRef:
         """The page on a version that was not approved."""
         ...
 
 
-class Children:
+class SandboxedScoring:
     """The bench in children of each model's own environment."""
 
-    def __init__(self, forks: Forks, artifacts: Artifacts, settings: Settings) -> None:
+    def __init__(self, forks: Sandbox, artifacts: ArtifactStore, settings: Settings) -> None:
         self._forks, self._artifacts, self._settings = forks, artifacts, settings
 
     @contextmanager
@@ -78,22 +87,24 @@ class Children:
         with TemporaryDirectory(dir=parent.resolve()) as folder:
             yield Path(folder)
 
-    async def ask(self, champion: ModelTrained, candidate: ModelTrained, folder: Path) -> Rival:
+    async def ask(self, champion: ModelTrained, candidate: ModelTrained, folder: Path) -> ChampionPredictions:
         if why := incomparable(champion, candidate):
-            return Rival(version=champion.version, why=why)
+            return ChampionPredictions(version=champion.version, why=why)
         try:
             asked = await self._asked(champion, candidate, folder / "champion.parquet")
             said = await self._run("its prediction", champion, "answer", asked.model_dump(mode="json"))
         except UNASKABLE as error:
             log.warning("the live version cannot be asked", champion=champion.version, error=str(error))
             why = f"the live version {champion.version} could not be asked about these rows: {_first_line(error)}"
-            return Rival(version=champion.version, why=why)
-        return Rival(version=champion.version, answers=asked.answers, classes=tuple(said["classes"]))
+            return ChampionPredictions(version=champion.version, why=why)
+        return ChampionPredictions(version=champion.version, answers=asked.answers, classes=tuple(said["classes"]))
 
-    async def judge(self, candidate: ModelTrained, rival: Rival | None, folder: Path) -> Judged:
+    async def judge(self, candidate: ModelTrained, rival: ChampionPredictions | None, folder: Path) -> JudgementResult:
         asked = await self._asked(candidate, candidate, folder / "candidate.parquet")
         argument = {"candidate": asked.model_dump(mode="json"), "rival": rival and rival.model_dump(mode="json")}
-        return Judged.model_validate(await self._run("predicting the held-out rows", candidate, "judge", argument))
+        return JudgementResult.model_validate(
+            await self._run("predicting the held-out rows", candidate, "judge", argument)
+        )
 
     async def store(self, approved: ModelApproved, run: str, metrics: Mapping[str, float]) -> str:
         argument = {
@@ -106,7 +117,9 @@ class Children:
         }
         return str((await self._run("registering the model", approved, "store", argument))["folder"])
 
-    async def report(self, candidate: ModelTrained, rival: Rival | None, verdict: Verdict, folder: Path) -> ArtifactRef:
+    async def report(
+        self, candidate: ModelTrained, rival: ChampionPredictions | None, verdict: Verdict, folder: Path
+    ) -> ArtifactRef:
         asked = await self._asked(candidate, candidate, folder / "candidate.parquet")
         written = folder / "report.html"
         argument = {
@@ -126,9 +139,9 @@ class Children:
             return await self._artifacts.put(page(candidate, verdict).encode(), HTML)
         return await self._artifacts.put(written, HTML)
 
-    async def _asked(self, model: ModelTrained, candidate: ModelTrained, answers: Path) -> Asked:
+    async def _asked(self, model: ModelTrained, candidate: ModelTrained, answers: Path) -> ScoringRequest:
         """A model and the candidate's held-out rows."""
-        return Asked(
+        return ScoringRequest(
             trained=model,
             model=(await self._artifacts.fetch(model.artifact)).resolve(),
             project=(await self._artifacts.fetch_folder(model.project)).resolve(),

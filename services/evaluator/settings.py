@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.messaging.settings import BusSettings
+from services.messaging import BusSettings
 
 
 class Settings(BusSettings):

@@ -5,7 +5,7 @@ from html import escape
 
 from contracts.events import ModelTrained
 from contracts.model_spec import condition
-from contracts.profiles import ConditionResult, Verdict
+from contracts.verdicts import ConditionResult, Verdict
 
 COLORS = {"pass": "#1a7f37", "fail": "#cf222e", "unknown": "#9a6700"}
 MEANING = {

@@ -13,7 +13,7 @@ from faststream.nats import JStream, NatsBroker, PullSub
 from nats.js.errors import NotFoundError
 
 from contracts import subjects
-from services.messaging import health, permissions
+from services.messaging import health
 from services.messaging.connection import RECONNECT_SECONDS, Bus
 from services.messaging.streams import ensure_consumer
 
@@ -44,7 +44,7 @@ class Consumers:
             durable=subjects.consumer_of(self._consumer, subject),
             pull_sub=PULL,
             # FastStream does not hand the connection's own prefix on: what answers would never arrive.
-            inbox_prefix=f"{permissions.inbox(self._consumer)}.".encode(),
+            inbox_prefix=f"{subjects.inbox_prefix(self._consumer)}.".encode(),
             ack_policy=AckPolicy.NACK_ON_ERROR,
             no_reply=True,
         )(consume)

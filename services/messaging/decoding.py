@@ -9,11 +9,11 @@ from faststream.nats.message import NatsMessage
 from contracts import cloudevents, subjects
 from contracts.cloudevents import Envelope
 from contracts.events import Event
-from services.messaging.position import Position
+from services.messaging.position import DeliveryMetadata
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawMessage:
     """A message that is no event of ours: a dead letter, a log line."""
 
     subject: str
@@ -23,7 +23,7 @@ class Raw:
     time: datetime
 
 
-def event(message: NatsMessage, at: Position) -> tuple[Event, Envelope]:
+def decode_event(message: NatsMessage, at: DeliveryMetadata) -> tuple[Event, Envelope]:
     """The event in a message and its envelope.
 
     Raises:
@@ -33,10 +33,10 @@ def event(message: NatsMessage, at: Position) -> tuple[Event, Envelope]:
     return cloudevents.read(raw.subject, raw.headers, raw.data, at.sequence, at.time)
 
 
-def anything(message: NatsMessage, at: Position) -> tuple[Raw, Envelope]:
+def decode_raw(message: NatsMessage, at: DeliveryMetadata) -> tuple[RawMessage, Envelope]:
     """A message as it is, and an envelope for what has none."""
     headers = {name.lower(): value for name, value in (message.raw_message.headers or {}).items()}
-    raw = Raw(message.raw_message.subject, headers, message.raw_message.data, at.sequence, at.time)
+    raw = RawMessage(message.raw_message.subject, headers, message.raw_message.data, at.sequence, at.time)
     about = Envelope(
         id=f"{subjects.stream_of(raw.subject)}:{raw.sequence}",
         source="nats",

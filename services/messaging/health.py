@@ -24,7 +24,7 @@ SECONDS = Histogram(
 PENDING = Gauge("bentobelt_pending", "Messages that wait for any replica, at the last look", ["service", "subject"])
 
 
-def expect(service: str, subject: str) -> None:
+def register_counters(service: str, subject: str) -> None:
     """Show counters from zero on: what first appears as one is no increase for Prometheus."""
     SECONDS.labels(service, subject)
     for outcome in OUTCOMES:

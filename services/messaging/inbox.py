@@ -104,7 +104,7 @@ def given_up(outputs: Sequence[Output], sequence: int) -> Entry:
     return Entry(outputs=tuple(outputs), given_up=sequence)
 
 
-def sent_again(entry: Entry, sequence: int) -> Entry:
+def entry_for_delivery(entry: Entry, sequence: int) -> Entry:
     """The entry for the message at `sequence`: one after that given up is a new chance, a redelivery is not."""
     return Entry() if 0 < entry.given_up < sequence else entry
 

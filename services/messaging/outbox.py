@@ -13,7 +13,7 @@ from contracts.cloudevents import Envelope
 from contracts.events import Event, subject_of
 from services.messaging.connection import PUBLISH_SECONDS
 from services.messaging.inbox import Output
-from services.messaging.position import Position
+from services.messaging.position import DeliveryMetadata
 
 trace_context = TraceContextTextMapPropagator()
 REASON_CHARACTERS = 2000
@@ -71,7 +71,7 @@ class Outbox:
                 output.body.encode(), output.subject, headers=output.headers, stream=stream, timeout=PUBLISH_SECONDS
             )
 
-    async def dead_letter(self, message: NatsMessage, at: Position, consumer: str, reason: str) -> None:
+    async def dead_letter(self, message: NatsMessage, at: DeliveryMetadata, consumer: str, reason: str) -> None:
         """Keep a message that its durable `consumer` gives up, with body, headers and the reason."""
         raw = message.raw_message
         kept = {name: value for name, value in (raw.headers or {}).items() if not name.lower().startswith("nats-")}

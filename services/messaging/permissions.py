@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from contracts import subjects
+from contracts.subjects import inbox_prefix
 
 API = "$JS.API"
 PEOPLE, SETUP, SERVING, DEPLOYER = "belt", "setup", "serving", "deployer"
@@ -78,11 +79,6 @@ def users(targets: tuple[str, ...] = ("local",)) -> tuple[str, ...]:
     return (SETUP, PEOPLE, *services, *(f"{DEPLOYER}-{target}" for target in targets), SERVING)
 
 
-def inbox(user: str) -> str:
-    """Prefix of the subjects that answers to `user` come back on. `_INBOX` itself is what any NATS client asks for."""
-    return f"_INBOX_{user}"
-
-
 def of(user: str) -> Permissions:
     """What `user` may do.
 
@@ -95,7 +91,7 @@ def of(user: str) -> Permissions:
         return _people()
     if user == SERVING:
         said = (*subjects.EMITS[SERVING], f"logs.{SERVING}.*")
-        return Permissions(publish=said, subscribe=(f"{inbox(SERVING)}.>",))
+        return Permissions(publish=said, subscribe=(f"{inbox_prefix(SERVING)}.>",))
     service, _, target = user.partition("-")
     if (service == DEPLOYER) != bool(target):
         raise KeyError(user)
@@ -144,7 +140,7 @@ def _said(service: str, user: str) -> Iterator[str]:
 
 
 def _heard(service: str, user: str) -> tuple[str, ...]:
-    return (f"{inbox(user)}.>", *HINTS.get(service, ()))
+    return (f"{inbox_prefix(user)}.>", *HINTS.get(service, ()))
 
 
 def _consumers(service: str, user: str) -> Iterator[str]:

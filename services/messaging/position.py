@@ -10,7 +10,7 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True)
-class Position:
+class DeliveryMetadata:
     """Outside a stream (an in-memory broker) a message is the first of it, delivered once."""
 
     sequence: int = 1
@@ -18,10 +18,10 @@ class Position:
     time: datetime = EPOCH
 
 
-def position(message: NatsMessage) -> Position:
+def delivery_metadata(message: NatsMessage) -> DeliveryMetadata:
     """The position that the stream wrote into the message."""
     try:
         metadata = message.raw_message.metadata
     except nats.errors.Error:
-        return Position()
-    return Position(metadata.sequence.stream, metadata.num_delivered, metadata.timestamp)
+        return DeliveryMetadata()
+    return DeliveryMetadata(metadata.sequence.stream, metadata.num_delivered, metadata.timestamp)

@@ -12,7 +12,8 @@ import structlog
 from faststream.message import StreamMessage
 from faststream.nats import NatsBroker
 
-from services.messaging import health, log_shipping, permissions
+from contracts import subjects
+from services.messaging import health, log_shipping
 from services.messaging.connection import RECONNECT_SECONDS, Bus
 from services.messaging.consumers import WATCH_SECONDS, Consumers
 from services.messaging.settings import BusSettings
@@ -24,7 +25,7 @@ PATIENCE_SECONDS = 3.0
 log = structlog.get_logger()
 
 
-class Process:
+class WorkerProcess:
     """A process with consumers on the bus, which gives back what it is working on when it is told to stop."""
 
     def __init__(self, service: str, consumer: str, settings: BusSettings) -> None:
@@ -39,7 +40,7 @@ class Process:
             apply_types=False,
             logger=None,
             graceful_timeout=5.0,
-            inbox_prefix=permissions.inbox(consumer),
+            inbox_prefix=subjects.inbox_prefix(consumer),
             closed_cb=self._closed,
             error_cb=_on_error,
         )

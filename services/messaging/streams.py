@@ -57,7 +57,7 @@ async def ensure_consumer(js: JetStreamContext, service: str, subject: str) -> f
     return info.config.ack_wait or subjects.ACK_WAIT
 
 
-async def _ensure_bucket(js: JetStreamContext, bucket: subjects.Bucket) -> None:
+async def _ensure_bucket(js: JetStreamContext, bucket: subjects.BucketSpec) -> None:
     try:
         await js.key_value(bucket.name)
     except BucketNotFoundError:
@@ -73,7 +73,7 @@ async def _ensure_object_store(js: JetStreamContext) -> None:
         await js.create_object_store(subjects.ARTIFACTS)
 
 
-async def _ensure_stream(bus: Bus, stream: subjects.Stream) -> None:
+async def _ensure_stream(bus: Bus, stream: subjects.StreamSpec) -> None:
     try:
         await bus.js.stream_info(stream.name)
     except NotFoundError:

@@ -24,7 +24,7 @@ from contracts import cloudevents, subjects
 from contracts.cloudevents import Envelope, Unreadable
 from contracts.events import Event, StageFailed
 from services.messaging import decoding, health
-from services.messaging.decoding import Raw
+from services.messaging.decoding import RawMessage
 from services.messaging.errors import Permanent, attempts_of, is_permanent, text
 from services.messaging.inbox import (
     Entry,
@@ -32,17 +32,17 @@ from services.messaging.inbox import (
     KvInbox,
     check_size,
     done,
+    entry_for_delivery,
     failed_once_more,
     given_up,
     handed_over,
-    sent_again,
 )
 from services.messaging.outbox import Emit, Outbox, trace_context
-from services.messaging.position import Position, position
-from services.messaging.process import Process, every
+from services.messaging.position import DeliveryMetadata, delivery_metadata
+from services.messaging.process import WorkerProcess, every
 from services.messaging.settings import BusSettings
 
-__all__ = ["Emit", "Permanent", "Raw", "Worker", "guarded", "log"]
+__all__ = ["Emit", "Permanent", "RawMessage", "Worker", "log", "restart_on_error"]
 
 E = TypeVar("E", bound=Event)
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ MESSAGE_CHARACTERS = 20_000
 """Longest text in a <stage>.failed; the end is what is kept."""
 
 
-async def guarded(
+async def restart_on_error(
     task: Callable[[], Awaitable[None]],
     failing: dict[str, str],
     *,
@@ -86,7 +86,7 @@ async def guarded(
 
 Outcome = Iterable[Event | Emit]
 Handler = Callable[[E, Envelope], Awaitable[Outcome]]
-RawHandler = Callable[[Raw, Envelope], Awaitable[Outcome]]
+RawHandler = Callable[[RawMessage, Envelope], Awaitable[Outcome]]
 Consume = Callable[[NatsMessage], Awaitable[None]]
 
 
@@ -95,7 +95,7 @@ class _Delivery:
     """One delivery of a message, read, and what is to be done about it."""
 
     message: NatsMessage
-    at: Position
+    at: DeliveryMetadata
     about: Envelope
     event: Event | None
     heard: str
@@ -104,7 +104,7 @@ class _Delivery:
     call: Callable[[], Awaitable[Outcome]]
 
 
-class Worker(Process):
+class Worker(WorkerProcess):
     """One service on the bus. Replicas share their durable consumers.
 
     Args:
@@ -136,7 +136,7 @@ class Worker(Process):
 
         def subscribe(handler: Handler[E]) -> Handler[E]:
             for event in events:
-                health.expect(self.service, event.subject)
+                health.register_counters(self.service, event.subject)
                 self.consumers.add(event.subject, self._patient(self._reader(handler, event.subject)))
             return handler
 
@@ -146,7 +146,7 @@ class Worker(Process):
         """Subscribe a handler to messages that are no events: `dlq.>`, `logs.serving.*`."""
 
         def subscribe(handler: RawHandler) -> RawHandler:
-            health.expect(self.service, subject)
+            health.register_counters(self.service, subject)
             self.consumers.add(subject, self._patient(self._raw_reader(handler, subject)))
             return handler
 
@@ -163,9 +163,9 @@ class Worker(Process):
 
     def _reader(self, handler: Handler[E], heard: str) -> Consume:
         async def consume(message: NatsMessage) -> None:
-            at = position(message)
+            at = delivery_metadata(message)
             try:
-                event, about = decoding.event(message, at)
+                event, about = decoding.decode_event(message, at)
             except Unreadable as error:
                 await self._reject(message, at, heard, str(error))
             if about.subject in cloudevents.STARTS_A_RUN:
@@ -179,8 +179,8 @@ class Worker(Process):
 
     def _raw_reader(self, handler: RawHandler, heard: str) -> Consume:
         async def consume(message: NatsMessage) -> None:
-            at = position(message)
-            raw, about = decoding.anything(message, at)
+            at = delivery_metadata(message)
+            raw, about = decoding.decode_raw(message, at)
             consumer = self._durable(heard)
             await self._deliver(_Delivery(message, at, about, None, heard, consumer, lambda: handler(raw, about)))
 
@@ -195,7 +195,7 @@ class Worker(Process):
             except (NackMessage, RejectMessage):
                 raise
             except Exception as error:
-                at = position(message)
+                at = delivery_metadata(message)
                 self._returned[message.raw_message.subject, at.sequence] += 1
                 delay = subjects.RETRY_DELAYS[min(at.delivered, len(subjects.RETRY_DELAYS)) - 1]
                 log.warning("the bus is in trouble; will be tried again", error=text(error), seconds=delay)
@@ -207,7 +207,7 @@ class Worker(Process):
         """Deal with a message, or raise what makes FastStream give it back."""
         about, outcome, started = delivery.about, "retried", time.monotonic()
         with self._context(about, delivery.event):
-            entry = sent_again(await self._inbox.entry(delivery.consumer, about.identity), delivery.at.sequence)
+            entry = entry_for_delivery(await self._inbox.entry(delivery.consumer, about.identity), delivery.at.sequence)
             try:
                 if entry.outputs is not None:
                     await self._outbox.publish(entry.outputs)
@@ -221,7 +221,7 @@ class Worker(Process):
                 health.EVENTS.labels(self.service, delivery.heard, outcome).inc()
                 health.SECONDS.labels(self.service, delivery.heard).observe(time.monotonic() - started)
 
-    def _lost(self, subject: str, at: Position, entry: Entry) -> int:
+    def _lost(self, subject: str, at: DeliveryMetadata, entry: Entry) -> int:
         """Earlier deliveries that ended without a word: a worker died over them."""
         return at.delivered - 1 - entry.errors - entry.returned - self._returned[subject, at.sequence]
 
@@ -281,7 +281,7 @@ class Worker(Process):
         entry = given_up(outputs, delivery.at.sequence)
         await self._inbox.record(delivery.consumer, delivery.about.identity, entry)
 
-    async def _reject(self, message: NatsMessage, at: Position, heard: str, reason: str) -> NoReturn:
+    async def _reject(self, message: NatsMessage, at: DeliveryMetadata, heard: str, reason: str) -> NoReturn:
         """What can never be read is kept for a person, and the queue goes on."""
         subject = message.raw_message.subject
         log.error("unreadable", subject=subject, sequence=at.sequence, reason=reason)

@@ -15,21 +15,18 @@ from contracts.events import (
     TrainingFailed,
     Version,
 )
-from services.messaging.leases import Leases
-from services.messaging.settings import from_environment
-from services.messaging.worker import Permanent, Raw, Worker
-from services.monitor.alerts.drift_event import Telling
-from services.monitor.alerts.report_page import Pages
-from services.monitor.detection.error_bursts import Bursts
+from services.messaging import Leases, from_environment
+from services.messaging.worker import Permanent, RawMessage, Worker
+from services.monitor.alerts.drift_event import DriftEventBuilder
+from services.monitor.alerts.report_page import ReportPages
+from services.monitor.detection.error_bursts import ErrorBursts
 from services.monitor.ingest.consumer import TrafficStream
-from services.monitor.ingest.followers import Followers
-from services.monitor.ingest.model_reader import Follower
+from services.monitor.ingest.followers import ModelReaders
+from services.monitor.ingest.model_reader import ModelReader
 from services.monitor.settings import Settings
 from services.monitor.state.store import KvStore, Store
-from services.sandbox.client import Forks
-from services.sandbox.environments import Environments
-from services.storage.artifact_store import open_artifacts
-from services.storage.registry import Registry
+from services.sandbox import Environments, Sandbox
+from services.storage import Registry, open_artifact_store
 
 ENDINGS: tuple[type[Event], ...] = (
     ModelRejected, DataRejected, TrainingFailed, EvaluationFailed, BuildFailed, DeploymentFailed,
@@ -37,7 +34,7 @@ ENDINGS: tuple[type[Event], ...] = (
 """What ends a run without a new version."""
 
 
-class Line(BaseModel):
+class ServingLogLine(BaseModel):
     """What the monitor reads of a line of `logs.serving.<model>`."""
 
     level: str
@@ -46,7 +43,7 @@ class Line(BaseModel):
     count: int = Field(default=1, ge=0, le=10**9)
 
 
-def create_app(worker: Worker, store: Store, followers: Followers, registry: Registry, bursts: Bursts) -> None:
+def create_app(worker: Worker, store: Store, followers: ModelReaders, registry: Registry, bursts: ErrorBursts) -> None:
     """Subscribe the monitor's handlers."""
 
     @worker.on(ModelDeployed)
@@ -65,7 +62,7 @@ def create_app(worker: Worker, store: Store, followers: Followers, registry: Reg
         worker.on(ending)(close)
 
     @worker.on_raw("logs.serving.*")
-    async def count(raw: Raw, about: Envelope) -> list[Event]:
+    async def count(raw: RawMessage, about: Envelope) -> list[Event]:
         model, line = raw.subject.split(".", 2)[2], _line(raw.body)
         if line.level == "error" and line.version:
             burst = bursts.add(model, line.version, line.time or raw.time.timestamp(), line.count)
@@ -74,9 +71,9 @@ def create_app(worker: Worker, store: Store, followers: Followers, registry: Reg
         return []
 
 
-def _line(body: bytes) -> Line:
+def _line(body: bytes) -> ServingLogLine:
     try:
-        return Line.model_validate_json(body)
+        return ServingLogLine.model_validate_json(body)
     except ValidationError as error:
         raise Permanent(f"not a line of the serving log: {error.errors()[0]['msg']}") from None
 
@@ -84,24 +81,24 @@ def _line(body: bytes) -> Line:
 def main() -> None:
     settings = from_environment(Settings)
     worker = Worker("monitor", settings)
-    registry, artifacts = Registry(worker.bus), open_artifacts(worker.bus, settings)
-    forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=())
+    registry, artifacts = Registry(worker.bus), open_artifact_store(worker.bus, settings)
+    forks = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), preload=())
     scratch = settings.home / "monitor"
     alert, retrain = settings.report_seconds, settings.retrain_report_seconds
-    pages = Pages(registry, artifacts, forks, scratch, settings.dataset_seconds if alert or retrain else 0.0)
-    telling = Telling(registry, artifacts, forks, pages, scratch, settings.dataset_seconds, alert, retrain)
+    pages = ReportPages(registry, artifacts, forks, scratch, settings.dataset_seconds if alert or retrain else 0.0)
+    telling = DriftEventBuilder(registry, artifacts, forks, pages, scratch, settings.dataset_seconds, alert, retrain)
     store = KvStore(worker.bus)
 
     async def emit(event: DriftDetected, id: str) -> None:
         await worker.emit_root(event, id=id)
 
-    def follower(model: str) -> Follower:
+    def follower(model: str) -> ModelReader:
         stream = TrafficStream(worker.bus, model)
         rules, poll, save = settings.rules, settings.poll_seconds, settings.save_seconds
-        return Follower(model, stream, store, registry, telling, emit, rules, poll, save)
+        return ModelReader(model, stream, store, registry, telling, emit, rules, poll, save)
 
-    followers = Followers(follower, Leases(worker.bus), registry, settings.scan_seconds)
-    create_app(worker, store, followers, registry, Bursts(settings.error_burst))
+    followers = ModelReaders(follower, Leases(worker.bus), registry, settings.scan_seconds)
+    create_app(worker, store, followers, registry, ErrorBursts(settings.error_burst))
     worker.background(followers.run)
     worker.on_health(lambda: followers.failing)
     worker.on_close(forks.close)

@@ -9,12 +9,14 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from contracts.cloudevents import derived_id, run_of
-from contracts.profiles import Frozen, Profile, Promise, Window
+from contracts.profiles import Profile, Window
+from contracts.values import Frozen
+from contracts.verdicts import PerformanceTarget
 from services.monitor.detection.rules import Rules
-from services.monitor.state.label_join import Rows
-from services.monitor.state.model_traffic import ModelTraffic, Traffic
-from services.monitor.state.version_state import VersionWatch
-from services.monitor.state.windows import Finding
+from services.monitor.state.label_join import RowPositions
+from services.monitor.state.model_traffic import ModelTraffic, TrafficMessage
+from services.monitor.state.version_state import VersionState
+from services.monitor.state.windows import WindowFinding
 
 SOURCE = "bentobelt/monitor"
 DAY = 24 * 3600.0
@@ -38,7 +40,7 @@ class Incident(Frozen):
     told: bool = False
 
 
-class ModelWatch:
+class ModelState:
     """The state of one model: its traffic, what is live, the open incident."""
 
     _KEPT = ("decided", "live", "closed", "retrains")
@@ -55,11 +57,11 @@ class ModelWatch:
 
     # -- traffic ---------------------------------------------------------------------------------------------
 
-    def introduce(self, version: str, profile: Profile | None, promise: Promise | None) -> None:
+    def introduce(self, version: str, profile: Profile | None, promise: PerformanceTarget | None) -> None:
         """Watch a version; without a promise only its rows and labels are counted."""
         self.traffic.introduce(version, profile, promise, self.live.values())
 
-    def apply(self, traffic: Iterable[Traffic], now: float) -> None:
+    def apply(self, traffic: Iterable[TrafficMessage], now: float) -> None:
         """Take messages in, in any order and however often the bus repeats them."""
         for watch, finding in self.traffic.take(traffic, now):
             self._found(watch, finding, now)
@@ -73,7 +75,7 @@ class ModelWatch:
 
     # -- incidents -------------------------------------------------------------------------------------------
 
-    def _found(self, watch: VersionWatch, finding: Finding, now: float) -> None:
+    def _found(self, watch: VersionState, finding: WindowFinding, now: float) -> None:
         if not self._is_live(watch):
             return
         if finding.calm and self.incident and self.incident.action == "alert" and self.incident.told:
@@ -81,7 +83,7 @@ class ModelWatch:
         elif finding.kind and self.incident is None and self._rested(watch, "alert", now):
             self._open(watch, finding.kind, "alert", finding, now)
 
-    def suspect(self, now: float) -> VersionWatch | None:
+    def suspect(self, now: float) -> VersionState | None:
         """The version that seems to lose what it promised, while its labels are too few to be sure."""
         if self.incident and self.incident.kind == "performance":
             return None
@@ -94,10 +96,10 @@ class ModelWatch:
         for watch in self._losing():
             self._decide(watch, now)
 
-    def _losing(self) -> list[VersionWatch]:
+    def _losing(self) -> list[VersionState]:
         return [w for w in self.traffic.versions.values() if w.judged.alarmed is not None and self._is_live(w)]
 
-    def _decide(self, watch: VersionWatch, now: float) -> None:
+    def _decide(self, watch: VersionState, now: float) -> None:
         busy = self.incident is not None and self.incident.kind == "performance"
         if busy or not self._rested(watch, "retrain", now) or watch.promise is None or watch.judged.alarmed is None:
             return
@@ -121,9 +123,11 @@ class ModelWatch:
             "labels": float(loss.labels),
             "coverage": loss.coverage,
         }
-        self._open(watch, "performance", action, Finding(None, False, loss.window, evidence, watch.windows.moved), now)
+        self._open(
+            watch, "performance", action, WindowFinding(None, False, loss.window, evidence, watch.windows.moved), now
+        )
 
-    def _open(self, watch: VersionWatch, kind: Kind, action: Action, finding: Finding, now: float) -> None:
+    def _open(self, watch: VersionState, kind: Kind, action: Action, finding: WindowFinding, now: float) -> None:
         # Several late alerts can fall into one window of labels; each begins with fresh evidence.
         key = f"{kind}.{finding.window.index}.{watch.judged.fresh_from}"
         id = derived_id("monitor", f"{self.model}.{watch.version}", "drift.detected", key)
@@ -159,17 +163,17 @@ class ModelWatch:
         if self.incident and self.incident.id == id:
             self.incident = self.incident.model_copy(update={"action": "alert"})
 
-    def rows_of(self, incident: Incident) -> Rows:
+    def rows_of(self, incident: Incident) -> RowPositions:
         """Where the rows behind an incident are: labelled ones since the loss began, else those of the window."""
         watch = self.traffic.versions[incident.version]
         if incident.kind == "performance":
             return watch.judged.rows(watch.loss().since, watch.judged.ring.capacity)
         return watch.latest_rows(min(incident.window.rows, watch.window_rows))
 
-    def _is_live(self, watch: VersionWatch) -> bool:
+    def _is_live(self, watch: VersionState) -> bool:
         return watch.version in self.live.values()
 
-    def _rested(self, watch: VersionWatch, action: Action, now: float) -> bool:
+    def _rested(self, watch: VersionState, action: Action, now: float) -> bool:
         pause = watch.promise.cooldown if watch.promise else 0.0
         closed = self.closed["retrain"] if action == "retrain" else max(self.closed.values())
         return now - closed >= pause
@@ -177,7 +181,7 @@ class ModelWatch:
     # -- news ------------------------------------------------------------------------------------------------
 
     def deployed(
-        self, version: str, target: str, profile: Profile, promise: Promise, now: float, sequence: int = 0
+        self, version: str, target: str, profile: Profile, promise: PerformanceTarget, now: float, sequence: int = 0
     ) -> None:
         """A version went live: what was open about another one is settled."""
         if sequence < self.decided.get(target, 0):
@@ -203,7 +207,9 @@ class ModelWatch:
             return
         # Its own window: counted by the minute, so that one minute is told once.
         window = Window(start=start, end=end, rows=watch.windows.rows, labels=0, index=int(end // 60))
-        self._open(watch, "quality", "alert", Finding("quality", False, window, {"serving_errors": float(count)}), now)
+        self._open(
+            watch, "quality", "alert", WindowFinding("quality", False, window, {"serving_errors": float(count)}), now
+        )
 
     # -- memory ----------------------------------------------------------------------------------------------
 
@@ -215,7 +221,7 @@ class ModelWatch:
         }
 
     @classmethod
-    def load(cls, model: str, state: dict[str, Any], rules: Rules) -> "ModelWatch":
+    def load(cls, model: str, state: dict[str, Any], rules: Rules) -> "ModelState":
         watch = cls(model, rules)
         watch.traffic.load(state)
         for name in cls._KEPT:

@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.messaging.settings import BusSettings
+from services.messaging import BusSettings
 from services.monitor.detection.rules import Rules
 
 

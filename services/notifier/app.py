@@ -21,8 +21,8 @@ from contracts.events import (
     TrainingFailed,
 )
 from contracts.subjects import RETRY_DELAYS
-from services.messaging.settings import from_environment
-from services.messaging.worker import Raw, Worker, log
+from services.messaging import from_environment
+from services.messaging.worker import RawMessage, Worker, log
 from services.notifier.channels import Apprise, BadChannel, ChannelFailed, Channels
 from services.notifier.domain import UNKNOWN, DeadLetter, alert, dead_letter
 from services.notifier.settings import Settings
@@ -44,7 +44,7 @@ def create_app(worker: Worker, channels: Channels, delays: Sequence[float] = RET
         worker.on(kind)(tell)
 
     @worker.on_raw("dlq.>")
-    async def bury(raw: Raw, about: Envelope) -> list[Event]:
+    async def bury(raw: RawMessage, about: Envelope) -> list[Event]:
         raised = dead_letter(read(raw), about.id)
         return [await say(raised)] if raised else []
 
@@ -68,7 +68,7 @@ async def persist(channels: Channels, raised: AlertRaised, delays: Sequence[floa
             await asyncio.sleep(delay)
 
 
-def read(raw: Raw) -> DeadLetter:
+def read(raw: RawMessage) -> DeadLetter:
     """A dead letter by its headers; one that another program wrote there may lack them."""
     sequence = raw.headers.get("dead-sequence", "")
     subject = raw.headers.get("dead-subject") or raw.subject.removeprefix("dlq.")
@@ -90,7 +90,7 @@ def _named(model: str) -> str:
         return UNKNOWN
 
 
-def _is_event(raw: Raw, subject: str) -> bool:
+def _is_event(raw: RawMessage, subject: str) -> bool:
     """Whether the worker that gave it up could read it: it looked with the same eyes."""
     try:
         cloudevents.read(subject, raw.headers, raw.body, raw.sequence, raw.time)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from contracts.events import AlertRaised
-from services.messaging.errors import Permanent
+from services.messaging import Permanent
 
 TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
 

@@ -2,8 +2,9 @@
 
 from contracts.cloudevents import Envelope
 from contracts.events import EVENTS, AlertRaised, DataRejected, DriftDetected, Event, ModelRejected, StageFailed
-from contracts.profiles import Frozen, Verdict
 from contracts.subjects import stream_of
+from contracts.values import Frozen
+from contracts.verdicts import Verdict
 
 BODY = 4000
 """Characters of a message: chat services cut or refuse longer ones."""

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from services.messaging.settings import BusSettings
+from services.messaging import BusSettings
 
 
 class Settings(BusSettings):

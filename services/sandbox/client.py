@@ -17,11 +17,13 @@ from typing import Any
 
 import structlog
 
-from contracts.profiles import Environment
-from services.messaging.errors import Permanent
+from contracts.runtime import Environment
+from services.messaging import Permanent
 from services.sandbox.environments import Environments
 
 ROOT = Path(__file__).resolve().parents[2]
+FORK_SERVER = Path(__file__).with_name("fork_server.py")
+"""Run as a file: a project's environment has not all that this package imports."""
 WARM_SECONDS = 60.0
 """Time a template may take to import its modules."""
 EXTRA_TEMPLATES = 2
@@ -58,7 +60,7 @@ class JobTimedOut(Permanent):
         self.seconds = seconds
 
 
-class Forks:
+class Sandbox:
     """Runs jobs in forks of warm templates.
 
     Args:
@@ -146,7 +148,7 @@ class _Template:
         control, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(
-                str(python), "-m", "services.sandbox.fork_server",
+                str(python), "-P", str(FORK_SERVER),
                 stdin=theirs.fileno(), stdout=asyncio.subprocess.PIPE, env=_environ(preload), cwd=ROOT,
             )  # fmt: skip
         template = cls(process, control)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from services.messaging.errors import Permanent
+from services.messaging import Permanent
 from services.sandbox.client import JobFailed, JobKilled, JobTimedOut
 
 TAIL_LINES = 40

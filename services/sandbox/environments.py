@@ -19,9 +19,9 @@ from pathlib import Path
 import structlog
 
 from contracts.artifact_ref import TEXT, ArtifactRef
-from contracts.profiles import Environment
-from services.messaging.errors import Permanent
-from services.storage.artifact_store import Artifacts
+from contracts.runtime import Environment
+from services.messaging import Permanent
+from services.storage import ArtifactStore
 
 BASE_LOCK = Path(__file__).resolve().parents[2] / "requirements" / "serving.txt"
 MAKE_SECONDS = 600.0
@@ -58,7 +58,7 @@ class Environments:
         seconds: how long uv may take for one of them.
     """
 
-    def __init__(self, folder: Path, artifacts: Artifacts, seconds: float = MAKE_SECONDS) -> None:
+    def __init__(self, folder: Path, artifacts: ArtifactStore, seconds: float = MAKE_SECONDS) -> None:
         self._folder, self._artifacts, self._seconds = folder.resolve(), artifacts, seconds
         self.base = Environment(
             python=platform.python_version(), lock=hashlib.sha256(BASE_LOCK.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The warm process that jobs are forked from: `python -m services.sandbox.fork_server`, modules in BELT_PRELOAD.
+"""The warm process that jobs are forked from: modules in BELT_PRELOAD.
 
 It imports the modules once and then does nothing but fork. Its standard input is a socket; each connection that is
 handed over on it is one job: a line with `{"job": "module:function", "argument": {…}, "memory": bytes|null}` comes in,

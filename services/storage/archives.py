@@ -10,7 +10,7 @@ import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from services.messaging.errors import Permanent
+from services.messaging import Permanent
 
 SEAL = ".seal"
 SKIPPED = {"__pycache__", ".git", ".venv", "node_modules"}

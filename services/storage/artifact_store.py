@@ -20,9 +20,7 @@ from nats.js.object_store import ObjectStore
 
 from contracts import subjects
 from contracts.artifact_ref import ArtifactRef
-from services.messaging.connection import Bus
-from services.messaging.errors import Permanent
-from services.messaging.settings import BusSettings
+from services.messaging import Bus, BusSettings, Permanent
 from services.storage import archives
 
 CACHE_BYTES = 2 * 1024**3
@@ -39,7 +37,7 @@ class ArtifactCorrupt(Permanent):
     """The bytes do not hash to what the reference says."""
 
 
-class Artifacts(Protocol):
+class ArtifactStore(Protocol):
     """Where artifacts are kept."""
 
     async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
@@ -92,7 +90,7 @@ class _Cached(ABC):
     async def _download(self, ref: ArtifactRef, to: Path) -> None: ...
 
 
-class NatsArtifacts(_Cached):
+class NatsArtifactStore(_Cached):
     """Artifacts in the JetStream object store of the bus."""
 
     def __init__(self, bus: Bus, cache: Path) -> None:
@@ -134,7 +132,7 @@ class NatsArtifacts(_Cached):
         return await self._bus.js.object_store(subjects.ARTIFACTS)
 
 
-class FsspecArtifacts(_Cached):
+class FsspecArtifactStore(_Cached):
     """Artifacts as files under an fsspec URL, each named by its digest."""
 
     def __init__(self, url: str, cache: Path) -> None:
@@ -151,13 +149,13 @@ class FsspecArtifacts(_Cached):
         await asyncio.to_thread(_copy_from, ref.uri, to)
 
 
-def open_artifacts(bus: Bus, settings: BusSettings) -> Artifacts:
+def open_artifact_store(bus: Bus, settings: BusSettings) -> ArtifactStore:
     """The store that the settings name, with its cache under the worker's home."""
     cache = settings.home / "artifacts"
     cache.mkdir(parents=True, exist_ok=True)
     if settings.artifacts_url == f"nats://{subjects.ARTIFACTS}":
-        return NatsArtifacts(bus, cache)
-    return FsspecArtifacts(settings.artifacts_url, cache)
+        return NatsArtifactStore(bus, cache)
+    return FsspecArtifactStore(settings.artifacts_url, cache)
 
 
 def _measure(data: bytes | Path) -> tuple[str, int]:

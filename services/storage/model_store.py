@@ -22,7 +22,7 @@ import bentoml.models
 from bentoml._internal.models.model import ModelStore
 
 from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
-from services.messaging.errors import Permanent
+from services.messaging import Permanent
 
 MODULE = "bentoml.sklearn"
 DEFINITION = "model.yaml"

@@ -12,8 +12,9 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from contracts import subjects
 from contracts.artifact_ref import ArtifactRef
 from contracts.events import ImagePushed, ModelApproved, ModelTrained
-from contracts.profiles import Frozen, Verdict
-from services.messaging.connection import Bus
+from contracts.values import Frozen
+from contracts.verdicts import Verdict
+from services.messaging import Bus
 
 Record = TypeVar("Record", bound=Frozen)
 

@@ -16,7 +16,7 @@ from nats.js.errors import APIError, ServiceUnavailableError
 from contracts import cloudevents
 from contracts.cloudevents import Envelope, Unreadable
 from contracts.events import Event
-from services.messaging.connection import Bus
+from services.messaging import Bus
 
 BATCH = 500
 """Messages asked for at a time; an event is a few kB."""

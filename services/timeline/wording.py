@@ -17,7 +17,7 @@ from contracts.events import (
     RollbackRequested,
     StageFailed,
 )
-from contracts.profiles import ConditionResult, Verdict
+from contracts.verdicts import ConditionResult, Verdict
 
 DETAIL_LINES = 15
 FOR_MACHINES = frozenset({"e_value", "p_value", "max_loss", "coverage", "columns"})

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 from contracts.cloudevents import Envelope, version_of
 from contracts.events import DataPushed, DataRejected, DriftDetected, Event, TrainingFailed
-from services.messaging.settings import from_environment
+from services.messaging import from_environment
 from services.messaging.worker import Worker, log
-from services.sandbox.client import Forks
-from services.sandbox.environments import Environments
-from services.storage.artifact_store import Artifacts, open_artifacts
-from services.storage.registry import Project, Registry
+from services.sandbox import Environments, Sandbox
+from services.storage import ArtifactStore, Project, Registry, open_artifact_store
 from services.trainer.domain import UNKNOWN_MODEL, named, newest, replaces, schema_for
 from services.trainer.errors import BadProject
 from services.trainer.jobs.data_schema import Rejected, Schema
@@ -19,9 +17,9 @@ from services.trainer.settings import Settings
 
 def create_app(
     worker: Worker,
-    artifacts: Artifacts,
+    artifacts: ArtifactStore,
     registry: Registry,
-    forks: Forks,
+    forks: Sandbox,
     settings: Settings,
     delays: Sequence[float] = RETRY_SECONDS,
 ) -> None:
@@ -86,8 +84,8 @@ def _version(about: Envelope) -> str:
 def main() -> None:
     settings = from_environment(Settings)
     worker = Worker("trainer", settings, failed=TrainingFailed)
-    artifacts = open_artifacts(worker.bus, settings)
-    forks = Forks(Environments(settings.envs or settings.home / "envs", artifacts), preload=PRELOAD)
+    artifacts = open_artifact_store(worker.bus, settings)
+    forks = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), preload=PRELOAD)
     create_app(worker, artifacts, Registry(worker.bus), forks, settings)
 
     worker.background(forks.stay_warm)

@@ -6,7 +6,7 @@ from typing import Any
 from contracts.artifact_ref import ArtifactRef
 from contracts.events import DataPushed
 from contracts.model_spec import BadSpec, ModelSpec, parse
-from services.storage.registry import Project
+from services.storage import Project
 
 UNKNOWN_MODEL = "nobody has pushed a project for model {model!r} yet; run `belt push PROJECT` with its folder first"
 NO_DATASET = "neither the event nor model.yaml names a dataset; add `dataset:` to model.yaml or run `belt push --data`"

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from services.messaging.errors import Permanent
-from services.sandbox import diagnostics
-from services.sandbox.client import JobFailed
+from services.messaging import Permanent
+from services.sandbox import JobFailed, diagnostics
 
 MEBIBYTE = 1024**2
 

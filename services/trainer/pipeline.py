@@ -13,11 +13,11 @@ from typing import Any
 from contracts.artifact_ref import JOBLIB, PARQUET, ArtifactRef
 from contracts.events import ModelTrained
 from contracts.model_spec import BadSpec, ModelSpec
-from contracts.profiles import ColumnProfile, Environment, Profile
+from contracts.profiles import ColumnProfile, Profile
+from contracts.runtime import Environment
 from services.messaging.worker import log
-from services.sandbox.client import Forks, JobFailed, JobKilled, JobTimedOut
-from services.sandbox.diagnostics import MISSING
-from services.storage.artifact_store import ArtifactCorrupt, ArtifactMissing, Artifacts
+from services.sandbox import JobFailed, JobKilled, JobTimedOut, Sandbox, diagnostics
+from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore
 from services.trainer.domain import NO_DATASET, dataset_of, named, read_spec
 from services.trainer.errors import BadProject, ProjectTestsFailed, explained
 from services.trainer.jobs.data_schema import Rejected, Schema
@@ -63,7 +63,7 @@ class Training:
     """Trains in forks; keeps what comes out in the artifact store."""
 
     def __init__(
-        self, artifacts: Artifacts, forks: Forks, settings: Settings, delays: Sequence[float] = RETRY_SECONDS
+        self, artifacts: ArtifactStore, forks: Sandbox, settings: Settings, delays: Sequence[float] = RETRY_SECONDS
     ) -> None:
         self._artifacts, self._forks, self._settings, self._delays = artifacts, forks, settings, delays
 
@@ -163,7 +163,7 @@ class _Steps:
 
     def __init__(
         self,
-        forks: Forks,
+        forks: Sandbox,
         settings: Settings,
         environment: Environment,
         project: Opened,
@@ -233,7 +233,7 @@ class _Steps:
             told = await self._run("tests", self._settings.test_seconds, packages=_packages())
         if not told["passed"]:
             output = told["output"]
-            hint = f" ({MISSING})" if "ModuleNotFoundError" in output else ""
+            hint = f" ({diagnostics.MISSING})" if "ModuleNotFoundError" in output else ""
             raise ProjectTestsFailed(f"the project's tests fail, so nothing was trained{hint}:\n{output}")
 
     async def _run(self, job: str, seconds: float, **more: Any) -> Mapping[str, Any]:

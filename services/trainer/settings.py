@@ -3,7 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.messaging.settings import BusSettings
+from services.messaging import BusSettings
 
 
 class Settings(BusSettings):

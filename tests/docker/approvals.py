@@ -14,8 +14,11 @@ import pandas as pd
 from contracts import cloudevents, model_spec
 from contracts.artifact_ref import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
 from contracts.events import ModelApproved
-from contracts.profiles import ColumnProfile, Environment, Feature, FeatureType, Probe, Profile, Promise, Verdict
-from services.storage.artifact_store import Artifacts
+from contracts.features import Feature, FeatureType, Probe
+from contracts.profiles import ColumnProfile, Profile
+from contracts.runtime import Environment
+from contracts.verdicts import PerformanceTarget, Verdict
+from services.storage.artifact_store import ArtifactStore
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -26,7 +29,13 @@ def version(number: int) -> str:
 
 
 async def example(
-    artifacts: Artifacts, environment: Environment, name: str, number: int, *, serve: str = "", trees: int | None = None
+    artifacts: ArtifactStore,
+    environment: Environment,
+    name: str,
+    number: int,
+    *,
+    serve: str = "",
+    trees: int | None = None,
 ) -> ModelApproved:
     """Version `number` of an example, approved by hand.
 
@@ -69,7 +78,7 @@ async def example(
             ),
             predictions=tuple(estimator.predict(asked).tolist()),
         ),
-        promise=Promise(metric="accuracy", value=0.9),
+        promise=PerformanceTarget(metric="accuracy", value=0.9),
         verdict=Verdict(outcome="pass", confidence=0.95, conditions=()),
         approved_by="gate",
         commit="c0ffee",

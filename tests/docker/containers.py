@@ -10,7 +10,7 @@ from typing import Any
 import docker
 
 from contracts.events import ModelApproved
-from contracts.profiles import Limits
+from contracts.runtime import Limits
 from tests.conftest import free_port
 from tests.waiting import until
 

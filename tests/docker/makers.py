@@ -8,11 +8,11 @@ from typing import Literal, Self
 from contracts.events import ModelApproved
 from services.builder.app import open_images
 from services.builder.bento import JOB, BentoBuilder, use_store
-from services.builder.domain import Image
+from services.builder.domain import BuiltImage
 from services.builder.settings import Settings
-from services.sandbox.client import Forks
+from services.sandbox.client import Sandbox
 from services.sandbox.environments import Environments
-from services.storage.artifact_store import FsspecArtifacts
+from services.storage.artifact_store import FsspecArtifactStore
 from tests.docker.approvals import example
 
 
@@ -30,14 +30,14 @@ class Maker:
         self, home: Path, registry: str, way: Literal["docker", "containerize"] = "docker", **more: str
     ) -> None:
         (home / "cache").mkdir(exist_ok=True)
-        self.artifacts = FsspecArtifacts(f"file://{home}/store", home / "cache")
+        self.artifacts = FsspecArtifactStore(f"file://{home}/store", home / "cache")
         environments = Environments(home / "envs", self.artifacts)
         self.base, self._environments = environments.base, environments
         folder = home / "builds"
         folder.mkdir(exist_ok=True)
         use_store(folder)
         settings = Settings.model_validate({"home": home, "images": way, "registry": registry, "keep": 2, **more})
-        self._forks = Forks(environments, [JOB])
+        self._forks = Sandbox(environments, [JOB])
         self.bentos = BentoBuilder(self._forks, self.artifacts, folder, seconds=120, keep=5)
         self.images = open_images(settings, self.artifacts, folder)
 
@@ -56,7 +56,7 @@ class Maker:
         environment = await self._environments.resolve(requirements)
         return await example(self.artifacts, environment, name, number, trees=trees)
 
-    async def make(self, event: ModelApproved) -> Image:
+    async def make(self, event: ModelApproved) -> BuiltImage:
         """Its image."""
         run = f"run{event.version.split('-')[0]}"
         async with self.bentos.build(event, run) as bento:

@@ -7,7 +7,10 @@ from pathlib import Path
 import docker
 
 from contracts.events import ImagePushed
-from contracts.profiles import Environment, Limits, Probe, Profile, Promise
+from contracts.features import Probe
+from contracts.profiles import Profile
+from contracts.runtime import Environment, Limits
+from contracts.verdicts import PerformanceTarget
 from tests.docker.registries import PASSWORD, USER, Registry
 from tests.integration.services.deployer.rollouts import version
 
@@ -36,7 +39,7 @@ def pushed(number: int, image: str, **fields: object) -> ImagePushed:
         environment=Environment(python="3.11.7", lock="0" * 64),
         probe=Probe(rows=({"a": 0.1, "b": 0.2}, {"a": 0.9, "b": 0.2}), predictions=(0, 1)),
         profile=Profile(rows=0, columns=(), prediction={"name": "y", "counts": ()}),  # type: ignore[arg-type]
-        promise=Promise(metric="accuracy", value=0.9),
+        promise=PerformanceTarget(metric="accuracy", value=0.9),
         limits=Limits(memory=256 * MIB, cpus=0.5),
     )  # fmt: skip
     return event.model_copy(update=fields)

@@ -20,7 +20,7 @@ from contracts.artifact_ref import TAR_GZ
 from contracts.cloudevents import run_of
 from contracts.events import DataPushed
 from services.messaging.connection import Bus
-from services.storage.artifact_store import NatsArtifacts
+from services.storage.artifact_store import NatsArtifactStore
 from tests.belts import ROOT, Belt
 from tests.waiting import eventually, until
 
@@ -98,7 +98,7 @@ async def test_a_bad_project_of_any_client_fails_with_its_reason(
     belt: Belt, bus: Bus, tmp_path: Path, kind: str
 ) -> None:
     files, says = BAD_ARCHIVES[kind]
-    archive = await NatsArtifacts(bus, tmp_path).put(archive_of(files), TAR_GZ)
+    archive = await NatsArtifactStore(bus, tmp_path).put(archive_of(files), TAR_GZ)
     run = await publish(bus, cloudevents.body(DataPushed(model="digits", project=archive)))
     failed = json.loads((await said(bus, "training.failed", run)).data or b"")
     assert failed["error"] == ("BadArchive" if "outside" in kind else "BadProject")

@@ -22,14 +22,14 @@ from docker import DockerClient
 from docker.errors import APIError, NotFound
 from docker.types import EndpointConfig, LogConfig
 
-from contracts.profiles import Limits
+from contracts.runtime import Limits
 from services.deployer.backends.container_exit import ending
 from services.deployer.backends.engine import Engine
-from services.deployer.backends.images import MODEL, VERSION, Images
+from services.deployer.backends.images import MODEL, VERSION, ImageCache
 from services.deployer.backends.servers import Ending, Server
 from services.docker_engine.errors import Doing, explained
-from services.messaging.errors import Permanent
-from services.storage.registry import Deployed
+from services.messaging import Permanent
+from services.storage import Deployed
 
 BELT, TARGET, STARTER = "dev.bentobelt.belt", "dev.bentobelt.target", "dev.bentobelt.deployer"
 IMAGE, URL = "dev.bentobelt.image", "dev.bentobelt.url"
@@ -99,7 +99,7 @@ class Containers:
     def __init__(
         self,
         engine: Engine,
-        images: Images,
+        images: ImageCache,
         *,
         belt: str,
         target: str,

@@ -9,7 +9,7 @@ from typing import TypeVar
 import docker
 from docker import DockerClient
 
-from services.deployer.backends.servers import EngineAway
+from services.deployer.backends.servers import BackendAway
 from services.docker_engine import errors
 from services.docker_engine.errors import Doing, explained
 
@@ -47,7 +47,7 @@ class Engine:
             with explained(doing):
                 return action(self._connected())
         except errors.EngineAway as error:
-            raise EngineAway(str(error)) from error
+            raise BackendAway(str(error)) from error
 
     def _connected(self) -> DockerClient:
         with self._connecting:

@@ -12,8 +12,8 @@ from docker import DockerClient
 from docker.errors import APIError, NotFound
 
 from services.deployer.backends.engine import Engine
-from services.deployer.backends.servers import EngineAway
-from services.deployer.domain import StoredImage, unneeded
+from services.deployer.backends.servers import BackendAway
+from services.deployer.domain import StoredImage, images_to_prune
 from services.docker_engine.credentials import login
 from services.docker_engine.errors import DockerTrouble, StreamError
 
@@ -24,7 +24,7 @@ KEPT = 3
 """Newest images of a model that are kept beside those that containers use: going back to one needs no registry."""
 
 
-class Images:
+class ImageCache:
     """Images of models.
 
     Args:
@@ -66,7 +66,7 @@ class Images:
         held, what = frozenset(+self._held), f"removing images of {repository}"
         try:
             removed = await self._engine.call(lambda client: _prune(client, model, repository, held), what)
-        except (EngineAway, DockerTrouble) as error:
+        except (BackendAway, DockerTrouble) as error:
             log.warning("old images stay", model=model, error=str(error))
             return
         if removed:
@@ -93,7 +93,7 @@ def _prune(client: DockerClient, model: str, repository: str, held: frozenset[st
     used = frozenset(str(container["ImageID"]) for container in client.api.containers(all=True))
     found = client.api.images(filters={"label": f"{MODEL}={model}"})
     removed = []
-    for image in unneeded([_stored(one, repository) for one in found], used, held, KEPT):
+    for image in images_to_prune([_stored(one, repository) for one in found], used, held, KEPT):
         with contextlib.suppress(APIError):  # taken into use, or removed, meanwhile
             client.api.remove_image(image)
             removed.append(image)

@@ -25,12 +25,12 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from contracts.profiles import Environment, Frozen
+from contracts.runtime import Environment
+from contracts.values import Frozen
 from services.deployer.backends import process_ids
 from services.deployer.backends.servers import Ending, Server
-from services.messaging.errors import Permanent
-from services.storage.artifact_store import Artifacts
-from services.storage.registry import Deployed
+from services.messaging import Permanent
+from services.storage import ArtifactStore, Deployed
 
 RECORD, CHECKED, LOG, BENTO = "server.json", "checked", "server.log", "bento"
 STANDBY = Path(__file__).resolve().parents[3] / "serving" / "entrypoints" / "standby.py"
@@ -111,7 +111,13 @@ class Processes:
     """Servers as local processes under `home/servers`."""
 
     def __init__(
-        self, home: Path, nats_url: str, artifacts: Artifacts, pythons: Pythons, grace: float, script: Path = STANDBY
+        self,
+        home: Path,
+        nats_url: str,
+        artifacts: ArtifactStore,
+        pythons: Pythons,
+        grace: float,
+        script: Path = STANDBY,
     ) -> None:
         self._root, self._script = home.resolve() / "servers", script
         self._nats_url, self._artifacts, self._pythons, self._grace = nats_url, artifacts, pythons, grace

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from contracts.profiles import Frozen
-from services.storage.registry import Deployed
+from contracts.values import Frozen
+from services.storage import Deployed
 
 
 class Server(Frozen):
@@ -22,7 +22,7 @@ class Server(Frozen):
     since: float
 
 
-class EngineAway(Exception):
+class BackendAway(Exception):
     """What runs the servers does not answer. They may well go on answering, so nothing is to be undone for it."""
 
     attempts = 20

@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 
 from contracts.events import Task
+from contracts.features import Feature, Probe
 from contracts.model_spec import Monitor
-from contracts.profiles import ColumnProfile, Feature, Probe, Promise, Value
-from services.evaluator.gate.scored_rows import Answers, hits
+from contracts.profiles import ColumnProfile
+from contracts.values import Value
+from contracts.verdicts import PerformanceTarget
+from services.evaluator.gate.scored_rows import ModelPredictions, hits
 
 PROBES = 5
 """Held-out rows that a deployed copy is asked about."""
@@ -19,7 +22,7 @@ WITHIN = 0.9
 """Quantile of the held-out absolute errors that becomes the tolerance of a regression's promise."""
 
 
-def promise(task: Task, monitor: Monitor, labels: Sequence[Value], answers: Answers) -> Promise:
+def promise(task: Task, monitor: Monitor, labels: Sequence[Value], answers: ModelPredictions) -> PerformanceTarget:
     """What the monitor holds the version to, measured on held-out rows."""
     if task == "classification":
         right, tolerance = hits(labels, answers), None
@@ -28,7 +31,7 @@ def promise(task: Task, monitor: Monitor, labels: Sequence[Value], answers: Answ
         finite = error[np.isfinite(error)]
         tolerance = float(np.quantile(finite, WITHIN, method="higher")) if len(finite) else 0.0
         right = error <= tolerance  # never true of a NaN
-    return Promise(
+    return PerformanceTarget(
         metric="accuracy" if task == "classification" else "within",
         value=float(right.mean()) if len(right) else 0.0,
         tolerance=tolerance,
@@ -52,7 +55,7 @@ def probe_rows(frame: pd.DataFrame, features: Sequence[Feature]) -> list[int]:
     return [*with_gaps, *whole[spread].tolist()]
 
 
-def probe(frame: pd.DataFrame, features: Sequence[Feature], answers: Answers) -> Probe:
+def probe(frame: pd.DataFrame, features: Sequence[Feature], answers: ModelPredictions) -> Probe:
     """A handful of held-out rows as `/predict` takes them, with the answers expected."""
     rows = probe_rows(frame, features)
     return Probe(

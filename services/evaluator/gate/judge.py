@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from contracts.events import Task
 from contracts.model_spec import Condition, Gate
-from contracts.profiles import ConditionResult, Value, Verdict
+from contracts.values import Value
+from contracts.verdicts import ConditionResult, Verdict
 from services.evaluator.gate import bootstrap, proportion_intervals
-from services.evaluator.gate.scored_rows import Answers, Unmeasurable, hits, measured
+from services.evaluator.gate.scored_rows import ModelPredictions, Unmeasurable, hits, measured
 
 Group = Literal["all", "base", "recent"]
 Outcome = Literal["pass", "fail", "unknown"]
@@ -28,7 +29,7 @@ class Champion:
     """The live version: what it says, or why it cannot be compared with."""
 
     version: str
-    answers: Answers | None
+    answers: ModelPredictions | None
     why: str = ""
 
 
@@ -36,7 +37,7 @@ def judge(
     task: Task,
     gate: Gate,
     labels: Sequence[Value],
-    candidate: Answers,
+    candidate: ModelPredictions,
     champion: Champion | None,
     recent: Sequence[bool] | None = None,
 ) -> Verdict:
@@ -90,7 +91,7 @@ def _judge_one(
     wanted: Condition,
     group: Group,
     labels: Sequence[Value],
-    candidate: Answers,
+    candidate: ModelPredictions,
     champion: Champion | None,
     tail: float,
 ) -> ConditionResult:
@@ -116,7 +117,12 @@ def _judge_one(
 
 
 def _interval(
-    task: Task, metric: str, labels: Sequence[Value], candidate: Answers, champion: Answers | None, tail: float
+    task: Task,
+    metric: str,
+    labels: Sequence[Value],
+    candidate: ModelPredictions,
+    champion: ModelPredictions | None,
+    tail: float,
 ) -> tuple[float, proportion_intervals.Interval]:
     if not labels:
         raise Unmeasurable("there are no held-out rows")
@@ -129,7 +135,7 @@ def _interval(
 
 
 def _accuracy(
-    labels: Sequence[Value], candidate: Answers, champion: Answers | None, tail: float
+    labels: Sequence[Value], candidate: ModelPredictions, champion: ModelPredictions | None, tail: float
 ) -> tuple[float, proportion_intervals.Interval]:
     rows, right = len(labels), hits(labels, candidate)
     if champion is None:

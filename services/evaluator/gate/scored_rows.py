@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contracts.events import Task
-from contracts.profiles import Value
+from contracts.values import Value
 from services.evaluator.gate import metrics
 from services.evaluator.gate.metrics import Floats, Measured
 
@@ -17,7 +17,7 @@ class Unmeasurable(Exception):
 
 
 @dataclass(frozen=True)
-class Answers:
+class ModelPredictions:
     """What a model says of the held-out rows, in their order."""
 
     predictions: Sequence[Value]
@@ -25,18 +25,20 @@ class Answers:
     probabilities: Floats | None = None
     """Shape (rows, classes); None when the model gives none, or nobody asks."""
 
-    def of(self, rows: Sequence[int]) -> "Answers":
+    def of(self, rows: Sequence[int]) -> "ModelPredictions":
         """The answers for some of the rows."""
         probabilities = None if self.probabilities is None else self.probabilities[rows]
-        return Answers([self.predictions[row] for row in rows], self.classes, probabilities)
+        return ModelPredictions([self.predictions[row] for row in rows], self.classes, probabilities)
 
 
-def hits(labels: Sequence[Value], answers: Answers) -> npt.NDArray[np.bool_]:
+def hits(labels: Sequence[Value], answers: ModelPredictions) -> npt.NDArray[np.bool_]:
     """Which predictions are right, as booleans."""
     return np.array([label == said for label, said in zip(labels, answers.predictions, strict=True)], dtype=bool)
 
 
-def measured(task: Task, metric: str, labels: Sequence[Value], answers: Answers, classes: Sequence[Value]) -> Measured:
+def measured(
+    task: Task, metric: str, labels: Sequence[Value], answers: ModelPredictions, classes: Sequence[Value]
+) -> Measured:
     """What `metric` sees of a model's answers.
 
     Args:
@@ -58,7 +60,7 @@ def measured(task: Task, metric: str, labels: Sequence[Value], answers: Answers,
     return metrics.confusion(truth, said, len(code), metric)
 
 
-def numbers(answers: Answers) -> Floats:
+def numbers(answers: ModelPredictions) -> Floats:
     """Predictions of a regression.
 
     Raises:
@@ -70,7 +72,7 @@ def numbers(answers: Answers) -> Floats:
     return said
 
 
-def _likelihood(labels: Sequence[Value], answers: Answers) -> Floats:
+def _likelihood(labels: Sequence[Value], answers: ModelPredictions) -> Floats:
     """The probability each row's true class was given; none for a class the model does not know."""
     if answers.probabilities is None:
         raise Unmeasurable("the model gives no probabilities")

@@ -10,21 +10,21 @@ import numpy as np
 import pandas as pd
 
 from contracts.events import ModelApproved, ModelTrained
+from contracts.features import RECENT, RECENT_ROWS
 from contracts.model_spec import ModelSpec, parse
 from contracts.packaged_model import Manifest
-from contracts.profiles import RECENT, RECENT_ROWS
 from services.evaluator import domain
-from services.evaluator.domain import Asked, Judged, Rival
+from services.evaluator.domain import ChampionPredictions, JudgementResult, ScoringRequest
 from services.evaluator.gate import evidence
 from services.evaluator.gate import judge as gate
-from services.evaluator.gate.scored_rows import Answers
+from services.evaluator.gate.scored_rows import ModelPredictions
 from services.storage import model_store
 
 Progress = Callable[[dict[str, Any]], None]
 PREDICTION, PROBABILITY = "prediction", "probability_"
 
 
-class BadAnswer(Exception):
+class InvalidPredictions(Exception):
     """The model answers something else than one prediction per row."""
 
 
@@ -32,12 +32,12 @@ def answer(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Ask a model about held-out rows; its answers go to a file.
 
     Args:
-        argument: an `Asked`.
+        argument: an `ScoringRequest`.
         progress: told what is being done.
 
     Returns: `classes`, the labels in the order of the probabilities.
     """
-    asked = Asked.model_validate(argument)
+    asked = ScoringRequest.model_validate(argument)
     answers = _ask(asked, _labelled(asked), _spec(asked.judged_by), progress)
     _write(answers, asked.answers)
     return {"classes": list(answers.classes)}
@@ -47,13 +47,13 @@ def judge(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Ask the candidate about its held-out rows and judge it.
 
     Args:
-        argument: `candidate`, an `Asked`; `rival`, a `Rival` or null.
+        argument: `candidate`, an `ScoringRequest`; `rival`, a `ChampionPredictions` or null.
         progress: told what is being done.
 
-    Returns: a `Judged`.
+    Returns: a `JudgementResult`.
     """
-    asked = Asked.model_validate(argument["candidate"])
-    rival = Rival.model_validate(argument["rival"]) if argument["rival"] else None
+    asked = ScoringRequest.model_validate(argument["candidate"])
+    rival = ChampionPredictions.model_validate(argument["rival"]) if argument["rival"] else None
     trained, spec = asked.trained, _spec(asked.judged_by)
     frame = _labelled(asked)
     answers = _ask(asked, frame, spec, progress)
@@ -66,7 +66,7 @@ def judge(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     rows = gate.groups(len(labels), recent).get("recent", [])
     rows = rows if len(rows) >= RECENT_ROWS else list(range(len(labels)))
     newest = answers.of(rows)
-    return Judged(
+    return JudgementResult(
         verdict=verdict,
         probe=evidence.probe(frame, trained.features, answers),
         promise=evidence.promise(trained.task, spec.monitor, [labels[row] for row in rows], newest),
@@ -102,12 +102,12 @@ def _spec(project: Path) -> ModelSpec:
     return parse((project / "model.yaml").read_text())
 
 
-def _labelled(asked: Asked) -> pd.DataFrame:
+def _labelled(asked: ScoringRequest) -> pd.DataFrame:
     frame = pd.read_parquet(asked.test)
     return frame[frame[asked.trained.target.name].notna()].reset_index(drop=True)
 
 
-def _ask(asked: Asked, frame: pd.DataFrame, spec: ModelSpec, progress: Progress) -> Answers:
+def _ask(asked: ScoringRequest, frame: pd.DataFrame, spec: ModelSpec, progress: Progress) -> ModelPredictions:
     """The model's answers on the rows of `frame`, in the project's own code."""
     trained = asked.trained
     progress({"step": "predict", "rows": len(frame), "asked": trained.version})
@@ -116,16 +116,16 @@ def _ask(asked: Asked, frame: pd.DataFrame, spec: ModelSpec, progress: Progress)
     rows = frame[[feature.name for feature in trained.features]]
     said = _flat(model.predict(rows), len(rows))
     if trained.task == "regression":
-        return Answers(said.astype(np.float64).tolist())
+        return ModelPredictions(said.astype(np.float64).tolist())
     wanted = any(condition.metric == "log_loss" for condition in spec.gate.conditions)
     probabilities = _probabilities(model, rows) if wanted else None
-    return Answers(said.tolist(), _classes(model, trained), probabilities)
+    return ModelPredictions(said.tolist(), _classes(model, trained), probabilities)
 
 
 def _flat(said: Any, rows: int) -> Any:
     said = np.asarray(said)
     if said.size != rows:
-        raise BadAnswer(
+        raise InvalidPredictions(
             f"predict gave an array of shape {said.shape} for {rows} rows; one prediction per row is needed"
         )
     return said.reshape(rows)
@@ -139,14 +139,14 @@ def _probabilities(model: Any, rows: pd.DataFrame) -> Any:
     return np.asarray(model.predict_proba(rows), dtype=np.float64) if hasattr(model, "predict_proba") else None
 
 
-def _write(answers: Answers, path: Path) -> None:
+def _write(answers: ModelPredictions, path: Path) -> None:
     columns: dict[str, Any] = {PREDICTION: answers.predictions}
     if answers.probabilities is not None:
         columns |= {f"{PROBABILITY}{index}": column for index, column in enumerate(answers.probabilities.T)}
     pd.DataFrame(columns).to_parquet(path)
 
 
-def _champion(rival: Rival | None) -> gate.Champion | None:
+def _champion(rival: ChampionPredictions | None) -> gate.Champion | None:
     if rival is None:
         return None
     if rival.answers is None:
@@ -154,4 +154,4 @@ def _champion(rival: Rival | None) -> gate.Champion | None:
     read = pd.read_parquet(rival.answers)
     chances = [name for name in read.columns if name.startswith(PROBABILITY)]
     probabilities = read[chances].to_numpy() if chances else None
-    return gate.Champion(rival.version, Answers(read[PREDICTION].tolist(), rival.classes, probabilities))
+    return gate.Champion(rival.version, ModelPredictions(read[PREDICTION].tolist(), rival.classes, probabilities))

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from contracts.events import ModelTrained
-from contracts.profiles import RECENT, Feature, Verdict
-from services.evaluator.domain import Asked, Rival
+from contracts.features import RECENT, Feature
+from contracts.verdicts import Verdict
+from services.evaluator.domain import ChampionPredictions, ScoringRequest
 from services.evaluator.jobs.judge import PREDICTION
 from services.evaluator.verdict_page import page
 
@@ -28,19 +29,20 @@ def write(argument: dict[str, Any], progress: Callable[[dict[str, Any]], None]) 
     """Write the page.
 
     Args:
-        argument: `candidate`, an `Asked` with its answers; `rival`, a `Rival` or null; `verdict`; `to`, a path.
+        argument: `candidate`, a `ScoringRequest` with its answers; `rival`, a `ChampionPredictions` or null;
+            `verdict`; `to`, a path.
         progress: told what is being done.
     """
     progress({"step": "report"})
-    asked = Asked.model_validate(argument["candidate"])
-    rival = Rival.model_validate(argument["rival"]) if argument["rival"] else None
+    asked = ScoringRequest.model_validate(argument["candidate"])
+    rival = ChampionPredictions.model_validate(argument["rival"]) if argument["rival"] else None
     shown, details = pictures(asked, rival)
     verdict = Verdict.model_validate(argument["verdict"])
     Path(argument["to"]).write_text(page(asked.trained, verdict, details, shown))
     return {}
 
 
-def pictures(asked: Asked, rival: Rival | None) -> tuple[str, str]:
+def pictures(asked: ScoringRequest, rival: ChampionPredictions | None) -> tuple[str, str]:
     """What is compared, and Evidently's HTML.
 
     The candidate on recent against base rows if there are both, else against the champion, if that was asked.

@@ -9,18 +9,18 @@ import nats.js.errors
 from contracts.events import DriftDetected
 from contracts.subjects import RETRY_DELAYS
 from services.messaging.worker import log
-from services.monitor.alerts.drift_event import Page, Teller, event_of
-from services.monitor.domain import Incident, ModelWatch
+from services.monitor.alerts.drift_event import DriftEvents, Page, event_of
+from services.monitor.domain import Incident, ModelState
 from services.monitor.ingest.consumer import Recent
-from services.monitor.state.label_join import Rows
-from services.sandbox.client import JobKilled
-from services.storage.artifact_store import ArtifactCorrupt, ArtifactMissing
+from services.monitor.state.label_join import RowPositions
+from services.sandbox import JobKilled
+from services.storage import ArtifactCorrupt, ArtifactMissing
 
 Trouble = (nats.errors.Error, nats.js.errors.Error, ArtifactMissing, ArtifactCorrupt, JobKilled, OSError)
 Raise = Callable[[DriftDetected, str], Awaitable[None]]
 
 
-class Alarms:
+class AlertDispatcher:
     """What is on its way to a person or the trainer.
 
     Args:
@@ -30,12 +30,12 @@ class Alarms:
         clock: unix seconds.
     """
 
-    def __init__(self, teller: Teller, emit: Raise, recent: Recent, clock: Callable[[], float]) -> None:
+    def __init__(self, teller: DriftEvents, emit: Raise, recent: Recent, clock: Callable[[], float]) -> None:
         self._teller, self._emit, self._recent, self._clock = teller, emit, recent, clock
         self._telling: asyncio.Task[None] | None = None
         self._foreseen: Page | None = None
 
-    def step(self, state: ModelWatch) -> None:
+    def step(self, state: ModelState) -> None:
         """Begin what is due now that `state` is saved; raises what went wrong with what was begun."""
         if self._telling and self._telling.done():
             self._telling = self._telling.result()
@@ -50,7 +50,7 @@ class Alarms:
                 task.cancel()
         self._telling = self._foreseen = None
 
-    def _foresee(self, state: ModelWatch) -> None:
+    def _foresee(self, state: ModelState) -> None:
         """A page takes longer to render than a retraining should wait: begin while labels are still gathered."""
         watch = state.suspect(self._clock())
         if watch is None and self._foreseen:
@@ -59,19 +59,19 @@ class Alarms:
         elif watch and self._foreseen is None:
             self._foreseen = self._page(state, watch.version, watch.windows.moved, watch.rows_since_loss())
 
-    def _page(self, state: ModelWatch, version: str, moved: tuple[str, ...], rows: Rows) -> Page | None:
+    def _page(self, state: ModelState, version: str, moved: tuple[str, ...], rows: RowPositions) -> Page | None:
         profile = state.traffic.versions[version].profile
         if profile is None:
             return None
         return asyncio.create_task(self._teller.page(state.model, version, moved, rows, profile, self._recent))
 
-    def _page_of(self, state: ModelWatch, incident: Incident) -> Page | None:
+    def _page_of(self, state: ModelState, incident: Incident) -> Page | None:
         if incident.kind == "performance" and self._foreseen:
             page, self._foreseen = self._foreseen, None
             return page
         return self._page(state, incident.version, incident.columns, state.rows_of(incident))
 
-    async def _tell(self, state: ModelWatch, incident: Incident, page: Page | None) -> None:
+    async def _tell(self, state: ModelState, incident: Incident, page: Page | None) -> None:
         """Publish the incident; traffic is read on meanwhile."""
         try:
             event = await self._event(incident, state.rows_of(incident), page)
@@ -84,7 +84,7 @@ class Alarms:
         state.told(incident.id, self._clock())
         log.info("drift", model=state.model, version=event.version, kind=event.kind, action=event.action)
 
-    async def _event(self, incident: Incident, rows: Rows, page: Page | None) -> DriftDetected:
+    async def _event(self, incident: Incident, rows: RowPositions, page: Page | None) -> DriftDetected:
         for delay in RETRY_DELAYS:
             try:
                 return await self._teller.event(incident, rows, self._recent, page)

@@ -10,13 +10,12 @@ from contracts.artifact_ref import PARQUET, ArtifactRef
 from contracts.events import DriftDetected
 from contracts.profiles import Profile
 from services.messaging.worker import log
-from services.monitor.alerts.report_page import Pages
+from services.monitor.alerts.report_page import ReportPages
 from services.monitor.domain import Incident
 from services.monitor.ingest.consumer import Recent
-from services.monitor.state.label_join import Rows
-from services.sandbox.client import Forks, JobFailed, JobTimedOut
-from services.storage.artifact_store import ArtifactCorrupt, ArtifactMissing, Artifacts
-from services.storage.registry import Candidate, Registry
+from services.monitor.state.label_join import RowPositions
+from services.sandbox import JobFailed, JobTimedOut, Sandbox
+from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore, Candidate, Registry
 
 Page = asyncio.Task[ArtifactRef | None]
 
@@ -25,21 +24,21 @@ class NothingToRetrainOn(Exception):
     """No dataset can be made; a person must know instead."""
 
 
-class Teller(Protocol):
+class DriftEvents(Protocol):
     """Turns incidents into events."""
 
     async def page(
-        self, model: str, version: str, moved: tuple[str, ...], rows: Rows, profile: Profile, recent: Recent
+        self, model: str, version: str, moved: tuple[str, ...], rows: RowPositions, profile: Profile, recent: Recent
     ) -> ArtifactRef | None:
         """A page of these rows beside those of the training; it takes its time, so that it may begin early."""
         ...
 
-    async def event(self, incident: Incident, rows: Rows, recent: Recent, page: Page | None) -> DriftDetected:
+    async def event(self, incident: Incident, rows: RowPositions, recent: Recent, page: Page | None) -> DriftDetected:
         """The event for an incident; an alert where a retraining was wanted but nothing is there to retrain on."""
         ...
 
 
-class Telling:
+class DriftEventBuilder:
     """The teller that builds the dataset.
 
     Args:
@@ -54,9 +53,9 @@ class Telling:
     def __init__(
         self,
         registry: Registry,
-        artifacts: Artifacts,
-        forks: Forks,
-        pages: Pages,
+        artifacts: ArtifactStore,
+        forks: Sandbox,
+        pages: ReportPages,
         scratch: Path,
         dataset_seconds: float = 300.0,
         alert_seconds: float = 10.0,
@@ -66,7 +65,7 @@ class Telling:
         self._dataset_seconds, self._waits = dataset_seconds, {"alert": alert_seconds, "retrain": retrain_seconds}
         self.page = pages.page
 
-    async def event(self, incident: Incident, rows: Rows, recent: Recent, page: Page | None) -> DriftDetected:
+    async def event(self, incident: Incident, rows: RowPositions, recent: Recent, page: Page | None) -> DriftDetected:
         dataset = None
         if incident.action == "retrain":
             try:

@@ -2,8 +2,8 @@
 
 from prometheus_client import Gauge
 
-from services.monitor.domain import ModelWatch
-from services.monitor.state.version_state import VersionWatch
+from services.monitor.domain import ModelState
+from services.monitor.state.version_state import VersionState
 
 _BY = ("model", "version")
 VALUE = Gauge("bentobelt_monitor_accuracy", "accuracy (or share within tolerance) of the last window of labels", _BY)
@@ -25,7 +25,7 @@ class Shown:
     def __init__(self, model: str) -> None:
         self._model, self._versions = model, set[str]()
 
-    def show(self, state: ModelWatch) -> None:
+    def show(self, state: ModelState) -> None:
         """Set all gauges of the model."""
         UNMATCHED.labels(self._model).set(state.traffic.early.unmatched + state.traffic.invalid)
         POSITION.labels(self._model).set(state.traffic.position)
@@ -49,7 +49,7 @@ class Shown:
                 gauge.remove(self._model, version)
 
 
-def _values(watch: VersionWatch) -> tuple[float, ...]:
+def _values(watch: VersionState) -> tuple[float, ...]:
     return (
         watch.judged.accuracy if watch.judged.accuracy >= 0 else float("nan"),
         watch.promise.value if watch.promise else float("nan"),

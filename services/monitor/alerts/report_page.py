@@ -10,13 +10,12 @@ from contracts.artifact_ref import HTML, ArtifactRef
 from contracts.profiles import Profile
 from services.messaging.worker import log
 from services.monitor.ingest.consumer import Recent
-from services.monitor.state.label_join import Rows
-from services.sandbox.client import Forks, JobFailed, JobKilled, JobTimedOut
-from services.storage.artifact_store import ArtifactCorrupt, ArtifactMissing, Artifacts
-from services.storage.registry import Registry
+from services.monitor.state.label_join import RowPositions
+from services.sandbox import JobFailed, JobKilled, JobTimedOut, Sandbox
+from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore, Registry
 
 
-class Pages:
+class ReportPages:
     """Renders pages.
 
     Args:
@@ -27,13 +26,13 @@ class Pages:
     """
 
     def __init__(
-        self, registry: Registry, artifacts: Artifacts, forks: Forks, scratch: Path, seconds: float = 300.0
+        self, registry: Registry, artifacts: ArtifactStore, forks: Sandbox, scratch: Path, seconds: float = 300.0
     ) -> None:
         self._registry, self._artifacts, self._forks = registry, artifacts, forks
         self._scratch, self._seconds = scratch, seconds
 
     async def page(
-        self, model: str, version: str, moved: tuple[str, ...], rows: Rows, profile: Profile, recent: Recent
+        self, model: str, version: str, moved: tuple[str, ...], rows: RowPositions, profile: Profile, recent: Recent
     ) -> ArtifactRef | None:
         """Recent rows beside those of the training, moved columns first; None when there is nothing to show."""
         candidate = await self._registry.candidate(model, version) if self._seconds else None

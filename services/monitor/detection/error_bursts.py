@@ -18,7 +18,7 @@ class Burst(NamedTuple):
     end: float
 
 
-class Bursts:
+class ErrorBursts:
     """The last minute of errors per model and version."""
 
     def __init__(self, threshold: int) -> None:

@@ -16,10 +16,10 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError, ServerError
 
 from contracts import subjects
-from services.messaging.connection import Bus
-from services.monitor.ingest.payloads import Malformed, answered, truths
-from services.monitor.state.label_join import Rows
-from services.monitor.state.model_traffic import Traffic
+from services.messaging import Bus
+from services.monitor.ingest.payloads import MalformedPayload, parse_feedback, parse_predictions
+from services.monitor.state.label_join import RowPositions
+from services.monitor.state.model_traffic import TrafficMessage
 
 STREAM = "PREDICTIONS"
 AT_ONCE = 64
@@ -40,7 +40,7 @@ class Gap(Exception):
 class Recent(Protocol):
     """Rows that were seen, read again."""
 
-    async def columns(self, rows: Rows) -> dict[str, list[Any]]:
+    async def columns(self, rows: RowPositions) -> dict[str, list[Any]]:
         """Lists of equal length under `column:<feature>`, `prediction` and, of labelled rows, `label`."""
         ...
 
@@ -82,7 +82,7 @@ class TrafficStream:
             await asyncio.sleep(pause)
         await self._bus.js.add_consumer(STREAM, config)
 
-    async def fetch(self, seconds: float) -> list[Traffic]:
+    async def fetch(self, seconds: float) -> list[TrafficMessage]:
         """What has come, at most a few dozen messages; [] after `seconds` without any. Unreadable ones are put aside.
 
         Raises:
@@ -95,18 +95,18 @@ class TrafficStream:
             return []
         return [await self._read(message) for message in messages]
 
-    async def _read(self, message: Msg) -> Traffic:
+    async def _read(self, message: Msg) -> TrafficMessage:
         sequence = message.metadata.sequence
         if sequence.consumer != self._expected:
             raise Gap(f"delivery {self._expected} of {consumer_of(self.model)} went astray")
         self._expected, self._last = self._expected + 1, message
         try:
             if message.subject.startswith("predictions."):
-                return Traffic(sequence.stream, answered(message.data))
-            return Traffic(sequence.stream, truths(message.data))
-        except Malformed as error:
+                return TrafficMessage(sequence.stream, parse_predictions(message.data))
+            return TrafficMessage(sequence.stream, parse_feedback(message.data))
+        except MalformedPayload as error:
             await self._dead_letter(message, str(error))
-            return Traffic(sequence.stream, [])  # it only moves the position
+            return TrafficMessage(sequence.stream, [])  # it only moves the position
 
     async def ack(self) -> None:
         """All that was fetched is in the saved state."""
@@ -122,7 +122,7 @@ class TrafficStream:
             except nats.errors.Error:
                 return  # the connection is gone, and it with it
 
-    async def columns(self, rows: Rows) -> dict[str, list[Any]]:
+    async def columns(self, rows: RowPositions) -> dict[str, list[Any]]:
         """Rows read again from the bus; those it has dropped since are left out."""
         wanted = set(rows.sequence.tolist())
         if rows.label_sequence is not None:
@@ -137,10 +137,13 @@ class TrafficStream:
                 message = await self._bus.js.get_msg(STREAM, seq=sequence, direct=True)
             except NotFoundError:
                 return sequence, None
-        body, read = message.data or b"", answered if (message.subject or "").startswith("predictions.") else truths
+        body, read = (
+            message.data or b"",
+            parse_predictions if (message.subject or "").startswith("predictions.") else parse_feedback,
+        )
         try:
             return sequence, read(body)
-        except Malformed:  # it was counted when less was asked of a message
+        except MalformedPayload:  # it was counted when less was asked of a message
             return sequence, None
 
     async def _dead_letter(self, message: Msg, reason: str) -> None:
@@ -169,7 +172,7 @@ def _fitting(message: Msg, room: int) -> tuple[bytes, dict[str, str]]:
     return message.data[: room - size], kept
 
 
-def collect(rows: Rows, messages: dict[int, Any]) -> dict[str, list[Any]]:
+def collect(rows: RowPositions, messages: dict[int, Any]) -> dict[str, list[Any]]:
     """One list per column out of whole messages; rows whose message or label is gone are left out."""
     found: dict[str, list[Any]] = {}
     place = 0

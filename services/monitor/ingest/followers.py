@@ -7,16 +7,18 @@ from functools import partial
 import nats.errors
 import nats.js.errors
 
-from services.messaging.leases import Leases
-from services.messaging.worker import guarded, log
-from services.monitor.ingest.model_reader import Follower
-from services.storage.registry import Registry
+from services.messaging import Leases
+from services.messaging.worker import log, restart_on_error
+from services.monitor.ingest.model_reader import ModelReader
+from services.storage import Registry
 
 
-class Followers:
+class ModelReaders:
     """A follower for each of them. What ends one follower starts it anew, and touches no other."""
 
-    def __init__(self, make: Callable[[str], Follower], leases: Leases, registry: Registry, scan: float = 5.0) -> None:
+    def __init__(
+        self, make: Callable[[str], ModelReader], leases: Leases, registry: Registry, scan: float = 5.0
+    ) -> None:
         self._make, self._leases, self._registry, self._scan = make, leases, registry, scan
         self._wanted: asyncio.Queue[str] = asyncio.Queue()
         self.failing: dict[str, str] = {}
@@ -30,12 +32,12 @@ class Followers:
         """Run all followers; look for models that another replica has heard of."""
         known: set[str] = set()
         async with asyncio.TaskGroup() as group:
-            group.create_task(guarded(self._look, self.failing, about="new models"))
+            group.create_task(restart_on_error(self._look, self.failing, about="new models"))
             while True:
                 model = await self._wanted.get()
                 if model not in known:
                     known.add(model)
-                    group.create_task(guarded(partial(self._follow, model), self.failing, model=model))
+                    group.create_task(restart_on_error(partial(self._follow, model), self.failing, model=model))
 
     async def _follow(self, model: str) -> None:
         await self._make(model).run(self._leases)

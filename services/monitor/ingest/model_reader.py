@@ -10,33 +10,33 @@ import nats.js.errors
 from pydantic import ValidationError
 
 from contracts.events import ModelDeployed
-from services.messaging.leases import LeaseLost, Leases, LeaseTaken
+from services.messaging import LeaseLost, Leases, LeaseTaken
 from services.messaging.worker import log
-from services.monitor.alerts.dispatcher import Alarms, Raise
-from services.monitor.alerts.drift_event import Teller
+from services.monitor.alerts.dispatcher import AlertDispatcher, Raise
+from services.monitor.alerts.drift_event import DriftEvents
 from services.monitor.alerts.gauges import Shown
 from services.monitor.detection.rules import Rules
-from services.monitor.domain import ModelWatch
+from services.monitor.domain import ModelState
 from services.monitor.ingest.consumer import Gap, Recent
 from services.monitor.state.codec import Unknown, pack, unpack
-from services.monitor.state.model_traffic import Traffic
+from services.monitor.state.model_traffic import TrafficMessage
 from services.monitor.state.store import Fenced, Store
-from services.storage.registry import Registry
+from services.storage import Registry
 
 BYTES_PER_SECOND = 1e6
 """A large state is saved less often: what is not saved is read again from the bus after a kill."""
 
 
-class Stream(Recent, Protocol):
+class TrafficSource(Recent, Protocol):
     """A model's traffic in order."""
 
     async def open(self, position: int) -> int: ...
-    async def fetch(self, seconds: float) -> list[Traffic]: ...
+    async def fetch(self, seconds: float) -> list[TrafficMessage]: ...
     async def ack(self) -> None: ...
     async def close(self) -> None: ...
 
 
-class Follower:
+class ModelReader:
     """Follows one model for as long as this replica holds its lease.
 
     Args:
@@ -54,20 +54,20 @@ class Follower:
     def __init__(
         self,
         model: str,
-        stream: Stream,
+        stream: TrafficSource,
         store: Store,
         registry: Registry,
-        teller: Teller,
+        teller: DriftEvents,
         emit: Raise,
         rules: Rules,
         poll: float = 0.5,
         save: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.model, self.state = model, ModelWatch(model, rules)
+        self.model, self.state = model, ModelState(model, rules)
         self._stream, self._store, self._registry = stream, store, registry
         self._rules, self._poll, self._pause, self._clock = rules, poll, save, clock
-        self._alarms, self._shown = Alarms(teller, emit, stream, clock), Shown(model)
+        self._alarms, self._shown = AlertDispatcher(teller, emit, stream, clock), Shown(model)
         self._saved, self._wait, self._dirty = 0.0, save, False
         self._known: str | None = None
         self._news: list[str] = []
@@ -107,13 +107,13 @@ class Follower:
                     await self._went_live(live.version, live.target)
         log.info("follows", model=self.model, position=self.state.traffic.position)
 
-    def _restored(self, saved: bytes | None) -> ModelWatch:
+    def _restored(self, saved: bytes | None) -> ModelState:
         if saved is not None:
             try:
-                return ModelWatch.load(self.model, unpack(saved), self._rules)
+                return ModelState.load(self.model, unpack(saved), self._rules)
             except (Unknown, LookupError, TypeError, ValueError, AttributeError) as error:  # of another release
                 log.error("the state starts anew", model=self.model, error=f"{type(error).__name__}: {error}")
-        return ModelWatch(self.model, self._rules)
+        return ModelState(self.model, self._rules)
 
     async def step(self) -> None:
         """One round: what came, what is due, save, acknowledge, tell."""

@@ -17,12 +17,12 @@ _NO_YEAR = 1e11
 """Unix seconds of the year 5138: more is another unit, and would make all that is waited for wait for ever."""
 
 
-class Malformed(Exception):
+class MalformedPayload(Exception):
     """Not what `predictions.*` or `feedback.*` promise; the text says why."""
 
 
 @dataclass(frozen=True)
-class Answered:
+class PredictionBatch:
     """One message of predictions: every list has one entry per row."""
 
     version: str
@@ -33,7 +33,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Truth:
+class FeedbackLabel:
     """One label of a feedback message, and where it stands there."""
 
     id: str
@@ -42,7 +42,7 @@ class Truth:
     index: int
 
 
-def answered(body: bytes) -> Answered:
+def parse_predictions(body: bytes) -> PredictionBatch:
     """Read a message of `predictions.<model>`.
 
     Raises:
@@ -59,10 +59,10 @@ def answered(body: bytes) -> Answered:
     _check(all(isinstance(values, list) for values in lists), "a column is not a list")
     _check(all(len(values) == len(ids) for values in lists), "the columns are not all as long as id")
     _check(all(map(_are_cells, lists)), "a value is no text, finite number, boolean or null")
-    return Answered(version, float(time), ids, columns, predictions)
+    return PredictionBatch(version, float(time), ids, columns, predictions)
 
 
-def truths(body: bytes) -> list[Truth]:
+def parse_feedback(body: bytes) -> list[FeedbackLabel]:
     """Read a message of `feedback.<model>`.
 
     Raises:
@@ -75,18 +75,18 @@ def truths(body: bytes) -> list[Truth]:
     return [_truth(label, index) for index, label in enumerate(labels)]
 
 
-def _truth(label: Any, index: int) -> Truth:
+def _truth(label: Any, index: int) -> FeedbackLabel:
     id, value, time = label.get("id"), label.get("label"), label.get("time", 0.0)
     _check(isinstance(id, str) and bool(id), "a label has no id")
     _check(_is_time(time), "the time of a label is no unix seconds")
-    return Truth(id, value, float(time), index)
+    return FeedbackLabel(id, value, float(time), index)
 
 
 def _object(body: bytes) -> Any:
     try:
         event = from_json(body, cache_strings="keys")  # ids never come again: kept, they would only cost memory
     except ValueError as error:
-        raise Malformed(f"not JSON: {error}") from None
+        raise MalformedPayload(f"not JSON: {error}") from None
     _check(isinstance(event, dict), "not a JSON object")
     return event
 
@@ -110,4 +110,4 @@ def _is_time(value: Any) -> bool:
 
 def _check(fine: bool, otherwise: str) -> None:
     if not fine:
-        raise Malformed(otherwise)
+        raise MalformedPayload(otherwise)

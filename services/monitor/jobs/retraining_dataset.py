@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.profiles import RECENT
+from contracts.features import RECENT
 
 
 class NoRows(Exception):

@@ -20,7 +20,7 @@ LABELLED: Fields = (
 )  # fmt: skip
 
 
-class Label(NamedTuple):
+class ReceivedLabel(NamedTuple):
     """A label and where it came from."""
 
     value: float
@@ -29,7 +29,7 @@ class Label(NamedTuple):
     time: float
 
 
-class Rows(NamedTuple):
+class RowPositions(NamedTuple):
     """Where rows stand on the bus: sequence and place of each prediction, and of its label when there is one."""
 
     sequence: NDArray[np.int64]
@@ -125,7 +125,7 @@ class Ring:
         self.append(**columns)
 
 
-class Pending:
+class RecentPredictions:
     """Recent predictions of one version, found by id."""
 
     def __init__(self, capacity: int) -> None:
@@ -173,18 +173,18 @@ class Pending:
         self._numbers = dict(zip(keys, range(self.ring.first, self.ring.total), strict=True))
 
 
-class Early:
+class UnmatchedLabels:
     """Labels whose prediction has not come (yet): the bus may bring them in any order."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity, self._waiting, self.dropped = capacity, dict[int, Label](), 0
+        self._capacity, self._waiting, self.dropped = capacity, dict[int, ReceivedLabel](), 0
 
     @property
     def unmatched(self) -> int:
         """Labels that no known prediction belongs to."""
         return len(self._waiting) + self.dropped
 
-    def add(self, key: int, label: Label) -> None:
+    def add(self, key: int, label: ReceivedLabel) -> None:
         """Keep it; the first one for an id counts."""
         if key in self._waiting:
             return
@@ -193,7 +193,7 @@ class Early:
             del self._waiting[next(iter(self._waiting))]
             self.dropped += 1
 
-    def take(self, keys: list[int]) -> list[tuple[int, Label]]:
+    def take(self, keys: list[int]) -> list[tuple[int, ReceivedLabel]]:
         """Those that have been waiting for these predictions."""
         if not self._waiting:
             return []
@@ -208,10 +208,10 @@ class Early:
 
     def load(self, state: dict[str, Any]) -> None:
         self.dropped = state["dropped"]
-        columns = [state[name].tolist() for name in Label._fields]
-        labels = (Label(*values) for values in zip(*columns, strict=True))
+        columns = [state[name].tolist() for name in ReceivedLabel._fields]
+        labels = (ReceivedLabel(*values) for values in zip(*columns, strict=True))
         self._waiting = dict(zip(state["keys"].tolist(), labels, strict=True))
 
 
 def _named(arrays: list[Array]) -> dict[str, Array]:
-    return dict(zip(Label._fields, arrays, strict=True))
+    return dict(zip(ReceivedLabel._fields, arrays, strict=True))

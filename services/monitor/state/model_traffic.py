@@ -7,22 +7,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from contracts.profiles import Profile, Promise
+from contracts.profiles import Profile
+from contracts.verdicts import PerformanceTarget
 from services.monitor.detection.rules import Rules
-from services.monitor.ingest.payloads import Answered, Truth
-from services.monitor.state.label_join import Early, Label, Rows, key_of, signature
-from services.monitor.state.version_state import VersionWatch
-from services.monitor.state.windows import Finding
+from services.monitor.ingest.payloads import FeedbackLabel, PredictionBatch
+from services.monitor.state.label_join import ReceivedLabel, RowPositions, UnmatchedLabels, key_of, signature
+from services.monitor.state.version_state import VersionState
+from services.monitor.state.windows import WindowFinding
 
 _GENERATION = re.compile(r"\d+")
-Closed = tuple[VersionWatch, Finding]
+Closed = tuple[VersionState, WindowFinding]
 
 
-class Traffic(NamedTuple):
+class TrafficMessage(NamedTuple):
     """One message of the model's traffic and its place on the bus."""
 
     sequence: int
-    content: Answered | list[Truth]
+    content: PredictionBatch | list[FeedbackLabel]
 
 
 class ModelTraffic:
@@ -32,20 +33,22 @@ class ModelTraffic:
         self._rules = rules
         self.position = 0
         """Stream sequence up to which all traffic is in this state: what is redelivered is not counted twice."""
-        self.versions: dict[str, VersionWatch] = {}
-        self.early = Early(rules.pending)
+        self.versions: dict[str, VersionState] = {}
+        self.early = UnmatchedLabels(rules.pending)
         self.invalid = 0
 
-    def unknown(self, traffic: Iterable[Traffic]) -> set[str]:
+    def unknown(self, traffic: Iterable[TrafficMessage]) -> set[str]:
         """Versions whose promise must be looked up before `take`."""
-        found = {message.content.version for message in traffic if isinstance(message.content, Answered)}
+        found = {message.content.version for message in traffic if isinstance(message.content, PredictionBatch)}
         return {version for version in found if version not in self.versions or not self.versions[version].promise}
 
-    def introduce(self, version: str, profile: Profile | None, promise: Promise | None, live: Collection[str]) -> None:
+    def introduce(
+        self, version: str, profile: Profile | None, promise: PerformanceTarget | None, live: Collection[str]
+    ) -> None:
         """Watch a version; without a promise only its rows and labels are counted. The oldest not live are let go."""
         known = self.versions.get(version)
         if known is None or (known.promise is None and promise is not None):
-            self.versions[version] = watch = VersionWatch(version, profile, promise, self._rules)
+            self.versions[version] = watch = VersionState(version, profile, promise, self._rules)
             if known:
                 watch.remember(known)
         while len(self.versions) > self._rules.versions:
@@ -54,9 +57,9 @@ class ModelTraffic:
                 return
             del self.versions[min(idle, key=_generation)]
 
-    def take(self, traffic: Iterable[Traffic], now: float) -> Iterator[Closed]:
+    def take(self, traffic: Iterable[TrafficMessage], now: float) -> Iterator[Closed]:
         """Count messages, in any order and however often the bus repeats them; yields each window as it closes."""
-        batch: list[tuple[int, Answered]] = []
+        batch: list[tuple[int, PredictionBatch]] = []
         for sequence, content in traffic:
             if sequence <= self.position:
                 continue
@@ -64,7 +67,7 @@ class ModelTraffic:
             if batch and not self._together(batch, content):
                 yield from self._count(batch, now)
                 batch = []
-            if isinstance(content, Answered):
+            if isinstance(content, PredictionBatch):
                 batch.append((sequence, content))
             else:
                 self._label(sequence, content, now)
@@ -76,30 +79,32 @@ class ModelTraffic:
         for watch in self.versions.values():
             yield from _closed(watch, now)
 
-    def _together(self, batch: list[tuple[int, Answered]], content: Answered | list[Truth]) -> bool:
+    def _together(
+        self, batch: list[tuple[int, PredictionBatch]], content: PredictionBatch | list[FeedbackLabel]
+    ) -> bool:
         """Whether small messages can be counted as one: numpy pays per call, not per row."""
         _, first = batch[0]
-        if not isinstance(content, Answered) or content.version not in self.versions:
+        if not isinstance(content, PredictionBatch) or content.version not in self.versions:
             return False
         same = first.version == content.version and first.columns.keys() == content.columns.keys()
         rows = sum(len(known.ids) for _, known in batch) + len(content.ids)
         return same and rows <= self.versions[content.version].window_rows
 
-    def _count(self, batch: list[tuple[int, Answered]], now: float) -> Iterator[Closed]:
+    def _count(self, batch: list[tuple[int, PredictionBatch]], now: float) -> Iterator[Closed]:
         watch = self.versions.get(batch[0][1].version)
         if watch is None:
             return  # more versions at once than are watched: the oldest are let go
         watch.predict(*_merged(batch), self.early, now)
         yield from _closed(watch, now)
 
-    def _label(self, sequence: int, labels: list[Truth], now: float) -> None:
-        found: dict[str, list[tuple[int, Label]]] = {}
+    def _label(self, sequence: int, labels: list[FeedbackLabel], now: float) -> None:
+        found: dict[str, list[tuple[int, ReceivedLabel]]] = {}
         for truth in labels:
             value = signature(truth.label)
             if value != value:
                 self.invalid += 1
                 continue
-            key, label = key_of(truth.id), Label(value, sequence, truth.index, truth.time or now)
+            key, label = key_of(truth.id), ReceivedLabel(value, sequence, truth.index, truth.time or now)
             watch = next((w for w in self.versions.values() if w.pending.find(key) is not None), None)
             if watch:
                 found.setdefault(watch.version, []).append((key, label))
@@ -121,20 +126,20 @@ class ModelTraffic:
     def load(self, state: dict[str, Any]) -> None:
         self.position, self.invalid = state["position"], state["invalid"]
         self.early.load(state["early"])
-        self.versions = {name: VersionWatch.load(one, self._rules) for name, one in state["versions"].items()}
+        self.versions = {name: VersionState.load(one, self._rules) for name, one in state["versions"].items()}
 
 
-def _closed(watch: VersionWatch, now: float) -> Iterator[Closed]:
+def _closed(watch: VersionState, now: float) -> Iterator[Closed]:
     finding = watch.close_window(now)
     if finding is not None:
         yield watch, finding
 
 
-def _merged(batch: list[tuple[int, Answered]]) -> tuple[Answered, Rows]:
+def _merged(batch: list[tuple[int, PredictionBatch]]) -> tuple[PredictionBatch, RowPositions]:
     """Messages of one version and the same columns as one, and where each of its rows stands."""
     sequences, parts = zip(*batch, strict=True)
     first, lengths = parts[0], [len(part.ids) for part in parts]
-    merged = Answered(
+    merged = PredictionBatch(
         first.version,
         parts[-1].time,
         list(chain(*(part.ids for part in parts))),
@@ -142,7 +147,7 @@ def _merged(batch: list[tuple[int, Answered]]) -> tuple[Answered, Rows]:
         list(chain(*(part.predictions for part in parts))),
     )
     row = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
-    return merged, Rows(np.repeat(np.array(sequences, dtype=np.int64), lengths), row)
+    return merged, RowPositions(np.repeat(np.array(sequences, dtype=np.int64), lengths), row)
 
 
 def _generation(version: str) -> int:

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.profiles import Promise, Window
+from contracts.profiles import Window
+from contracts.verdicts import PerformanceTarget
 from services.monitor.detection.sequential_tests import BETS, change_point, e_detector
-from services.monitor.state.label_join import LABELLED, Label, Ring, Rows
+from services.monitor.state.label_join import LABELLED, ReceivedLabel, Ring, RowPositions
 
 
 class Loss(NamedTuple):
@@ -21,7 +22,7 @@ class Loss(NamedTuple):
     window: Window
 
 
-class Judged:
+class PerformanceTracker:
     """Labelled rows, and the evidence that the promise is not kept.
 
     Args:
@@ -32,7 +33,7 @@ class Judged:
 
     KEPT = ("errors", "alarmed", "fresh_from", "accuracy", "detector")
 
-    def __init__(self, promise: Promise | None, size: int, run_labels: float) -> None:
+    def __init__(self, promise: PerformanceTarget | None, size: int, run_labels: float) -> None:
         self._promise, self._size, self._run_labels = promise, size, run_labels
         self.ring = Ring(LABELLED, max(2000, 4 * size))
         self.errors = self.fresh_from = 0
@@ -60,7 +61,7 @@ class Judged:
         """Evidence of a loss: the mean over the bets."""
         return float(self.detector.mean())
 
-    def add(self, labels: list[Label], predicted: list[float], rows: Rows, now: float) -> None:
+    def add(self, labels: list[ReceivedLabel], predicted: list[float], rows: RowPositions, now: float) -> None:
         """Judge predictions. When the evidence suffices, `now` is kept: more labels are waited for from then on,
         however long ago the predictions were made.
         """
@@ -113,11 +114,11 @@ class Judged:
         value = float(1 - errors[start:].mean()) if labels else 1.0
         return Loss(start, labels, value, coverage, len(np.unique(columns["label"][since])), window)
 
-    def rows(self, since: int, at_most: int) -> Rows:
+    def rows(self, since: int, at_most: int) -> RowPositions:
         """The newest rows since a change, in the order of their predictions."""
         columns, order = self._ordered()
         newest = order[since:][-at_most:]
-        return Rows(*(columns[name][newest] for name in Rows._fields))
+        return RowPositions(*(columns[name][newest] for name in RowPositions._fields))
 
     def _ordered(self) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
         """The fresh rows by column, and their order by prediction."""

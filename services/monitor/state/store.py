@@ -13,7 +13,7 @@ from uuid import uuid4
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 
 from contracts import subjects
-from services.messaging.connection import Bus
+from services.messaging import Bus
 
 CHUNK = 512 * 1024
 _STREAM = f"KV_{subjects.MONITOR}"

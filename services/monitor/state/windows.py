@@ -14,7 +14,7 @@ PREDICTION = "prediction"
 
 
 @dataclass(frozen=True)
-class Finding:
+class WindowFinding:
     """A closed window: what was found in it, if anything."""
 
     kind: Literal["data", "quality"] | None
@@ -61,7 +61,7 @@ class Windows:
         self.window_start, self.window_end = min(self.window_start, time), max(self.window_end, time)
         self.rows += len(predictions)
 
-    def close(self, now: float, labels: int) -> Finding | None:
+    def close(self, now: float, labels: int) -> WindowFinding | None:
         """Judge the window when it is full, or old enough and not too thin; else None: it goes on.
 
         Args:
@@ -80,21 +80,21 @@ class Windows:
         self.window_from, self.labels_before, self.index = self.rows, labels, self.index + 1
         return found
 
-    def _judge(self, window: Window) -> Finding:
+    def _judge(self, window: Window) -> WindowFinding:
         if not self._bins:
-            return Finding(None, True, window)
+            return WindowFinding(None, True, window)
         bad = self._unreadable(self._bins, window.rows)
         if bad:
-            return Finding("quality", False, window, {f"missing_{n}": s for n, s in bad.items()}, tuple(bad))
+            return WindowFinding("quality", False, window, {f"missing_{n}": s for n, s in bad.items()}, tuple(bad))
         p = drift_p_values(self._bins.reference, self.counts, self._rules.drift_tolerance)
         evidence = float(e_values(p).mean())
         self.p_values, self.drift = p.tolist(), shiryaev_roberts(self.drift, evidence)
         if self.drift < self._rules.run_windows:
-            return Finding(None, evidence < 1.0, window)
+            return WindowFinding(None, evidence < 1.0, window)
         moved = tuple(self._columns[column] for column in culprits(p))
         found = {"e_value": self.drift, "p_value": float(p.min()), "columns": float(len(moved))}
         self.drift = 0.0
-        return Finding("data", False, window, found, moved)
+        return WindowFinding("data", False, window, found, moved)
 
     def _unreadable(self, bins: Bins, rows: int) -> dict[str, float]:
         """Columns with clearly more missing or odd values than at training, worst first."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from contracts.profiles import Feature, Frozen
+from contracts.features import Feature
+from contracts.values import Frozen
 
 
 class Column(Feature):

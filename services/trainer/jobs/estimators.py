@@ -18,13 +18,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree._tree import Tree
 
-from contracts.profiles import Feature
+from contracts.features import Feature
 
 COMPRESSION = 1
 """zlib: trees shrink to a sixth, and every room after this one moves the file."""
 
 
-class NoEstimator(Exception):
+class EstimatorMissing(Exception):
     """What the project's function returned cannot be trained; the text says what it is."""
 
 
@@ -46,14 +46,14 @@ def build(name: str, project: Path, task: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module_name.partition(".")[0]:
             raise
-        raise NoEstimator(f"estimator {name}: the project has no module {module_name!r}") from None
+        raise EstimatorMissing(f"estimator {name}: the project has no module {module_name!r}") from None
     if not Path(module.__file__ or "").resolve().is_relative_to(project.resolve()):
-        raise NoEstimator(
+        raise EstimatorMissing(
             f"estimator {name}: module {module_name!r} is an installed one; give the project's another name"
         )
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise NoEstimator(f"estimator {name}: there is no function {function_name!r} in module {module_name!r}")
+        raise EstimatorMissing(f"estimator {name}: there is no function {function_name!r} in module {module_name!r}")
     return _checked(function(), name, task)
 
 
@@ -101,15 +101,15 @@ def _checked(made: Any, name: str, task: str) -> Any:
     found = f"estimator {name} returned {_described(made)}"
     missing = [method for method in ("fit", "predict", "get_params") if not callable(getattr(made, method, None))]
     if isinstance(made, type) or missing:
-        raise NoEstimator(f"{found}; a scikit-learn estimator is needed, with fit and predict")
+        raise EstimatorMissing(f"{found}; a scikit-learn estimator is needed, with fit and predict")
     try:
         fresh = clone(made)
     except (TypeError, RuntimeError) as error:
-        raise NoEstimator(f"{found}, which scikit-learn cannot clone: {error}") from None
+        raise EstimatorMissing(f"{found}, which scikit-learn cannot clone: {error}") from None
     if task == "classification" and is_regressor(fresh):
-        raise NoEstimator(f"{found}, a regressor, but model.yaml says task: classification")
+        raise EstimatorMissing(f"{found}, a regressor, but model.yaml says task: classification")
     if task == "regression" and is_classifier(fresh):
-        raise NoEstimator(f"{found}, a classifier, but model.yaml says task: regression")
+        raise EstimatorMissing(f"{found}, a classifier, but model.yaml says task: regression")
     return fresh
 
 

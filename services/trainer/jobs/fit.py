@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from contracts.features import RECENT, RECENT_ROWS, Feature
 from contracts.model_spec import ModelSpec
-from contracts.profiles import RECENT, RECENT_ROWS, Feature
 from services.trainer.jobs import estimators, holdout, metrics, profiling, validation
 from services.trainer.jobs.data_schema import Rejected, Schema
 from services.trainer.jobs.reading import download, read

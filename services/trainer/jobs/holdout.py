@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from contracts.profiles import RECENT
+from contracts.features import RECENT
 from services.trainer.jobs.data_schema import Rejected
 
 Mask = npt.NDArray[np.bool_]

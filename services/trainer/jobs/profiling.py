@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from contracts.profiles import ColumnProfile, FeatureType
+from contracts.features import FeatureType
+from contracts.profiles import ColumnProfile
 
 BINS = 10
 CATEGORIES = 50

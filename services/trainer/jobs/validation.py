@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from contracts.features import RECENT, Feature, FeatureType
 from contracts.model_spec import ModelSpec
-from contracts.profiles import RECENT, Feature, FeatureType
 from services.trainer.jobs.data_schema import Column, Rejected, Schema
 
 MISSING_RISE = 0.3

@@ -21,7 +21,7 @@ from contracts.events import BuildFailed, DataPushed, Event, ImagePushed, Review
 from services.messaging.connection import Bus, connect
 from services.messaging.settings import BusSettings
 from services.storage.archives import unpack
-from services.storage.artifact_store import open_artifacts
+from services.storage.artifact_store import open_artifact_store
 from services.storage.registry import Candidate, Deployed, Live, Project, Registry
 from tests.conftest import NatsServer
 from tests.unit.services.monitor import drift_events
@@ -313,7 +313,7 @@ async def test_push_uploads_project_and_data_and_prints_the_run(
     assert isinstance(event, DataPushed)
     assert (done.code, done.out.strip()) == (0, about.run)
     assert (event.model, event.reason, about.source) == ("digits", "first", "belt")
-    artifacts = open_artifacts(bus, BusSettings(home=home / "cache"))
+    artifacts = open_artifact_store(bus, BusSettings(home=home / "cache"))
     assert event.dataset
     assert not isinstance(event.dataset, str)
     assert (await artifacts.fetch(event.dataset)).read_text() == "x,y\n1,0\n"
@@ -417,7 +417,7 @@ async def test_a_decision_needs_a_reason_and_a_version_that_waits(bus: Bus, belt
 
 
 async def test_the_report_of_a_version_is_fetched(bus: Bus, belt: Belt, home: Path) -> None:
-    page = await open_artifacts(bus, BusSettings(home=home / "cache")).put(b"<html>", HTML)
+    page = await open_artifact_store(bus, BusSettings(home=home / "cache")).put(b"<html>", HTML)
     await registered(bus, "waiting", report=page)
     done = await belt("review", "report", "digits", drift_events.VERSION, "-o", "page.html")
     assert (done.code, (home / "page.html").read_text()) == (0, "<html>")

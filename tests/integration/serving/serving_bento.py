@@ -14,8 +14,9 @@ import bentoml
 import joblib
 from sklearn.datasets import load_digits
 
+from contracts.features import Feature
 from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
-from contracts.profiles import Feature, Promise
+from contracts.verdicts import PerformanceTarget
 from serving import SERVICE, SOURCES
 
 REPO = Path(__file__).parents[3]
@@ -67,7 +68,7 @@ def manifest(columns: list[str]) -> Manifest:
         features=tuple(Feature(name=name, type="number") for name in columns),
         target=Feature(name="digit", type="integer"),
         classes=tuple(range(10)),
-        promise=Promise(metric="accuracy", value=0.9),
+        promise=PerformanceTarget(metric="accuracy", value=0.9),
         max_rows=2000,
         trained=1.0,
         dataset="a" * 64,

@@ -8,7 +8,7 @@ import pytest
 
 from services.messaging.connection import connect
 from services.messaging.streams import ensure_topology
-from serving.bus import Bus, BusAway
+from serving.bus import BusAway, ServingBus
 from tests.conftest import NatsServer
 from tests.waiting import eventually
 
@@ -18,8 +18,8 @@ def users(password: str) -> str:
 
 
 @asynccontextmanager
-async def kept(server: NatsServer) -> AsyncIterator[Bus]:
-    bus = Bus(url(server), "serving-digits", 1.0)
+async def kept(server: NatsServer) -> AsyncIterator[ServingBus]:
+    bus = ServingBus(url(server), "serving-digits", 1.0)
     keeping = asyncio.create_task(bus.keep_connected())
     yield bus
     assert not keeping.done()
@@ -31,7 +31,7 @@ def url(server: NatsServer) -> str:
     return server.url.replace("://", "://serving:right@")
 
 
-async def publishes(bus: Bus) -> bool:
+async def publishes(bus: ServingBus) -> bool:
     try:
         await bus.publish("predictions.digits", b"{}", {})
     except BusAway:
@@ -39,7 +39,7 @@ async def publishes(bus: Bus) -> bool:
     return True
 
 
-async def refuses(bus: Bus) -> bool:
+async def refuses(bus: ServingBus) -> bool:
     return not await publishes(bus)
 
 

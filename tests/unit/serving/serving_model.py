@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from contracts.features import Feature
 from contracts.packaged_model import Manifest
-from contracts.profiles import Feature, Promise
+from contracts.verdicts import PerformanceTarget
 
 AGE = Feature(name="age", type="number")
 VISITS = Feature(name="visits", type="integer")
@@ -17,6 +18,6 @@ def manifest(features: Sequence[Feature] = (AGE, VISITS, MEMBER, CITY), **change
     about: dict[str, Any] = {
         "model": "shop", "version": "7-0a1b2c3d", "run": "f" * 16, "task": "classification", "features": features,
         "target": Feature(name="digit", type="integer"), "classes": (0, 1), "max_rows": 5,
-        "promise": Promise(metric="accuracy", value=0.9), "trained": 0.0, "dataset": "a" * 64,
+        "promise": PerformanceTarget(metric="accuracy", value=0.9), "trained": 0.0, "dataset": "a" * 64,
     }  # fmt: skip
     return Manifest(**about | changes)

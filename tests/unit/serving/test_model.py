@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from contracts.profiles import Feature
+from contracts.features import Feature
 from serving.model import Model, WrongCount, native_labels
 from tests.unit.serving.serving_model import manifest
 

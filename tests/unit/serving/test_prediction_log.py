@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from contracts.events import Predictions
+from contracts.features import Feature
 from contracts.packaged_model import Manifest
-from contracts.profiles import Feature
 from serving.bus import BusAway
-from serving.error_log import Trouble
+from serving.error_log import ErrorLog
 from serving.metrics import Metrics
-from serving.model import Answers
-from serving.prediction_log import LARGEST, Answered, PredictionLog, encode
+from serving.model import ModelOutput
+from serving.prediction_log import LARGEST, LoggedRequest, PredictionLog, encode
 from tests.unit.serving.serving_model import ROW, manifest
 from tests.waiting import eventually
 
@@ -42,9 +42,9 @@ class FakeBus:
         return [id for _, body, _ in self.taken for id in json.loads(body)["id"]]
 
 
-def answered(count: int, first: int = 0, value: float = 1.0) -> Answered:
+def answered(count: int, first: int = 0, value: float = 1.0) -> LoggedRequest:
     ids = [f"shop.7-0a1b2c3d.{number}" for number in range(first, first + count)]
-    return Answered(ids, [ROW] * count, Answers([value] * count, [[0.25, 0.75]] * count), 1.5)
+    return LoggedRequest(ids, [ROW] * count, ModelOutput([value] * count, [[0.25, 0.75]] * count), 1.5)
 
 
 def log(limit: int = 10**6, about: Manifest | None = None) -> tuple[PredictionLog, Metrics]:
@@ -72,7 +72,7 @@ def test_the_encoding_is_the_contracts() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_stays_valid_json(value: float) -> None:
-    strange = Answered(["a"], [ROW], Answers([value], [[value, 1.0]]), 1.0)
+    strange = LoggedRequest(["a"], [ROW], ModelOutput([value], [[value, 1.0]]), 1.0)
     event = Predictions.model_validate_json(encode(manifest(), NAMES, [strange], 5.0))
     assert (event.prediction, event.probabilities) == ((None,), None)
 
@@ -121,7 +121,7 @@ async def test_a_big_request_becomes_events_that_the_bus_takes() -> None:
     row = {f"x{number}": "y" * 1000 for number in range(10)}
     bus, (written, _) = FakeBus(), log(10**9, wide)
     ids = [str(number) for number in range(3000)]
-    written.add(Answered(ids, [row] * 3000, Answers([1] * 3000), 1.0))
+    written.add(LoggedRequest(ids, [row] * 3000, ModelOutput([1] * 3000), 1.0))
     await written.pack()
     await written.send(bus)  # type: ignore[arg-type]
     assert bus.rows() == ids
@@ -132,8 +132,8 @@ async def test_what_cannot_be_encoded_is_counted_and_the_rest_arrives() -> None:
     bus, (written, metrics) = FakeBus(), log()
     task = asyncio.create_task(written.pack_forever(0.001))
     strange: list[Any] = [object(), 1, "\ud800", 2]
-    written.add(Answered(["a", "b", "c", "d"], [ROW] * 4, Answers(strange), 1.0))
-    written.add(Answered(["e", "f"], [ROW] * 2, Answers([3, 4], [[0.5, 0.5], [object(), 1.0]]), 1.0))  # type: ignore[list-item]
+    written.add(LoggedRequest(["a", "b", "c", "d"], [ROW] * 4, ModelOutput(strange), 1.0))
+    written.add(LoggedRequest(["e", "f"], [ROW] * 2, ModelOutput([3, 4], [[0.5, 0.5], [object(), 1.0]]), 1.0))  # type: ignore[list-item]
     await eventually(lambda: _all_dealt_with(written, metrics, 3))
     written.add(answered(2, 7))
     await eventually(lambda: _all_packed(written, 5))
@@ -158,7 +158,7 @@ def test_the_bus_takes_the_largest_event() -> None:
 
 
 async def test_equal_errors_become_one_line_with_a_count() -> None:
-    bus, trouble = FakeBus(), Trouble(manifest())
+    bus, trouble = FakeBus(), ErrorLog(manifest())
     for _ in range(50):
         trouble.note("error", "predict.failed", ValueError("bad"))
     await trouble.send(bus)  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ async def test_equal_errors_become_one_line_with_a_count() -> None:
 
 
 async def test_errors_wait_for_the_bus_too() -> None:
-    bus, trouble = FakeBus(), Trouble(manifest())
+    bus, trouble = FakeBus(), ErrorLog(manifest())
     bus.away = True
     trouble.note("error", "predict.failed", ValueError("bad"))
     with pytest.raises(BusAway):

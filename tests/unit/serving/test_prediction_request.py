@@ -3,15 +3,15 @@ from typing import Any
 
 import pytest
 
-from contracts.profiles import Feature
+from contracts.features import Feature
 from serving.dataframe import Table
 from serving.errors import Refused
-from serving.feedback_request import Labels, events
-from serving.prediction_request import Rows
+from serving.feedback_request import FeedbackRequests, events
+from serving.prediction_request import PredictionRequests
 from tests.unit.serving.serving_model import ROW, manifest
 
-ROWS = Rows(manifest().features, max_rows=5)
-LABELS = Labels(manifest())
+ROWS = PredictionRequests(manifest().features, max_rows=5)
+LABELS = FeedbackRequests(manifest())
 ID = "shop.7-0a1b2c3d.abc1"
 
 
@@ -137,7 +137,7 @@ def test_another_models_id_is_said_to_be_one() -> None:
 
 
 def test_the_truth_of_a_regression_need_not_be_whole() -> None:
-    regression = Labels(manifest(task="regression"))
+    regression = FeedbackRequests(manifest(task="regression"))
     assert regression.parse(labels({"id": ID, "label": 3.5}), 0.0)[0].label == 3.5
 
 

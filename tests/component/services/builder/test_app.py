@@ -8,14 +8,17 @@ import pytest
 
 from contracts.artifact_ref import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
 from contracts.events import BuildFailed, ImagePushed, ModelApproved
-from contracts.profiles import ColumnProfile, Environment, Feature, Limits, Probe, Profile, Promise, Verdict
+from contracts.features import Feature, Probe
+from contracts.profiles import ColumnProfile, Profile
+from contracts.runtime import Environment, Limits
+from contracts.verdicts import PerformanceTarget, Verdict
 from services.builder.app import create_app
 from services.builder.bento import BuildRefused
 from services.builder.packed import PackedBentos
 from services.builder.settings import Settings
 from services.messaging.worker import Worker
 from services.sandbox.diagnostics import ChildKilled
-from services.storage.artifact_store import FsspecArtifacts
+from services.storage.artifact_store import FsspecArtifactStore
 from tests.fakes import MemoryArtifacts, MemoryInbox, deliver
 
 
@@ -55,7 +58,7 @@ APPROVED = ModelApproved(
     environment=Environment(python="3.11.7", lock="0" * 64),
     profile=Profile(rows=1, columns=(), prediction=ColumnProfile(name="y", counts=())),
     probe=Probe(rows=({"a": 1.0},), predictions=(1,)),
-    promise=Promise(metric="accuracy", value=0.9),
+    promise=PerformanceTarget(metric="accuracy", value=0.9),
     verdict=Verdict(outcome="pass", confidence=0.95, conditions=()),
     approved_by="gate",
     dataset=ref("data", PARQUET),
@@ -109,7 +112,7 @@ async def test_an_image_that_the_store_lost_is_built_again(bentos: FakeBentos, h
 async def test_an_image_that_only_the_cache_still_has_goes_back_into_the_store(bentos: FakeBentos, home: Path) -> None:
     store, cache = home / "store", home / "cache"
     cache.mkdir()
-    images = PackedBentos(FsspecArtifacts(f"file://{store}", cache), home / "builds")
+    images = PackedBentos(FsspecArtifactStore(f"file://{store}", cache), home / "builds")
     (home / "bento.tar").write_text("a bento")
     made = await images.make(APPROVED, "r1", home / "bento.tar")
     assert await images.find(APPROVED) == made

@@ -14,14 +14,17 @@ import pytest
 
 from contracts.artifact_ref import BENTO, ArtifactRef
 from contracts.events import DeploymentFailed, ImagePushed, ModelDeployed, ModelSuperseded, RollbackRequested
-from contracts.profiles import Environment, Probe, Profile, Promise
+from contracts.features import Probe
+from contracts.profiles import Profile
+from contracts.runtime import Environment
+from contracts.verdicts import PerformanceTarget
 from services.deployer.app import create_app
-from services.deployer.backends.servers import Ending, EngineAway, Server
+from services.deployer.backends.servers import BackendAway, Ending, Server
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.gateway import NotSwitched
 from services.deployer.liveness import LOOKS
 from services.deployer.readiness import DidNotStart, Lost
-from services.deployer.reconciler import CRASHES_TOLD, Watch
+from services.deployer.reconciler import CRASHES_TOLD, Reconciler
 from services.deployer.rollout import Rollout
 from services.deployer.settings import Settings
 from services.messaging.worker import Worker
@@ -57,7 +60,7 @@ class FakeServers:
 
     def answer(self) -> None:
         if self.away:
-            raise EngineAway("no engine answers")
+            raise BackendAway("no engine answers")
 
     def all(self) -> list[Server]:
         return list(self.seen)
@@ -177,7 +180,7 @@ class World:
         failed = functools.partial(DeploymentFailed, target=settings.target)
         self.worker = Worker("deployer", settings, failed=failed, consumer="deployer-local", inbox=MemoryInbox())
         self.rollout = Rollout("local", self.registry, self.leases, self.servers, self.checks, self.gateway)
-        self.watch = Watch(
+        self.watch = Reconciler(
             "local", self.registry, self.rollout, self.servers, self.gateway, self.tell, 0.01, lambda: self.now
         )
         create_app(self.worker, self.registry, self.rollout, "local")  # type: ignore[arg-type]
@@ -217,7 +220,7 @@ def image(version: str) -> ImagePushed:
         model="digits", version=version, tag=f"digits:{version}", image=f"bento+{ref.uri}", artifact=ref, size=1,
         environment=Environment(python="3.11.7", lock="0" * 64), probe=Probe(rows=(), predictions=()),
         profile=Profile(rows=0, columns=(), prediction={"name": "p", "counts": ()}),  # type: ignore[arg-type]
-        promise=Promise(metric="accuracy", value=0.9),
+        promise=PerformanceTarget(metric="accuracy", value=0.9),
     )  # fmt: skip
 
 
@@ -719,7 +722,7 @@ async def test_while_nobody_says_what_runs_what_is_live_stays_routed(world: Worl
 async def test_an_engine_that_is_away_in_the_middle_of_a_rollout_is_tried_again(world: World) -> None:
     await world.push(V1)
     world.servers.away = True
-    with pytest.raises(EngineAway):
+    with pytest.raises(BackendAway):
         await world.rollout.release(Deployed(image=image(V2), run="r", generation=2), 2)
     world.servers.away = False
     assert world.live == world.routed == V1

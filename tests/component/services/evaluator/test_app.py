@@ -8,9 +8,10 @@ import pytest
 
 from contracts.artifact_ref import HTML, ArtifactRef
 from contracts.events import EvaluationFailed, ModelApproved, ModelRejected, ModelTrained, ReviewDecided
-from contracts.profiles import ConditionResult, Probe, Promise, Verdict
+from contracts.features import Probe
+from contracts.verdicts import ConditionResult, PerformanceTarget, Verdict
 from services.evaluator.app import create_app
-from services.evaluator.domain import Judged, Rival
+from services.evaluator.domain import ChampionPredictions, JudgementResult
 from services.messaging.settings import BusSettings
 from services.messaging.worker import Worker
 from services.storage.registry import Live
@@ -32,18 +33,18 @@ class FakeBench:
     def scratch(self) -> Iterator[Path]:
         yield Path()
 
-    async def ask(self, champion: ModelTrained, candidate: ModelTrained, folder: Path) -> Rival:
-        return Rival(version=champion.version)
+    async def ask(self, champion: ModelTrained, candidate: ModelTrained, folder: Path) -> ChampionPredictions:
+        return ChampionPredictions(version=champion.version)
 
-    async def judge(self, candidate: ModelTrained, rival: Rival | None, folder: Path) -> Judged:
+    async def judge(self, candidate: ModelTrained, rival: ChampionPredictions | None, folder: Path) -> JudgementResult:
         self.judgements += 1
         why = rival.why if rival else ""
         result = ConditionResult(condition="accuracy - champion > 0", rows=9, outcome=self.outcome, why=why)
         champion = rival.version if rival else None
-        return Judged(
+        return JudgementResult(
             verdict=Verdict(outcome=self.outcome, confidence=0.95, conditions=(result,), champion=champion),
             probe=Probe(rows=({"a": None},), predictions=("yes",)),
-            promise=Promise(metric="accuracy", value=0.9),
+            promise=PerformanceTarget(metric="accuracy", value=0.9),
             prediction=candidate.profile.prediction.model_copy(update={"counts": (1, 9)}),
         )
 
@@ -51,7 +52,9 @@ class FakeBench:
         self.stored.append((approved, run))
         return "folder"
 
-    async def report(self, candidate: ModelTrained, rival: Rival | None, verdict: Verdict, folder: Path) -> ArtifactRef:
+    async def report(
+        self, candidate: ModelTrained, rival: ChampionPredictions | None, verdict: Verdict, folder: Path
+    ) -> ArtifactRef:
         return REPORT
 
 

@@ -16,16 +16,16 @@ from services.messaging.leases import Leases
 from services.messaging.worker import Worker
 from services.monitor.alerts.drift_event import Page
 from services.monitor.app import create_app
-from services.monitor.detection.error_bursts import Bursts
+from services.monitor.detection.error_bursts import ErrorBursts
 from services.monitor.detection.rules import Rules
 from services.monitor.domain import Incident
 from services.monitor.ingest.consumer import Gap
-from services.monitor.ingest.followers import Followers
-from services.monitor.ingest.model_reader import Follower
-from services.monitor.ingest.payloads import answered, truths
+from services.monitor.ingest.followers import ModelReaders
+from services.monitor.ingest.model_reader import ModelReader
+from services.monitor.ingest.payloads import parse_feedback, parse_predictions
 from services.monitor.settings import Settings
-from services.monitor.state.label_join import Rows
-from services.monitor.state.model_traffic import Traffic
+from services.monitor.state.label_join import RowPositions
+from services.monitor.state.model_traffic import TrafficMessage
 from tests.fakes import MemoryInbox, MemoryRegistry, deliver
 from tests.unit.services.monitor.monitored import VERSION, Stream, candidate, deployed, live, messages
 from tests.waiting import eventually
@@ -59,20 +59,20 @@ class MemoryStream:
     """A list of messages; `acked` says up to where."""
 
     def __init__(self) -> None:
-        self.messages: list[Traffic] = []
+        self.messages: list[TrafficMessage] = []
         self.at = self.acked = 0
 
     def publish(self, *events: Predictions | Feedback) -> None:
         for event in events:
             body = event.model_dump_json().encode()
-            content = answered(body) if isinstance(event, Predictions) else truths(body)
-            self.messages.append(Traffic(len(self.messages) + 1, content))
+            content = parse_predictions(body) if isinstance(event, Predictions) else parse_feedback(body)
+            self.messages.append(TrafficMessage(len(self.messages) + 1, content))
 
     async def open(self, position: int) -> int:
         self.at = position
         return position
 
-    async def fetch(self, seconds: float) -> list[Traffic]:
+    async def fetch(self, seconds: float) -> list[TrafficMessage]:
         new, self.at = self.messages[self.at : self.at + 20], min(len(self.messages), self.at + 20)
         return new
 
@@ -82,22 +82,22 @@ class MemoryStream:
     async def close(self) -> None:
         return
 
-    async def columns(self, rows: Rows) -> dict[str, list[Any]]:
+    async def columns(self, rows: RowPositions) -> dict[str, list[Any]]:
         return {}
 
 
 class PlainTeller:
     def __init__(self) -> None:
-        self.pages: list[Rows] = []
+        self.pages: list[RowPositions] = []
         self.given: list[Page | None] = []
 
     async def page(
-        self, model: str, version: str, moved: tuple[str, ...], rows: Rows, profile: Profile, recent: object
+        self, model: str, version: str, moved: tuple[str, ...], rows: RowPositions, profile: Profile, recent: object
     ) -> ArtifactRef | None:
         self.pages.append(rows)
         return ARTIFACT
 
-    async def event(self, incident: Incident, rows: Rows, recent: object, page: Page | None) -> DriftDetected:
+    async def event(self, incident: Incident, rows: RowPositions, recent: object, page: Page | None) -> DriftDetected:
         self.given.append(page)
         return DriftDetected(
             model=incident.model, version=incident.version, kind=incident.kind, action=incident.action,
@@ -114,15 +114,15 @@ class Room:
         self.now = 1000.0
         self.teller = PlainTeller()
         self.worker = Worker("monitor", Settings(), inbox=MemoryInbox())
-        followers = Followers(self.follower, Leases(self.worker.bus), self.registry)  # type: ignore[arg-type]
-        create_app(self.worker, self.store, followers, self.registry, Bursts(2))  # type: ignore[arg-type]
+        followers = ModelReaders(self.follower, Leases(self.worker.bus), self.registry)  # type: ignore[arg-type]
+        create_app(self.worker, self.store, followers, self.registry, ErrorBursts(2))  # type: ignore[arg-type]
 
-    def follower(self, model: str = "digits") -> Follower:
+    def follower(self, model: str = "digits") -> ModelReader:
         async def emit(event: DriftDetected, id: str) -> None:
             self.raised.append((id, event))
 
         registry: Any = self.registry
-        return Follower(
+        return ModelReader(
             model, self.stream, self.store, registry, self.teller, emit, Rules(), 0.0, 0.0, lambda: self.now
         )
 
@@ -130,7 +130,7 @@ class Room:
         await self.registry.put_candidate(candidate(ARTIFACT), None)
         await self.registry.put_live(live(), None)
 
-    async def read(self, follower: Follower) -> None:
+    async def read(self, follower: ModelReader) -> None:
         """Until all traffic is in the state and nothing is left to tell."""
 
         async def quiet() -> bool:
@@ -244,7 +244,7 @@ async def test_who_gives_a_model_up_tells_prometheus_of_it_no_more() -> None:
     class Straying(MemoryStream):
         """All that was published, then a gap."""
 
-        async def fetch(self, seconds: float) -> list[Traffic]:
+        async def fetch(self, seconds: float) -> list[TrafficMessage]:
             if self.at < len(self.messages):
                 return await super().fetch(seconds)
             assert VERSION in shown("digits")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.messaging.worker import guarded
-from services.monitor.ingest.followers import Followers
+from services.messaging.worker import restart_on_error
+from services.monitor.ingest.followers import ModelReaders
 from services.monitor.state.codec import pack, unpack
 from tests.component.services.monitor.test_app import Room
 from tests.fakes import MemoryRegistry, deliver
@@ -45,7 +45,7 @@ async def test_a_model_that_fails_starts_anew_and_leaves_the_others_alone() -> N
     models = {"bad": Uneven(1), "good": Uneven(0)}
     registry = UnreadableRegistry()
     make: Any = models.__getitem__
-    followers = Followers(make, None, registry, scan=0.01)  # type: ignore[arg-type]
+    followers = ModelReaders(make, None, registry, scan=0.01)  # type: ignore[arg-type]
     for model in models:
         followers.follow(model)
     running = asyncio.create_task(followers.run())
@@ -69,9 +69,9 @@ async def test_a_guarded_task_ends_when_it_is_done_or_cancelled() -> None:
         if runs < 3:
             raise OSError("not yet")
 
-    await guarded(third_time, {}, pauses=(0.0, 0.001))
+    await restart_on_error(third_time, {}, pauses=(0.0, 0.001))
     assert runs == 3
-    waiting = asyncio.create_task(guarded(asyncio.Event().wait, {}, pauses=(0.0,)))  # type: ignore[arg-type]
+    waiting = asyncio.create_task(restart_on_error(asyncio.Event().wait, {}, pauses=(0.0,)))  # type: ignore[arg-type]
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -81,7 +81,7 @@ async def test_a_guarded_task_ends_when_it_is_done_or_cancelled() -> None:
 async def test_health_names_what_fails_again_and_again() -> None:
     room, bad, failing = Room(), Uneven(10), dict[str, str]()
     room.worker.on_health(lambda: failing)
-    task = guarded(partial(bad.run, None), failing, pauses=(0.0, 60.0), model="digits")
+    task = restart_on_error(partial(bad.run, None), failing, pauses=(0.0, 60.0), model="digits")
     running = asyncio.create_task(task)
 
     async def told() -> bool:

@@ -29,7 +29,8 @@ from contracts.events import (
     ModelRejected,
     TrainingFailed,
 )
-from contracts.profiles import ConditionResult, Verdict, Window
+from contracts.profiles import Window
+from contracts.verdicts import ConditionResult, Verdict
 from services.messaging.worker import Worker
 from services.notifier.app import LISTENS, create_app
 from services.notifier.channels import Apprise

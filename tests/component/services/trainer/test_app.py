@@ -12,7 +12,9 @@ import structlog
 
 from contracts.artifact_ref import PARQUET, TAR_GZ, ArtifactRef
 from contracts.events import DataPushed, DataRejected, DriftDetected, ModelTrained, TrainingFailed
-from contracts.profiles import RECENT, ColumnProfile, Environment, Feature, Profile, Window
+from contracts.features import RECENT, Feature
+from contracts.profiles import ColumnProfile, Profile, Window
+from contracts.runtime import Environment
 from services.messaging.worker import Worker
 from services.sandbox.client import JobFailed, JobKilled, JobTimedOut
 from services.storage.archives import pack_folder

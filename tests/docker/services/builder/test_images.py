@@ -16,9 +16,9 @@ import pytest
 
 from contracts.artifact_ref import CYCLONEDX
 from contracts.events import ModelApproved
-from services.builder.domain import Image
+from services.builder.domain import BuiltImage
 from services.builder.scratch import SCRATCH, remove_abandoned
-from services.storage.artifact_store import Artifacts
+from services.storage.artifact_store import ArtifactStore
 from tests.docker.approvals import example, version
 from tests.docker.containers import answer, serving
 from tests.docker.makers import Maker
@@ -53,7 +53,7 @@ async def maker(shared_registry: Registry, home: Path) -> AsyncIterator[Maker]:
         yield maker
 
 
-async def made(maker: Maker, event: ModelApproved) -> Image:
+async def made(maker: Maker, event: ModelApproved) -> BuiltImage:
     assert await maker.images.find(event) is None
     return await maker.make(event)
 
@@ -137,7 +137,7 @@ def _has_not_imported(container: Any, *folders: str) -> None:
     assert not [folder for folder in folders if folder.encode() in mapped]
 
 
-async def _has_its_bill(artifacts: Artifacts, image: Image) -> None:
+async def _has_its_bill(artifacts: ArtifactStore, image: BuiltImage) -> None:
     assert image.sbom is not None
     assert image.sbom.media_type == CYCLONEDX
     bill = json.loads((await artifacts.fetch(image.sbom)).read_text())

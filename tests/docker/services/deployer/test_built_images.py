@@ -9,7 +9,8 @@ import docker
 import pytest
 
 from contracts.events import ImagePushed, ModelDeployed
-from contracts.profiles import Limits, Value
+from contracts.runtime import Limits
+from contracts.values import Value
 from services.builder.domain import pushed
 from services.messaging.connection import Bus
 from tests.docker import tiny

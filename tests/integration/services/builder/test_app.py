@@ -12,20 +12,20 @@ import yaml
 from contracts.artifact_ref import BENTO
 from services.builder.bento import JOB, BentoBuilder, use_store
 from services.builder.packed import PackedBentos
-from services.sandbox.client import Forks
+from services.sandbox.client import Sandbox
 from services.sandbox.diagnostics import TimedOut
 from services.sandbox.environments import BASE_LOCK, Environments
-from services.storage.artifact_store import FsspecArtifacts
+from services.storage.artifact_store import FsspecArtifactStore
 from tests.integration.services.deployer.rollouts import approved, version
 
 
 async def test_a_bento_is_complete_containerizable_and_the_same_every_time(home: Path) -> None:
     home = home / ".belt"  # the default home is a hidden folder, where BentoML refuses to read some files
-    artifacts = FsspecArtifacts(f"file://{home}/store", home / "cache")
+    artifacts = FsspecArtifactStore(f"file://{home}/store", home / "cache")
     (home / "cache").mkdir(parents=True)
     environments = Environments(home / "envs", artifacts)
     use_store(home / "builds")
-    forks = Forks(environments, [JOB])
+    forks = Sandbox(environments, [JOB])
     bentos = BentoBuilder(forks, artifacts, home / "builds", seconds=60, keep=2)
     images = PackedBentos(artifacts, home / "builds")
     event = await approved(artifacts, environments.base, 1)
@@ -77,7 +77,7 @@ def _is_a_true_bento(folder: Path) -> None:
 
 
 async def test_what_a_killed_build_left_is_built_anew(home: Path) -> None:
-    artifacts = FsspecArtifacts(f"file://{home}/store", home / "cache")
+    artifacts = FsspecArtifactStore(f"file://{home}/store", home / "cache")
     (home / "cache").mkdir(parents=True)
     environments = Environments(home / "envs", artifacts)
     use_store(home / "builds")
@@ -85,7 +85,7 @@ async def test_what_a_killed_build_left_is_built_anew(home: Path) -> None:
         half = home / "builds/bentoml" / kind / "tiny" / version(1)
         half.mkdir(parents=True)
         (half / "model.yaml").write_text("name: ti")
-    forks = Forks(environments, [JOB])
+    forks = Sandbox(environments, [JOB])
     try:
         event = await approved(artifacts, environments.base, 1)
         async with BentoBuilder(forks, artifacts, home / "builds", seconds=60, keep=2).build(event, "run1") as bento:
@@ -96,11 +96,11 @@ async def test_what_a_killed_build_left_is_built_anew(home: Path) -> None:
 
 
 async def test_a_build_that_takes_too_long_names_the_setting(home: Path) -> None:
-    artifacts = FsspecArtifacts(f"file://{home}/store", home / "cache")
+    artifacts = FsspecArtifactStore(f"file://{home}/store", home / "cache")
     (home / "cache").mkdir(parents=True)
     environments = Environments(home / "envs", artifacts)
     use_store(home / "builds")
-    forks = Forks(environments, [JOB])
+    forks = Sandbox(environments, [JOB])
     try:
         event = await approved(artifacts, environments.base, 1)
         with pytest.raises(TimedOut, match=r"the build did not end within 0\.01 s and was stopped \(BUILDER_SECONDS\)"):

@@ -28,9 +28,13 @@ from sklearn.linear_model import LogisticRegression
 from contracts import cloudevents
 from contracts.artifact_ref import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
 from contracts.events import Event, ModelApproved, subject_of
-from contracts.profiles import ColumnProfile, Environment, Feature, Probe, Profile, Promise, Value, Verdict
+from contracts.features import Feature, Probe
+from contracts.profiles import ColumnProfile, Profile
+from contracts.runtime import Environment
+from contracts.values import Value
+from contracts.verdicts import PerformanceTarget, Verdict
 from services.messaging.connection import Bus
-from services.storage.artifact_store import Artifacts
+from services.storage.artifact_store import ArtifactStore
 from tests.conftest import free_port
 from tests.waiting import until
 
@@ -45,7 +49,7 @@ def version(number: int) -> str:
 
 
 async def approved(
-    artifacts: Artifacts,
+    artifacts: ArtifactStore,
     environment: Environment,
     number: int,
     *,
@@ -74,7 +78,7 @@ async def approved(
         environment=environment,
         profile=Profile(rows=20, columns=(), prediction=ColumnProfile(name="y", counts=())),
         probe=probe,
-        promise=Promise(metric="accuracy", value=1.0),
+        promise=PerformanceTarget(metric="accuracy", value=1.0),
         verdict=Verdict(outcome="pass", confidence=0.95, conditions=()),
         approved_by="gate",
         dataset=NO_REF,

@@ -14,16 +14,16 @@ import pytest
 
 from contracts.artifact_ref import JOBLIB
 from contracts.events import DeploymentFailed, Event, ImagePushed, ModelDeployed, ModelSuperseded, RollbackRequested
-from contracts.profiles import Limits
+from contracts.runtime import Limits
 from services.builder.bento import JOB, BentoBuilder, use_store
 from services.builder.domain import pushed
 from services.builder.packed import PackedBentos
 from services.deployer.backends.processes import Record, stop_all
 from services.deployer.gateway import Traefik
 from services.messaging.connection import Bus
-from services.sandbox.client import Forks
+from services.sandbox.client import Sandbox
 from services.sandbox.environments import Environments
-from services.storage.artifact_store import FsspecArtifacts
+from services.storage.artifact_store import FsspecArtifactStore
 from tests.integration.services.deployer import rollouts
 from tests.integration.services.deployer.rollouts import Traffic, await_event, publish, serves, traefik, version
 from tests.waiting import eventually, until
@@ -41,11 +41,11 @@ def images(store: Path) -> dict[int, ImagePushed]:
 
 
 async def _build(store: Path) -> dict[int, ImagePushed]:
-    artifacts = FsspecArtifacts(f"file://{store}/artifacts", store / "cache")
+    artifacts = FsspecArtifactStore(f"file://{store}/artifacts", store / "cache")
     (store / "cache").mkdir()
     use_store(store / "builds")
     environments = Environments(store / "envs", artifacts)
-    forks = Forks(environments, [JOB])
+    forks = Sandbox(environments, [JOB])
     bentos = BentoBuilder(forks, artifacts, store / "builds", seconds=60, keep=9)
     packed, built = PackedBentos(artifacts, store / "builds"), {}
     for number in (1, 2, 3, 4, 5):

@@ -13,7 +13,7 @@ from contracts import cloudevents
 from contracts.events import Event, ModelApproved, ModelRejected, ReviewDecided, subject_of
 from services.messaging.connection import Bus
 from services.sandbox.environments import Environments
-from services.storage.artifact_store import NatsArtifacts
+from services.storage.artifact_store import NatsArtifactStore
 from services.storage.registry import Registry
 from tests.evaluations import OTHER, VERSION, classifier
 from tests.waiting import eventually
@@ -54,7 +54,7 @@ async def said(bus: Bus, subject: str) -> tuple[Event, cloudevents.Envelope]:
 async def test_a_version_waits_for_a_person_and_is_approved(bus: Bus, evaluator: None, home: Path) -> None:
     cache = home / "test-artifacts"
     cache.mkdir()
-    artifacts = NatsArtifacts(bus, cache)
+    artifacts = NatsArtifactStore(bus, cache)
     base = Environments(home / "envs", artifacts).base
     good = await classifier(artifacts, base, "accuracy > 0.8", version=OTHER)
     await publish(bus, good, "t1", "run1", 5)

@@ -12,13 +12,13 @@ import pytest
 import pytest_asyncio
 
 from contracts.events import ModelTrained
+from contracts.features import RECENT
 from contracts.packaged_model import Manifest
-from contracts.profiles import RECENT
 from services.evaluator import domain
-from services.evaluator.domain import Judged, Rival
-from services.evaluator.scoring import PRELOAD, Children, ModelFailed
+from services.evaluator.domain import ChampionPredictions, JudgementResult
+from services.evaluator.scoring import PRELOAD, ModelFailed, SandboxedScoring
 from services.evaluator.settings import Settings
-from services.sandbox.client import Forks
+from services.sandbox.client import Sandbox
 from services.sandbox.diagnostics import OutOfMemory, TimedOut
 from services.sandbox.environments import Environments
 from tests import evaluations
@@ -44,19 +44,21 @@ def artifacts() -> MemoryArtifacts:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def forks(tmp_path_factory: pytest.TempPathFactory, artifacts: MemoryArtifacts) -> AsyncIterator[Forks]:
+async def forks(tmp_path_factory: pytest.TempPathFactory, artifacts: MemoryArtifacts) -> AsyncIterator[Sandbox]:
     """One warm template for all tests."""
-    forks = Forks(Environments(tmp_path_factory.mktemp("envs"), artifacts), preload=PRELOAD)
+    forks = Sandbox(Environments(tmp_path_factory.mktemp("envs"), artifacts), preload=PRELOAD)
     yield forks
     await forks.close()
 
 
 @pytest.fixture
-def bench(home: Path, artifacts: MemoryArtifacts, forks: Forks) -> Children:
-    return Children(forks, artifacts, Settings(home=home))
+def bench(home: Path, artifacts: MemoryArtifacts, forks: Sandbox) -> SandboxedScoring:
+    return SandboxedScoring(forks, artifacts, Settings(home=home))
 
 
-async def judged(bench: Children, candidate: ModelTrained, champion: ModelTrained | None = None) -> Judged:
+async def judged(
+    bench: SandboxedScoring, candidate: ModelTrained, champion: ModelTrained | None = None
+) -> JudgementResult:
     with bench.scratch() as folder:
         rival = await bench.ask(champion, candidate, folder) if champion else None
         return await bench.judge(candidate, rival, folder)
@@ -64,7 +66,7 @@ async def judged(bench: Children, candidate: ModelTrained, champion: ModelTraine
 
 @in_module
 async def test_a_good_model_passes_and_promises_what_it_held(
-    bench: Children, forks: Forks, artifacts: MemoryArtifacts
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
     candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.8", "f1 > 0.8", "log_loss < 1")
     result = await judged(bench, candidate)
@@ -76,7 +78,9 @@ async def test_a_good_model_passes_and_promises_what_it_held(
 
 
 @in_module
-async def test_the_probe_is_what_predict_takes(bench: Children, forks: Forks, artifacts: MemoryArtifacts) -> None:
+async def test_the_probe_is_what_predict_takes(
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+) -> None:
     candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.8")
     probe = (await judged(bench, candidate)).probe
     assert len(probe.rows) == len(probe.predictions) == 5
@@ -89,7 +93,7 @@ async def test_the_probe_is_what_predict_takes(bench: Children, forks: Forks, ar
 
 @in_module
 async def test_a_champion_is_compared_on_the_same_rows(
-    bench: Children, forks: Forks, artifacts: MemoryArtifacts
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
     base, conditions = forks.environments.base, ("accuracy - champion > -0.05", "f1 - champion > -0.05")
     candidate = await classifier(artifacts, base, *conditions)
@@ -101,7 +105,7 @@ async def test_a_champion_is_compared_on_the_same_rows(
 
 @in_module
 async def test_champion_and_candidate_may_name_their_modules_alike(
-    bench: Children, forks: Forks, artifacts: MemoryArtifacts, tmp_path: Path
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts, tmp_path: Path
 ) -> None:
     def always(word: str) -> str:
         return (
@@ -124,7 +128,9 @@ async def test_champion_and_candidate_may_name_their_modules_alike(
 
 
 @in_module
-async def test_recent_rows_are_judged_apart(bench: Children, forks: Forks, artifacts: MemoryArtifacts) -> None:
+async def test_recent_rows_are_judged_apart(
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+) -> None:
     test = rows(400)
     test[RECENT] = np.arange(400) >= 300
     test.loc[test[RECENT], "kind"] = "yes"
@@ -138,7 +144,7 @@ async def test_recent_rows_are_judged_apart(bench: Children, forks: Forks, artif
 
 @in_module
 async def test_a_champion_that_cannot_be_asked_makes_it_unknown(
-    bench: Children, forks: Forks, artifacts: MemoryArtifacts
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
     base = forks.environments.base
     candidate = await classifier(artifacts, base, "accuracy - champion > -0.05")
@@ -154,7 +160,7 @@ async def test_a_champion_that_cannot_be_asked_makes_it_unknown(
 
 @in_module
 async def test_a_candidate_that_cannot_predict_is_an_error(
-    bench: Children, forks: Forks, artifacts: MemoryArtifacts
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
     candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.5", model="no estimator")
     wrong = "predicting the held-out rows failed with AttributeError: 'str' object has no attribute 'predict'"
@@ -164,7 +170,7 @@ async def test_a_candidate_that_cannot_predict_is_an_error(
 
 @in_module
 async def test_what_a_model_may_not_use_is_named_with_its_setting(
-    home: Path, forks: Forks, artifacts: MemoryArtifacts
+    home: Path, forks: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
     greedy = "class Greedy:\n    def predict(self, rows): return [0] * 10**9\n"
     slow = "import time\nclass Greedy:\n    def predict(self, rows): time.sleep(60)\n"
@@ -175,15 +181,15 @@ async def test_what_a_model_may_not_use_is_named_with_its_setting(
     candidate = await classifier(artifacts, forks.environments.base, code=greedy, artifact=ref)
     settings = Settings(home=home, job_memory_mb=500, job_seconds=2)
     with pytest.raises(OutOfMemory, match=r"wanted more than 500 MiB of memory \(EVALUATOR_JOB_MEMORY_MB\)"):
-        await judged(Children(forks, artifacts, settings), candidate)
+        await judged(SandboxedScoring(forks, artifacts, settings), candidate)
     candidate = await classifier(artifacts, forks.environments.base, code=slow, artifact=ref)
     with pytest.raises(TimedOut, match=r"the held-out rows did not end within 2 s .*\(EVALUATOR_JOB_SECONDS\)"):
-        await judged(Children(forks, artifacts, settings), candidate)
+        await judged(SandboxedScoring(forks, artifacts, settings), candidate)
 
 
 @in_module
 async def test_the_frames_of_the_project_are_shown_by_their_place_in_it(
-    bench: Children, forks: Forks, artifacts: MemoryArtifacts, home: Path
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts, home: Path
 ) -> None:
     code = "class Broken:\n    def predict(self, rows): return rows['nothing']\n"
     script = "import joblib, sys; sys.path.insert(0, '.'); import pipeline; joblib.dump(pipeline.Broken(), 'model')"
@@ -199,7 +205,7 @@ async def test_the_frames_of_the_project_are_shown_by_their_place_in_it(
 
 @in_module
 async def test_a_regression_promises_a_share_within_a_tolerance(
-    bench: Children, forks: Forks, artifacts: MemoryArtifacts
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
     candidate = await regressor(artifacts, forks.environments.base, "r2 > 0.7", "mae < 2", "rmse < 2")
     result = await judged(bench, candidate)
@@ -211,7 +217,7 @@ async def test_a_regression_promises_a_share_within_a_tolerance(
 
 @in_module
 async def test_an_approved_model_is_in_the_store(
-    bench: Children, forks: Forks, artifacts: MemoryArtifacts, home: Path
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts, home: Path
 ) -> None:
     candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.8", commit="abc")
     result = await judged(bench, candidate)
@@ -305,7 +311,9 @@ def test_a_version_never_changes(home: Path) -> None:
 
 
 @in_module
-async def test_the_report_shows_verdict_and_pictures(bench: Children, forks: Forks, artifacts: MemoryArtifacts) -> None:
+async def test_the_report_shows_verdict_and_pictures(
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+) -> None:
     base = forks.environments.base
     candidate = await classifier(artifacts, base, "accuracy > 0.99", "accuracy - champion > 0.1")
     champion = await classifier(artifacts, base, version=OTHER)
@@ -322,10 +330,12 @@ async def test_the_report_shows_verdict_and_pictures(bench: Children, forks: For
 
 
 @in_module
-async def test_the_report_does_without_pictures(bench: Children, forks: Forks, artifacts: MemoryArtifacts) -> None:
+async def test_the_report_does_without_pictures(
+    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+) -> None:
     candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.99")
     with bench.scratch() as folder:
         result = await bench.judge(candidate, None, folder)
         (folder / "candidate.parquet").write_bytes(b"no table")
-        report = await bench.report(candidate, Rival(version=OTHER, why="gone"), result.verdict, folder)
+        report = await bench.report(candidate, ChampionPredictions(version=OTHER, why="gone"), result.verdict, folder)
     assert "accuracy &gt; 0.99" in (await artifacts.fetch(report)).read_text()

@@ -13,6 +13,7 @@ from belt.home import Home
 from nats.aio.client import Client
 
 from belt.local import ports
+from contracts import subjects
 from services.messaging import permissions
 from tests.belts import ROOT
 from tests.permitted import PermittedBelt
@@ -147,4 +148,4 @@ async def test_a_consumer_cannot_be_made_to_speak(bus: PermittedBelt) -> None:
 async def _as(belt: PermittedBelt, user: str) -> Client:
     async def quiet(_: Exception) -> None: ...
 
-    return await nats.connect(belt.url(user), inbox_prefix=permissions.inbox(user), error_cb=quiet)
+    return await nats.connect(belt.url(user), inbox_prefix=subjects.inbox_prefix(user), error_cb=quiet)

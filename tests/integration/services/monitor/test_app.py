@@ -17,16 +17,16 @@ import pytest
 from contracts import cloudevents
 from contracts.artifact_ref import PARQUET
 from contracts.events import DataRejected, DriftDetected, Event, subject_of
-from contracts.profiles import RECENT
+from contracts.features import RECENT
 from services.messaging.connection import Bus
 from services.messaging.settings import BusSettings
 from services.monitor.detection.rules import Rules
-from services.monitor.domain import SOURCE, ModelWatch
+from services.monitor.domain import SOURCE, ModelState
 from services.monitor.ingest.consumer import TrafficStream, consumer_of
 from services.monitor.state.codec import unpack
-from services.monitor.state.label_join import Rows
+from services.monitor.state.label_join import RowPositions
 from services.monitor.state.store import Fenced, KvStore
-from services.storage.artifact_store import open_artifacts
+from services.storage.artifact_store import open_artifact_store
 from services.storage.registry import Registry
 from tests.unit.services.monitor.monitored import VERSION, Stream, base_rows, candidate, deployed, live, messages
 from tests.waiting import eventually
@@ -72,19 +72,19 @@ async def go_live(bus: Bus, home: Path, window: int = 500) -> None:
     """Version 1 is approved and live, its dataset in the store."""
     base = home / "base.parquet"
     pq.write_table(base_rows(), base)
-    artifacts = open_artifacts(bus, BusSettings(home=home))
+    artifacts = open_artifact_store(bus, BusSettings(home=home))
     await Registry(bus).put_candidate(candidate(await artifacts.put(base, PARQUET), window), None)
     await Registry(bus).put_live(live(), None)
     await publish(bus, deployed(window=window))
 
 
-async def state(bus: Bus) -> ModelWatch | None:
+async def state(bus: Bus) -> ModelState | None:
     saved = await KvStore(bus).load("digits")
-    return ModelWatch.load("digits", unpack(saved), Rules()) if saved else None
+    return ModelState.load("digits", unpack(saved), Rules()) if saved else None
 
 
-async def counted(bus: Bus, position: int) -> ModelWatch:
-    async def reached() -> ModelWatch | None:
+async def counted(bus: Bus, position: int) -> ModelState:
+    async def reached() -> ModelState | None:
         now = await state(bus)
         return now if now and now.traffic.position >= position else None
 
@@ -116,7 +116,7 @@ async def test_a_loss_becomes_a_retraining_with_old_and_recent_rows(bus: Bus, ho
     assert headers["ce-source"] == SOURCE
     assert event.evidence["accuracy"] < 0.7
     assert event.dataset
-    rows = pq.read_table(await open_artifacts(bus, BusSettings(home=home)).fetch(event.dataset))
+    rows = pq.read_table(await open_artifact_store(bus, BusSettings(home=home)).fetch(event.dataset))
     recent = rows.filter(pa.compute.field(RECENT))
     assert rows.schema.field("digit").type == pa.int8()
     assert rows.num_rows == 300 + recent.num_rows
@@ -124,7 +124,7 @@ async def test_a_loss_becomes_a_retraining_with_old_and_recent_rows(bus: Bus, ho
     assert event.report
 
     # Its run ends without a version: the incident is closed.
-    async def told() -> ModelWatch | None:
+    async def told() -> ModelState | None:
         now = await state(bus)
         return now if now and now.incident and now.incident.told else None
 
@@ -246,7 +246,7 @@ async def test_rows_the_bus_has_dropped_are_left_out(bus: Bus) -> None:
 
     await publish(bus, *messages(Stream(7), 3, 0.95), *messages(Stream(8), 3, 0.95))
     await bus.js.purge_stream("PREDICTIONS", seq=3)
-    wanted = Rows(np.array([1, 3, 3]), np.array([0, 1, 2]), np.array([2, 4, 4]), np.array([0, 1, 2]))
+    wanted = RowPositions(np.array([1, 3, 3]), np.array([0, 1, 2]), np.array([2, 4, 4]), np.array([0, 1, 2]))
     columns = await TrafficStream(bus, "digits").columns(wanted)
     assert {name: len(values) for name, values in columns.items()} == {
         "column:x0": 2, "column:x1": 2, "column:x2": 2, "prediction": 2, "label": 2,

@@ -71,10 +71,10 @@ async def test_a_dead_letter_is_sent_whatever_the_message_says_and_however_large
 async def test_rows_that_are_no_longer_readable_are_left_out(bus: Bus, odd: str) -> None:
     import numpy as np
 
-    from services.monitor.state.label_join import Rows
+    from services.monitor.state.label_join import RowPositions
 
     await publish(bus, *messages(Stream(7), 3, 0.95))
     await bus.js.publish("feedback.digits", json.dumps(odd).encode())
-    wanted = Rows(np.array([1, 1]), np.array([0, 1]), np.array([2, 3]), np.array([0, 0]))
+    wanted = RowPositions(np.array([1, 1]), np.array([0, 1]), np.array([2, 3]), np.array([0, 0]))
     columns = await TrafficStream(bus, "digits").columns(wanted)
     assert len(columns["label"]) == 1

@@ -17,8 +17,8 @@ import pytest
 import structlog
 
 from contracts.artifact_ref import TEXT
-from contracts.profiles import Environment
-from services.sandbox.client import Forks, JobFailed, JobKilled, JobTimedOut
+from contracts.runtime import Environment
+from services.sandbox.client import JobFailed, JobKilled, JobTimedOut, Sandbox
 from services.sandbox.environments import BadRequirements, Environments, IndexTrouble, InstallTimedOut, _uv
 from tests.fakes import MemoryArtifacts
 from tests.waiting import eventually, until
@@ -27,13 +27,13 @@ JOBS = "tests.integration.services.sandbox.fork_jobs"
 
 
 @pytest.fixture
-async def forks(home: Path) -> AsyncIterator[Forks]:
-    running = Forks(Environments(home / "envs", MemoryArtifacts()), [JOBS])
+async def forks(home: Path) -> AsyncIterator[Sandbox]:
+    running = Sandbox(Environments(home / "envs", MemoryArtifacts()), [JOBS])
     yield running
     await running.close()
 
 
-async def run(forks: Forks, job: str, *, seconds: float = 20, memory: int | None = None, **argument: Any) -> Any:
+async def run(forks: Sandbox, job: str, *, seconds: float = 20, memory: int | None = None, **argument: Any) -> Any:
     return await forks.run(forks.environments.base, f"{JOBS}:{job}", argument, seconds=seconds, memory=memory)
 
 
@@ -45,7 +45,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_a_job_has_a_process_of_its_own_and_reports(forks: Forks) -> None:
+async def test_a_job_has_a_process_of_its_own_and_reports(forks: Sandbox) -> None:
     steps: list[Any] = []
     argument = {"a": 1, "b": 2}
     base = forks.environments.base
@@ -55,7 +55,7 @@ async def test_a_job_has_a_process_of_its_own_and_reports(forks: Forks) -> None:
     assert len({first["pid"], second["pid"], os.getpid()}) == 3
 
 
-async def test_what_the_code_raises_comes_back_with_its_last_words(forks: Forks) -> None:
+async def test_what_the_code_raises_comes_back_with_its_last_words(forks: Sandbox) -> None:
     with pytest.raises(JobFailed, match="ValueError: no good") as failed:
         await run(forks, "fail")
     assert "fork_jobs.py" in failed.value.traceback
@@ -66,7 +66,7 @@ async def test_what_the_code_raises_comes_back_with_its_last_words(forks: Forks)
         await run(forks, "eat", memory=200_000_000)
 
 
-async def test_a_job_that_dies_is_no_result(forks: Forks) -> None:
+async def test_a_job_that_dies_is_no_result(forks: Sandbox) -> None:
     with pytest.raises(JobKilled, match="signal 9"):
         await run(forks, "kill_itself")
     with pytest.raises(JobKilled, match="exit code 0"):
@@ -74,7 +74,7 @@ async def test_a_job_that_dies_is_no_result(forks: Forks) -> None:
     assert (await run(forks, "add", a=1, b=1))["sum"] == 2
 
 
-async def hanging(forks: Forks, seconds: float) -> tuple["asyncio.Task[Any]", list[int]]:
+async def hanging(forks: Sandbox, seconds: float) -> tuple["asyncio.Task[Any]", list[int]]:
     pids: list[int] = []
     base = forks.environments.base
     job = forks.run(base, f"{JOBS}:never_end", {}, seconds=seconds, progress=lambda step: pids.extend(step["pids"]))
@@ -87,14 +87,14 @@ async def hanging(forks: Forks, seconds: float) -> tuple["asyncio.Task[Any]", li
     return task, pids
 
 
-async def test_a_job_that_never_ends_is_ended_with_all_it_started(forks: Forks) -> None:
+async def test_a_job_that_never_ends_is_ended_with_all_it_started(forks: Sandbox) -> None:
     task, pids = await hanging(forks, seconds=2)
     with pytest.raises(JobTimedOut, match="within 2 seconds"):
         await task
     until(lambda: not any(map(alive, pids)))
 
 
-async def test_cancelling_ends_the_job(forks: Forks) -> None:
+async def test_cancelling_ends_the_job(forks: Sandbox) -> None:
     task, pids = await hanging(forks, seconds=100)
     task.cancel()
     await asyncio.wait({task})
@@ -105,7 +105,7 @@ async def _gone(pids: list[int]) -> bool:
     return not any(map(alive, pids))
 
 
-async def test_a_dead_template_is_replaced(forks: Forks) -> None:
+async def test_a_dead_template_is_replaced(forks: Sandbox) -> None:
     await forks.warm()
     [template] = forks._templates.values()
     os.kill(template._process.pid, signal.SIGKILL)
@@ -139,7 +139,7 @@ asyncio.run(main())
     until(lambda: not any(map(alive, pids)))
 
 
-async def test_an_extra_requirement_gets_an_environment_of_its_own(forks: Forks) -> None:
+async def test_an_extra_requirement_gets_an_environment_of_its_own(forks: Sandbox) -> None:
     environments = forks.environments
     assert (await environments.resolve([])).lock == environments.base.lock
     extra = await environments.resolve(["humanize"])
@@ -178,7 +178,7 @@ async def _lock_of(package: str, folder: Path) -> Path:
     return locked
 
 
-async def test_a_requirement_that_is_not_to_be_had_is_named(forks: Forks) -> None:
+async def test_a_requirement_that_is_not_to_be_had_is_named(forks: Sandbox) -> None:
     with pytest.raises(BadRequirements, match="no-such-package-at-all"):
         await forks.environments.resolve(["no-such-package-at-all-7"])
 

@@ -19,8 +19,8 @@ import pytest_asyncio
 
 from contracts.artifact_ref import PARQUET, TAR_GZ, ArtifactRef
 from contracts.events import ModelTrained
-from contracts.profiles import RECENT
-from services.sandbox.client import Forks
+from contracts.features import RECENT
+from services.sandbox.client import Sandbox
 from services.sandbox.diagnostics import ChildKilled, OutOfMemory, TimedOut
 from services.sandbox.environments import Environments
 from services.storage.archives import BadArchive, pack_folder
@@ -54,7 +54,7 @@ class Bench:
     """A trainer's training with real forks and its artifacts in a folder."""
 
     artifacts: MemoryArtifacts
-    forks: Forks
+    forks: Sandbox
     home: Path
 
     async def train(
@@ -75,7 +75,7 @@ class Bench:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     home, artifacts = tmp_path_factory.mktemp("trainer"), MemoryArtifacts()
-    forks = Forks(Environments(home / "envs", artifacts), [JOBS])
+    forks = Sandbox(Environments(home / "envs", artifacts), [JOBS])
     yield Bench(artifacts, forks, home)
     await forks.close()
 

@@ -7,13 +7,13 @@ import psutil
 from rich.console import Console
 
 from belt.demo import demo, progress_line
-from belt.demo.traffic import Answer, Traffic
+from belt.demo.traffic import CameraAnswer, CameraTraffic
 
 
-def traffic(answers: int, labels: int) -> Traffic:
+def traffic(answers: int, labels: int) -> CameraTraffic:
     """Traffic where every second one of the last 200 answers is right, and all before."""
-    told = [Answer(0.0, "7-aaaaaaaa", n < answers - 200 or n % 2 == 0, False) for n in range(answers)]
-    return Traffic("http://127.0.0.1:1", "digits", ["x"], [], answers=told, labels=labels)
+    told = [CameraAnswer(0.0, "7-aaaaaaaa", n < answers - 200 or n % 2 == 0, False) for n in range(answers)]
+    return CameraTraffic("http://127.0.0.1:1", "digits", ["x"], [], answers=told, labels=labels)
 
 
 def test_the_line_says_answers_failures_recent_accuracy_and_labels() -> None:

@@ -34,7 +34,7 @@ def port() -> Iterator[int]:
 
 async def test_what_was_live_is_named_and_then_that_it_answers(port: int) -> None:
     said: list[str] = []
-    await restart_status.tell(["digits"], port, said.append)
+    await restart_status.report(["digits"], port, said.append)
     assert said[0] == "live before, being started again (503 until then): digits"
     assert said[1].startswith("digits answers again after ")
     assert Gateway.asked == 3
@@ -42,5 +42,5 @@ async def test_what_was_live_is_named_and_then_that_it_answers(port: int) -> Non
 
 async def test_nothing_is_said_when_nothing_was_live(port: int) -> None:
     said: list[str] = []
-    await restart_status.tell([], port, said.append)
+    await restart_status.report([], port, said.append)
     assert said == []

@@ -4,24 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.profiles import Probe
+from contracts.features import Probe
 from services.deployer.domain import (
     PredictionsDiffer,
     StoredImage,
-    bygone,
+    already_applied,
     cannot_roll_back,
-    carried_out,
     check_predictions,
     crash_loop,
     decide,
+    images_to_prune,
     leading,
-    passed_over,
     pause,
+    predates_target,
     released,
     rollback_target,
     rolled_back,
     same,
-    unneeded,
+    superseded_elsewhere,
     wanted,
 )
 from services.storage.registry import Live
@@ -125,8 +125,8 @@ def test_what_was_decided_on_last_leads() -> None:
 def test_a_new_target_passes_over_all_but_what_leads_and_what_is_newer(
     version: str, order: int, instead: str | None
 ) -> None:
-    assert passed_over(version, order, live(V2, 40)) == instead
-    assert passed_over(version, order, None) is None
+    assert superseded_elsewhere(version, order, live(V2, 40)) == instead
+    assert superseded_elsewhere(version, order, None) is None
 
 
 @pytest.mark.parametrize(
@@ -140,13 +140,13 @@ def test_a_new_target_passes_over_all_but_what_leads_and_what_is_newer(
 def test_a_rollback_of_a_time_before_a_targets_own_is_bygone(
     here: Live | None, elsewhere: Live | None, order: int, asked: float, expected: bool
 ) -> None:
-    assert bygone(here, elsewhere, order, asked) is expected
+    assert predates_target(here, elsewhere, order, asked) is expected
 
 
 def test_a_bygone_rollback_leads_where_it_led_elsewhere_and_one_before_it_nowhere() -> None:
     leader = live(V2, 40, retired=(V3,))
-    assert carried_out(leader, 40) == leader
-    assert [carried_out(leader, 20), carried_out(leader, 50), carried_out(None, 40)] == [None, None, None]
+    assert already_applied(leader, 40) == leader
+    assert [already_applied(leader, 20), already_applied(leader, 50), already_applied(None, 40)] == [None, None, None]
 
 
 @given(st.permutations([(V1, 1), (V2, 2), (V3, 3)]), st.data())
@@ -156,7 +156,7 @@ def test_in_whatever_order_a_new_target_reads_the_past_it_starts_only_what_leads
     leader, started = live(V2, 40, retired=(V3,)), []
     now: Live | None = None
     for version, order in [*arrivals, *data.draw(st.permutations(arrivals))]:
-        if now is None and passed_over(version, order, leader):
+        if now is None and superseded_elsewhere(version, order, leader):
             continue
         decided = max(order, leader.order) if now is None else order
         if decide(now, version, decided) == "deploy":
@@ -212,14 +212,14 @@ def stored(number: int, *, tagged: bool = False) -> StoredImage:
 
 def test_all_but_the_newest_idle_images_are_unneeded() -> None:
     images = [stored(number) for number in (9, 10, 2, 1, 11)]
-    assert unneeded(images, frozenset(), frozenset(), 3) == ["r/m@2", "r/m@1"]
+    assert images_to_prune(images, frozenset(), frozenset(), 3) == ["r/m@2", "r/m@1"]
 
 
 def test_images_that_anybody_uses_holds_or_named_are_needed() -> None:
     images = [stored(1), stored(2, tagged=True), stored(3), stored(4)]
-    assert unneeded(images, frozenset({"id1"}), frozenset({"r/m@3"}), 0) == ["r/m@4"]
+    assert images_to_prune(images, frozenset({"id1"}), frozenset({"r/m@3"}), 0) == ["r/m@4"]
 
 
 def test_images_of_other_repositories_do_not_count_among_the_newest() -> None:
     images = [StoredImage(id="x", version="9-aaaaaaaa", names=(), tagged=False), stored(2), stored(1)]
-    assert unneeded(images, frozenset(), frozenset(), 1) == ["r/m@1"]
+    assert images_to_prune(images, frozenset(), frozenset(), 1) == ["r/m@1"]

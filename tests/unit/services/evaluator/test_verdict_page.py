@@ -2,7 +2,7 @@
 
 import pytest
 
-from contracts.profiles import Verdict
+from contracts.verdicts import Verdict
 from services.evaluator.verdict_page import page
 from tests.evaluations import event
 

@@ -72,7 +72,7 @@ def test_nobody_touches_streams_or_the_durables_of_others(user: str) -> None:
 
 
 def test_an_answer_to_one_is_not_for_another() -> None:
-    prefixes = [f"{permissions.inbox(user)}." for user in SERVICES]
+    prefixes = [f"{subjects.inbox_prefix(user)}." for user in SERVICES]
     assert not [one for one in prefixes for other in prefixes if one != other and one.startswith(other)]
 
 

@@ -21,17 +21,10 @@ from contracts.events import (
     TrainingFailed,
     subject_of,
 )
-from contracts.profiles import (
-    ColumnProfile,
-    ConditionResult,
-    Environment,
-    Feature,
-    Probe,
-    Profile,
-    Promise,
-    Verdict,
-    Window,
-)
+from contracts.features import Feature, Probe
+from contracts.profiles import ColumnProfile, Profile, Window
+from contracts.runtime import Environment
+from contracts.verdicts import ConditionResult, PerformanceTarget, Verdict
 
 START = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 RUN = run_of("test", "push-1", "digits")
@@ -46,7 +39,7 @@ PROFILE = Profile(
     columns=(ColumnProfile(name="x", edges=(0.5,), counts=(5, 5)),),
     prediction=ColumnProfile(name="y", categories=("0", "1"), counts=(5, 5)),
 )
-PROMISE = Promise(metric="accuracy", value=0.97)
+PROMISE = PerformanceTarget(metric="accuracy", value=0.97)
 PROBE = Probe(rows=({"x": 1.0},), predictions=(1,))
 IMAGE = f"bento+nats://artifacts/{'c' * 64}"
 

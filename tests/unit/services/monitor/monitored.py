@@ -5,11 +5,14 @@ import pyarrow as pa
 
 from contracts.artifact_ref import ArtifactRef
 from contracts.events import Feedback, Label, ModelApproved, ModelDeployed, ModelTrained, Predictions
-from contracts.profiles import RECENT, ColumnProfile, Environment, Feature, Probe, Profile, Promise, Verdict
+from contracts.features import RECENT, Feature, Probe
+from contracts.profiles import ColumnProfile, Profile
+from contracts.runtime import Environment
+from contracts.verdicts import PerformanceTarget, Verdict
 from services.monitor.detection.rules import Rules
-from services.monitor.domain import ModelWatch
-from services.monitor.ingest.payloads import Answered, Truth
-from services.monitor.state.model_traffic import Traffic
+from services.monitor.domain import ModelState
+from services.monitor.ingest.payloads import FeedbackLabel, PredictionBatch
+from services.monitor.state.model_traffic import TrafficMessage
 from services.storage.registry import Candidate, Live
 
 VERSION = "1-0123abcd"
@@ -36,13 +39,13 @@ def _numeric(name: str, values: np.ndarray) -> ColumnProfile:
     return ColumnProfile(name=name, edges=EDGES, counts=tuple(counts.tolist()))
 
 
-def promise(value: float = 0.95, window: int = 500, **more: float) -> Promise:
-    return Promise(metric="accuracy", value=value, window=window, **more)
+def promise(value: float = 0.95, window: int = 500, **more: float) -> PerformanceTarget:
+    return PerformanceTarget(metric="accuracy", value=value, window=window, **more)
 
 
-def watched(value: float = 0.95, rules: Rules | None = None, window: int = 500, columns: int = 3) -> ModelWatch:
+def watched(value: float = 0.95, rules: Rules | None = None, window: int = 500, columns: int = 3) -> ModelState:
     """A model whose version 1 is live."""
-    watch = ModelWatch("digits", rules or Rules())
+    watch = ModelState("digits", rules or Rules())
     watch.deployed(VERSION, "local", profile(columns), promise(value, window), now=0.0)
     return watch
 
@@ -54,7 +57,7 @@ class Stream:
         self.rng, self.columns, self.version = np.random.default_rng(seed), columns, version
         self.sequence, self.rows = 0, 0
 
-    def answers(self, rows: int, accuracy: float, shift: float = 0.0) -> tuple[Traffic, Traffic]:
+    def answers(self, rows: int, accuracy: float, shift: float = 0.0) -> tuple[TrafficMessage, TrafficMessage]:
         """A message of predictions and one of all their labels."""
         truth = self.rng.integers(0, CLASSES, rows)
         right = self.rng.random(rows) < accuracy
@@ -63,9 +66,11 @@ class Stream:
         values = {f"x{i}": (self.rng.normal(size=rows) + shift).tolist() for i in range(self.columns)}
         self.rows += rows
         time = float(self.rows)
-        answered = Answered(self.version, time, ids, values, predicted.tolist())
-        truths = [Truth(id, int(label), time, index) for index, (id, label) in enumerate(zip(ids, truth, strict=True))]
-        return Traffic(self._next(), answered), Traffic(self._next(), truths)
+        answered = PredictionBatch(self.version, time, ids, values, predicted.tolist())
+        truths = [
+            FeedbackLabel(id, int(label), time, index) for index, (id, label) in enumerate(zip(ids, truth, strict=True))
+        ]
+        return TrafficMessage(self._next(), answered), TrafficMessage(self._next(), truths)
 
     def _next(self) -> int:
         self.sequence += 1
@@ -75,7 +80,7 @@ class Stream:
 def messages(stream: Stream, rows: int, accuracy: float, shift: float = 0.0) -> tuple[Predictions, Feedback]:
     """The same traffic as events."""
     answers, truths = stream.answers(rows, accuracy, shift)
-    assert isinstance(answers.content, Answered)
+    assert isinstance(answers.content, PredictionBatch)
     assert isinstance(truths.content, list)
     predictions = Predictions(
         model="digits",

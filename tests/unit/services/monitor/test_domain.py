@@ -2,18 +2,18 @@
 
 import pytest
 
-from contracts.profiles import Promise
+from contracts.verdicts import PerformanceTarget
 from services.monitor.detection.rules import Rules
-from services.monitor.domain import Incident, ModelWatch
-from services.monitor.ingest.payloads import Answered
+from services.monitor.domain import Incident, ModelState
+from services.monitor.ingest.payloads import PredictionBatch
 from services.monitor.state.codec import pack, unpack
-from services.monitor.state.model_traffic import Traffic
+from services.monitor.state.model_traffic import TrafficMessage
 from tests.unit.services.monitor.monitored import VERSION, Stream, profile, promise, watched
 
 NEXT = "2-0123abcd"
 
 
-def feed(watch: ModelWatch, stream: Stream, rows: int, accuracy: float, shift: float = 0.0) -> list[Incident]:
+def feed(watch: ModelState, stream: Stream, rows: int, accuracy: float, shift: float = 0.0) -> list[Incident]:
     """Rows in messages of 50, labelled at once; the incidents that opened, each told at once."""
     opened: list[Incident] = []
     for _ in range(rows // 50):
@@ -149,8 +149,8 @@ def test_a_transient_loss_that_has_recovered_is_forgotten() -> None:
 
 
 def test_regression_is_held_to_the_share_within_tolerance() -> None:
-    watch = ModelWatch("diabetes", Rules())
-    held = Promise(metric="within", value=0.9, tolerance=5.0, window=200)
+    watch = ModelState("diabetes", Rules())
+    held = PerformanceTarget(metric="within", value=0.9, tolerance=5.0, window=200)
     watch.deployed(VERSION, "local", profile(), held, now=0.0)
     stream = Stream(9)
     opened = []
@@ -172,7 +172,7 @@ def test_a_burst_of_missing_values_is_quality() -> None:
     watch, stream = watched(), Stream(10)
     for _ in range(10):
         answers, _ = stream.answers(50, 0.95)
-        assert isinstance(answers.content, Answered)
+        assert isinstance(answers.content, PredictionBatch)
         answers.content.columns["x1"] = [None] * 50
         watch.apply([answers], float(stream.rows))
     assert watch.incident is not None
@@ -183,7 +183,7 @@ def test_text_where_numbers_were_is_quality() -> None:
     watch, stream = watched(), Stream(11)
     for _ in range(10):
         answers, _ = stream.answers(50, 0.95)
-        assert isinstance(answers.content, Answered)
+        assert isinstance(answers.content, PredictionBatch)
         answers.content.columns["x0"] = ["n/a"] * 50
         watch.apply([answers], float(stream.rows))
     assert watch.incident is not None
@@ -240,12 +240,12 @@ def test_memory_is_bounded_by_the_rules() -> None:
 
 def test_state_goes_on_after_a_restart_as_if_nothing_had_happened() -> None:
     stream = Stream(16)
-    messages: list[Traffic] = [m for _ in range(30) for m in stream.answers(50, 0.8)]
+    messages: list[TrafficMessage] = [m for _ in range(30) for m in stream.answers(50, 0.8)]
     through, restarted = watched(), watched()
     for start in range(0, len(messages), 7):
         through.apply(messages[start : start + 7], 1.0)
         restarted.apply(messages[start : start + 7], 1.0)
-        restarted = ModelWatch.load("digits", unpack(pack(restarted.dump())), Rules())
+        restarted = ModelState.load("digits", unpack(pack(restarted.dump())), Rules())
         restarted.apply(messages[: start + 7], 1.0)  # redelivered: nothing counts twice
     assert pack(through.dump()) == pack(restarted.dump())
     assert through.incident is not None

@@ -2,7 +2,7 @@ import pytest
 
 from contracts.cloudevents import Envelope, run_of
 from contracts.events import Event, ModelTrained
-from contracts.profiles import ConditionResult
+from contracts.verdicts import ConditionResult
 from services.timeline import wording
 from services.timeline.runs import Run, after, command_after, stories
 from tests.unit.services.monitor import drift_events

@@ -14,8 +14,8 @@ import pytest
 from contracts.events import ImagePushed
 from services.deployer.backends.containers import ALWAYS, Containers, NoImage, free_port, remove_all
 from services.deployer.backends.engine import Engine
-from services.deployer.backends.images import Images
-from services.deployer.backends.servers import EngineAway, Server
+from services.deployer.backends.images import ImageCache
+from services.deployer.backends.servers import BackendAway, Server
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.readiness import DidNotStart, HttpChecks, Lost
 from services.docker_engine.errors import DockerTrouble, ImageMissing, RegistryAway, Unauthorized
@@ -54,7 +54,7 @@ def servers(target: str, **options: object) -> Containers:
         "grace": 5.0,
         **options,
     }
-    return Containers(engine, Images(engine, None), **own)  # type: ignore[arg-type]
+    return Containers(engine, ImageCache(engine, None), **own)  # type: ignore[arg-type]
 
 
 def deployed(event: ImagePushed) -> Deployed:
@@ -204,15 +204,15 @@ async def test_what_cannot_be_pulled_says_why(
 ) -> None:
     event, engines = tiny.push(engine, private_registry, 1), Engine()
     with pytest.raises(Unauthorized, match="DEPLOYER_REGISTRY_CREDENTIALS"):
-        await Images(engines, None).fetch(event.image)
+        await ImageCache(engines, None).fetch(event.image)
     file = tmp_path / "credentials"
     with pytest.raises(Unauthorized, match="DEPLOYER_REGISTRY_CREDENTIALS names cannot be read"):
-        await Images(engines, file).fetch(event.image)
+        await ImageCache(engines, file).fetch(event.image)
     file.write_text(f"{USER}:wrong\n")
     with pytest.raises(Unauthorized, match=private_registry.address):
-        await Images(engines, file).fetch(event.image)
+        await ImageCache(engines, file).fetch(event.image)
     file.write_text(f"{USER}:{PASSWORD}\n")
-    stored = Images(engines, file)
+    stored = ImageCache(engines, file)
     with pytest.raises(ImageMissing, match="sha256:0000"):
         await stored.fetch(event.image.partition("@")[0] + "@sha256:" + "0" * 64)
     private_registry.stop()
@@ -248,9 +248,15 @@ async def test_an_engine_that_is_away_is_told_and_what_was_seen_stands(
 ) -> None:
     away = Engine(f"unix://{tmp_path}/docker.sock")
     containers = Containers(
-        away, Images(away, None), belt="test", target=target, network="host", nats_url="nats://127.0.0.1:1", grace=5.0
+        away,
+        ImageCache(away, None),
+        belt="test",
+        target=target,
+        network="host",
+        nats_url="nats://127.0.0.1:1",
+        grace=5.0,
     )
-    with pytest.raises(EngineAway, match="No Docker engine answers"):
+    with pytest.raises(BackendAway, match="No Docker engine answers"):
         await containers.look()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contracts.artifact_ref import TAR_GZ
-from contracts.profiles import Environment
+from contracts.runtime import Environment
 from services.deployer.backends.processes import RECORD, Processes, Record, stop_all
 from services.deployer.backends.servers import Server
 from services.storage.archives import pack_folder

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from contracts.features import Feature
 from contracts.model_spec import Monitor
-from contracts.profiles import ColumnProfile, Feature
+from contracts.profiles import ColumnProfile
 from services.evaluator.gate import evidence
-from services.evaluator.gate.scored_rows import Answers
+from services.evaluator.gate.scored_rows import ModelPredictions
 
 FEATURES = (
     Feature(name="x", type="number", nullable=True),
@@ -36,7 +37,7 @@ def table(rows: int = 50) -> pd.DataFrame:
 
 def test_probe_rows_are_plain_json_of_full_precision() -> None:
     frame = table()
-    probe = evidence.probe(frame, FEATURES, Answers(list(range(50))))
+    probe = evidence.probe(frame, FEATURES, ModelPredictions(list(range(50))))
     assert len(probe.rows) == 5
     assert probe.rows[0]["x"] is None
     assert probe.rows[1]["word"] is None
@@ -56,14 +57,14 @@ def test_probe_leaves_out_what_predict_refuses() -> None:
 
 
 def test_a_classifier_promises_its_accuracy() -> None:
-    promise = evidence.promise("classification", MONITOR, ["a", "b", "a", "b"], Answers(["a", "b", "b", "b"]))
+    promise = evidence.promise("classification", MONITOR, ["a", "b", "a", "b"], ModelPredictions(["a", "b", "b", "b"]))
     assert (promise.metric, promise.value, promise.tolerance) == ("accuracy", 0.75, None)
     assert (promise.window, promise.max_loss, promise.cooldown) == (100, 0.1, 60)
 
 
 def test_a_regression_promises_a_share_within_its_ninth_decile() -> None:
     labels = [float(row) for row in range(1, 11)]
-    promise = evidence.promise("regression", MONITOR, labels, Answers([0.0] * 10))
+    promise = evidence.promise("regression", MONITOR, labels, ModelPredictions([0.0] * 10))
     assert (promise.metric, promise.value) == ("within", 0.9 + 0.1 * (promise.tolerance == 10))
     assert promise.tolerance in (9, 10)
 
@@ -71,8 +72,8 @@ def test_a_regression_promises_a_share_within_its_ninth_decile() -> None:
 @pytest.mark.parametrize("said", [[math.nan] * 3, []])
 def test_a_promise_of_nothing_is_zero(said: list[float]) -> None:
     labels = [1.0] * len(said)
-    assert evidence.promise("regression", MONITOR, labels, Answers(said)).value == 0
-    assert evidence.promise("classification", MONITOR, labels, Answers(said)).value == 0
+    assert evidence.promise("regression", MONITOR, labels, ModelPredictions(said)).value == 0
+    assert evidence.promise("classification", MONITOR, labels, ModelPredictions(said)).value == 0
 
 
 def test_predictions_are_counted_into_the_bins_there_are() -> None:

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.model_spec import Condition, Gate, condition
-from contracts.profiles import Value, Verdict
+from contracts.values import Value
+from contracts.verdicts import Verdict
 from services.evaluator.gate.judge import Champion, decide, judge
 from services.evaluator.gate.proportion_intervals import share
-from services.evaluator.gate.scored_rows import Answers
+from services.evaluator.gate.scored_rows import ModelPredictions
 
 NAN = math.nan
 
@@ -22,7 +23,7 @@ def verdict(
     labels: Sequence[Value], said: Sequence[Value], *conditions: str, task: Any = "classification", **more: Any
 ) -> Verdict:
     gate = Gate(confidence=0.95, conditions=tuple(map(condition, conditions)))  # type: ignore[arg-type]
-    return judge(task, gate, labels, Answers(said), more.get("champion"), more.get("recent"))
+    return judge(task, gate, labels, ModelPredictions(said), more.get("champion"), more.get("recent"))
 
 
 def read(text: str) -> Condition:
@@ -98,7 +99,7 @@ def test_a_champion_that_did_not_answer_leaves_only_its_own_conditions_unknown()
 @pytest.mark.parametrize(("gained", "lost", "outcome"), [(30, 2, "pass"), (3, 2, "unknown"), (0, 40, "fail")])
 def test_a_candidate_is_held_to_the_champion_row_by_row(gained: int, lost: int, outcome: str) -> None:
     labels = [1] * 300
-    champion = Champion("1-00000000", Answers([0] * gained + [1] * (300 - gained)))
+    champion = Champion("1-00000000", ModelPredictions([0] * gained + [1] * (300 - gained)))
     result = verdict(labels, [1] * (300 - lost) + [0] * lost, "accuracy - champion > 0", champion=champion)
     assert result.outcome == outcome
     assert result.conditions[0].estimate == pytest.approx((gained - lost) / 300)
@@ -108,10 +109,10 @@ def test_an_equal_retrain_passes_the_default_gates() -> None:
     rng = np.random.default_rng(0)
     labels = rng.normal(size=88).tolist()
     said = [label + 0.5 for label in labels]
-    champion = Champion("1-00000000", Answers(said))
+    champion = Champion("1-00000000", ModelPredictions(said))
     assert verdict(labels, said, "r2 - champion > -0.05", task="regression", champion=champion).outcome == "pass"
     words = ["yes", "no"] * 44
-    champion = Champion("1-00000000", Answers(words))
+    champion = Champion("1-00000000", ModelPredictions(words))
     assert verdict(words, words, "accuracy - champion > -0.05", champion=champion).outcome == "pass"
 
 
@@ -136,7 +137,7 @@ def test_degenerate_rows_get_a_reason(
 
 
 def test_a_champion_that_says_nan_is_unknown() -> None:
-    champion = Champion("1-00000000", Answers([NAN] * 40))
+    champion = Champion("1-00000000", ModelPredictions([NAN] * 40))
     labels = [float(row) for row in range(40)]
     result = verdict(labels, labels, "mae - champion < 1", task="regression", champion=champion)
     assert result.outcome == "unknown"
@@ -147,6 +148,6 @@ def test_log_loss_uses_the_models_own_order_of_classes() -> None:
     gate = Gate(conditions=(condition("log_loss < 0.5"),))
     labels = ["a", "b"] * 30
     chances = np.array([[0.1, 0.9], [0.9, 0.1]] * 30) + np.linspace(0, 0.05, 60)[:, None] * [-1, 1]
-    answers = Answers(labels, ("b", "a"), chances)
+    answers = ModelPredictions(labels, ("b", "a"), chances)
     assert judge("classification", gate, labels, answers, None).outcome == "pass"
-    assert judge("classification", gate, labels, Answers(labels, ("a", "b"), chances), None).outcome == "fail"
+    assert judge("classification", gate, labels, ModelPredictions(labels, ("a", "b"), chances), None).outcome == "fail"

@@ -17,11 +17,25 @@ from services.monitor.detection.sequential_tests import (
     noncentral_chi2_sf,
     shiryaev_roberts,
 )
-from services.monitor.domain import ModelWatch
-from services.monitor.ingest.payloads import Answered, Malformed, Truth, answered, truths
+from services.monitor.domain import ModelState
+from services.monitor.ingest.payloads import (
+    FeedbackLabel,
+    MalformedPayload,
+    PredictionBatch,
+    parse_feedback,
+    parse_predictions,
+)
 from services.monitor.state.histograms import Bins
-from services.monitor.state.label_join import Early, Label, Pending, Ring, key_of, signature, signatures
-from services.monitor.state.model_traffic import Traffic
+from services.monitor.state.label_join import (
+    ReceivedLabel,
+    RecentPredictions,
+    Ring,
+    UnmatchedLabels,
+    key_of,
+    signature,
+    signatures,
+)
+from services.monitor.state.model_traffic import TrafficMessage
 from tests.unit.services.monitor.monitored import VERSION, profile, promise
 
 
@@ -87,14 +101,14 @@ def test_the_change_is_placed_near_where_it_was() -> None:
 # -- joins ---------------------------------------------------------------------------------------------------
 
 
-def traffic(rows: int) -> list[Answered | list[Truth]]:
+def traffic(rows: int) -> list[PredictionBatch | list[FeedbackLabel]]:
     """One message per prediction and per label; every third prediction is wrong, two labels belong to nobody."""
-    messages: list[Answered | list[Truth]] = []
+    messages: list[PredictionBatch | list[FeedbackLabel]] = []
     for row in range(rows):
         id = f"digits.{VERSION}.{row}"
-        messages.append(Answered(VERSION, float(row), [id], {f"x{i}": [0.1] for i in range(3)}, [row % 3]))
-        messages.append([Truth(id, 0 if row % 3 else row % 3, float(row), 0)])
-    return [*messages, [Truth("digits.9-00000000.x", 1, 0.0, 0)], [Truth("nonsense", 1, 0.0, 0)]]
+        messages.append(PredictionBatch(VERSION, float(row), [id], {f"x{i}": [0.1] for i in range(3)}, [row % 3]))
+        messages.append([FeedbackLabel(id, 0 if row % 3 else row % 3, float(row), 0)])
+    return [*messages, [FeedbackLabel("digits.9-00000000.x", 1, 0.0, 0)], [FeedbackLabel("nonsense", 1, 0.0, 0)]]
 
 
 @settings(deadline=None, max_examples=60)
@@ -103,9 +117,9 @@ def test_the_state_is_the_same_whatever_the_order_and_the_repeats(data: st.DataO
     messages = traffic(12)
     order = data.draw(st.permutations(range(len(messages))))
     repeats = data.draw(st.lists(st.sampled_from(order), max_size=10))
-    watch = ModelWatch("digits", Rules())
+    watch = ModelState("digits", Rules())
     watch.deployed(VERSION, "local", profile(), promise(0.5, window=8), now=0.0)
-    watch.apply([Traffic(n + 1, messages[place]) for n, place in enumerate([*order, *repeats])], now=1.0)
+    watch.apply([TrafficMessage(n + 1, messages[place]) for n, place in enumerate([*order, *repeats])], now=1.0)
     one = watch.traffic.versions[VERSION]
     assert (one.windows.rows, one.judged.total, one.judged.errors) == (12, 12, 8)
     assert watch.traffic.early.unmatched == 2
@@ -113,19 +127,22 @@ def test_the_state_is_the_same_whatever_the_order_and_the_repeats(data: st.DataO
 
 
 def test_a_label_goes_to_the_version_that_predicted() -> None:
-    watch = ModelWatch("digits", Rules())
+    watch = ModelState("digits", Rules())
     for version in (VERSION, "2-0123abcd"):
         watch.deployed(version, "local", profile(), promise(), now=0.0)
-    first = Answered(VERSION, 1.0, ["a"], {}, [1])
-    second = Answered("2-0123abcd", 2.0, ["b"], {}, [1])
-    watch.apply([Traffic(1, first), Traffic(2, second), Traffic(3, [Truth("a", 2, 3.0, 0)])], now=3.0)
+    first = PredictionBatch(VERSION, 1.0, ["a"], {}, [1])
+    second = PredictionBatch("2-0123abcd", 2.0, ["b"], {}, [1])
+    watch.apply(
+        [TrafficMessage(1, first), TrafficMessage(2, second), TrafficMessage(3, [FeedbackLabel("a", 2, 3.0, 0)])],
+        now=3.0,
+    )
     assert [watch.traffic.versions[v].judged.total for v in (VERSION, "2-0123abcd")] == [1, 0]
     assert watch.traffic.versions[VERSION].judged.errors == 1
 
 
 def test_a_label_without_a_value_is_invalid() -> None:
-    watch = ModelWatch("digits", Rules())
-    watch.apply([Traffic(1, [Truth("a", None, 1.0, 0)])], now=1.0)
+    watch = ModelState("digits", Rules())
+    watch.apply([TrafficMessage(1, [FeedbackLabel("a", None, 1.0, 0)])], now=1.0)
     assert (watch.traffic.invalid, watch.traffic.early.unmatched) == (1, 0)
 
 
@@ -166,7 +183,7 @@ def test_a_ring_takes_room_for_what_is_in_it() -> None:
 
 
 def test_pending_forgets_the_oldest_and_finds_the_rest() -> None:
-    pending = Pending(10)
+    pending = RecentPredictions(10)
     keys = [key_of(str(n)) for n in range(25)]
     for start in (0, 7, 12):
         part = keys[start : start + 13]
@@ -178,14 +195,14 @@ def test_pending_forgets_the_oldest_and_finds_the_rest() -> None:
 
 
 def test_early_labels_are_bounded_and_taken_once() -> None:
-    early = Early(3)
+    early = UnmatchedLabels(3)
     for n in range(5):
-        early.add(n, Label(float(n), n, 0, 0.0))
+        early.add(n, ReceivedLabel(float(n), n, 0, 0.0))
     assert (early.unmatched, early.dropped) == (5, 2)
     assert [key for key, _ in early.take([4, 4, 0, 3])] == [4, 3]
-    other = Early(3)
+    other = UnmatchedLabels(3)
     other.load(early.dump())
-    assert (other.unmatched, other.take([2])) == (3, [(2, Label(2.0, 2, 0, 0.0))])
+    assert (other.unmatched, other.take([2])) == (3, [(2, ReceivedLabel(2.0, 2, 0, 0.0))])
 
 
 # -- bins and messages ---------------------------------------------------------------------------------------
@@ -215,13 +232,13 @@ def test_bins_count_what_the_profile_counted() -> None:
     ],
 )  # fmt: skip
 def test_malformed_predictions_are_named(body: bytes) -> None:
-    with pytest.raises(Malformed):
-        answered(body)
+    with pytest.raises(MalformedPayload):
+        parse_predictions(body)
 
 
 @pytest.mark.parametrize(
     "body", [b'{"labels":1}', b'{"labels":[1]}', b'{"labels":[{"label":1}]}', b'{"labels":[{"id":"a","label":[]}]}']
 )
 def test_malformed_feedback_is_named(body: bytes) -> None:
-    with pytest.raises(Malformed):
-        truths(body)
+    with pytest.raises(MalformedPayload):
+        parse_feedback(body)

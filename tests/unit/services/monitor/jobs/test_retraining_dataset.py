@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts.profiles import RECENT
-from services.monitor.detection.error_bursts import VERSIONS, Burst, Bursts
+from contracts.features import RECENT
+from services.monitor.detection.error_bursts import VERSIONS, Burst, ErrorBursts
 from services.monitor.jobs.retraining_dataset import NoRows, dataset
 from services.monitor.state.codec import Unknown, pack, unpack
 
@@ -63,7 +63,7 @@ def test_no_fitting_row_is_said(tmp_path: Path) -> None:
 
 
 def test_a_burst_is_told_once_and_old_errors_are_forgotten() -> None:
-    bursts = Bursts(3)
+    bursts = ErrorBursts(3)
     assert bursts.add("m", "v", 0.0, 2) is None
     assert bursts.add("m", "v", 100.0) is None
     assert bursts.add("m", "w", 100.0, 2) is None
@@ -72,7 +72,7 @@ def test_a_burst_is_told_once_and_old_errors_are_forgotten() -> None:
 
 
 def test_errors_of_versions_long_gone_are_forgotten() -> None:
-    bursts = Bursts(3)
+    bursts = ErrorBursts(3)
     for generation in range(10 * VERSIONS):
         assert bursts.add("m", f"{generation}-0123abcd", 100.0, 2) is None
         assert (bursts.add("m", "live", 100.0) is not None) == (generation % 3 == 2)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.monitor.ingest.consumer import collect
-from services.monitor.ingest.payloads import Malformed, answered, truths
+from services.monitor.ingest.payloads import MalformedPayload, parse_feedback, parse_predictions
 from services.monitor.state.codec import pack
-from services.monitor.state.label_join import Rows
-from services.monitor.state.model_traffic import Traffic
+from services.monitor.state.label_join import RowPositions
+from services.monitor.state.model_traffic import TrafficMessage
 from tests.unit.services.monitor.monitored import VERSION, watched
 
 HUGE = 10**400
@@ -58,15 +58,17 @@ LABELS = st.fixed_dictionaries(
 FEEDBACK = st.fixed_dictionaries({"labels": st.lists(LABELS | ANYTHING, max_size=4) | ANYTHING})
 
 
-def take(bodies: list[tuple[str, bytes]]) -> list[Traffic]:
+def take(bodies: list[tuple[str, bytes]]) -> list[TrafficMessage]:
     """Everything that happens to traffic: read, counted, judged, saved, and made rows of a dataset."""
     watch = watched(window=3)
     watch.introduce(VERSION, None, None)
     traffic = []
     for sequence, (kind, body) in enumerate(bodies, start=1):
         try:
-            traffic.append(Traffic(sequence, answered(body) if kind == "predictions" else truths(body)))
-        except Malformed:
+            traffic.append(
+                TrafficMessage(sequence, parse_predictions(body) if kind == "predictions" else parse_feedback(body))
+            )
+        except MalformedPayload:
             continue
     for version in watch.traffic.unknown(traffic):
         watch.introduce(version, None, None)
@@ -75,7 +77,9 @@ def take(bodies: list[tuple[str, bytes]]) -> list[Traffic]:
     pack(watch.dump())
     for message in traffic:
         if not isinstance(message.content, list) and message.content.ids:
-            json.dumps(collect(Rows(np.array([message.sequence]), np.array([0])), {message.sequence: message.content}))
+            json.dumps(
+                collect(RowPositions(np.array([message.sequence]), np.array([0])), {message.sequence: message.content})
+            )
     return traffic
 
 
@@ -108,36 +112,36 @@ def test_any_bytes_are_counted_or_malformed(body: bytes) -> None:
     ],
 )
 def test_a_label_is_text_or_a_finite_number(label: str) -> None:
-    with pytest.raises(Malformed, match="label"):
-        truths(b'{"labels":[{"id":"a","label":' + label.encode() + b"}]}")
+    with pytest.raises(MalformedPayload, match="label"):
+        parse_feedback(b'{"labels":[{"id":"a","label":' + label.encode() + b"}]}")
 
 
 @pytest.mark.parametrize("time", ["1" * 400, "1e999", "NaN", "-1", '"1"', "true", "null", "[]", "1700000000000"])
 def test_a_time_is_unix_seconds(time: str) -> None:
-    with pytest.raises(Malformed, match="unix seconds"):
-        truths(b'{"labels":[{"id":"a","label":1,"time":' + time.encode() + b"}]}")
-    with pytest.raises(Malformed, match="unix seconds"):
-        answered(message(time=time))
+    with pytest.raises(MalformedPayload, match="unix seconds"):
+        parse_feedback(b'{"labels":[{"id":"a","label":1,"time":' + time.encode() + b"}]}")
+    with pytest.raises(MalformedPayload, match="unix seconds"):
+        parse_predictions(message(time=time))
 
 
 @pytest.mark.parametrize("cell", ["[1,2]", "{}", "NaN", "-Infinity", "1e999", "1" * 400])
 @pytest.mark.parametrize("other", ["0.5", "1", "null", '"a"', "true"])
 def test_a_cell_is_a_scalar_and_finite(cell: str, other: str) -> None:
-    with pytest.raises(Malformed, match="finite"):
-        answered(message(values=f"[{other},{cell}]"))
-    with pytest.raises(Malformed, match="finite"):
-        answered(message(prediction=f"[{cell},{other}]"))
-    assert answered(message(values=f"[{other},{other}]"))
+    with pytest.raises(MalformedPayload, match="finite"):
+        parse_predictions(message(values=f"[{other},{cell}]"))
+    with pytest.raises(MalformedPayload, match="finite"):
+        parse_predictions(message(prediction=f"[{cell},{other}]"))
+    assert parse_predictions(message(values=f"[{other},{other}]"))
 
 
 def test_numbers_that_are_large_together_are_still_finite() -> None:
-    assert answered(message(values="[1.7e308,1.7e308]")).columns == {"x0": [1.7e308, 1.7e308]}
+    assert parse_predictions(message(values="[1.7e308,1.7e308]")).columns == {"x0": [1.7e308, 1.7e308]}
 
 
 @pytest.mark.parametrize("version", ["1-0123abcd\n", "٣-0123abcd", "1" * 19 + "-0123abcd", "1-0123ABCD", ""])
 def test_a_version_is_safe_to_look_up(version: str) -> None:
-    with pytest.raises(Malformed, match="version"):
-        answered(message(version=version))
+    with pytest.raises(MalformedPayload, match="version"):
+        parse_predictions(message(version=version))
 
 
 def test_one_long_text_takes_no_room_for_the_other_rows() -> None:
@@ -152,7 +156,7 @@ def test_one_long_text_takes_no_room_for_the_other_rows() -> None:
         }
     ).encode()
     watch = watched()
-    watch.apply([Traffic(1, answered(body))], now=1.0)
+    watch.apply([TrafficMessage(1, parse_predictions(body))], now=1.0)
     assert watch.traffic.versions[VERSION].windows.rows == rows
 
 
@@ -163,7 +167,7 @@ def message(time: str = "1", values: str = "[1,2]", prediction: str = "[1,2]", v
 
 def test_the_parser_keeps_no_ids() -> None:
     columns = {"version": VERSION, "time": 1.0, "columns": {}, "id": ["an id"], "prediction": [1]}
-    read = answered(json.dumps(columns).encode())
-    label = truths(b'{"labels": [{"id": "another id", "label": 1}]}')[0]
+    read = parse_predictions(json.dumps(columns).encode())
+    label = parse_feedback(b'{"labels": [{"id": "another id", "label": 1}]}')[0]
     # One from where it is, one from the argument.
     assert [sys.getrefcount(read.ids[0]), sys.getrefcount(label.id)] == [2, 2]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.profiles import RECENT
+from contracts.features import RECENT
 from services.trainer.jobs.data_schema import Rejected
 from services.trainer.jobs.holdout import held_out
 

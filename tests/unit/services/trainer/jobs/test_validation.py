@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from contracts.features import RECENT, Feature
 from contracts.model_spec import ModelSpec
-from contracts.profiles import RECENT, Feature
 from services.trainer.jobs.data_schema import Rejected, Schema
 from services.trainer.jobs.validation import Checked, check, features_of
 
