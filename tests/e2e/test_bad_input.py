@@ -11,10 +11,10 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from belt.home import Home
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
+from belt.local.home import Home
 from contracts import cloudevents
 from contracts.artifact_ref import TAR_GZ
 from contracts.cloudevents import run_of

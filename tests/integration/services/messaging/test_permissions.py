@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import nats
 import pytest
-from belt.home import Home
 from nats.aio.client import Client
 
 from belt.local import ports
+from belt.local.home import Home
 from contracts import subjects
 from services.messaging import permissions
 from tests.belts import ROOT
