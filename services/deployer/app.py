@@ -7,8 +7,8 @@ from nats.aio.msg import Msg
 
 from contracts.cloudevents import Envelope
 from contracts.events import DeploymentFailed, ImagePushed, ModelSuperseded, RollbackRequested
-from services.deployer.backends.processes import Processes
-from services.deployer.backends.servers import Servers
+from services.deployer.backends.processes import ProcessBackend
+from services.deployer.backends.protocol import ServerBackend
 from services.deployer.domain import (
     already_applied,
     cannot_roll_back,
@@ -69,7 +69,7 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
         return [Emit(outcome(deployed, live, "rollback"), run=deployed.run)]
 
 
-async def stand_by(worker: Worker, servers: Processes) -> None:
+async def stand_by(worker: Worker, servers: ProcessBackend) -> None:
     """Pay a server's imports while the model is still being trained.
 
     The client subscribes again by itself when the bus was away; what was said meanwhile is missed, as any hint may be.
@@ -94,12 +94,12 @@ async def stand_by(worker: Worker, servers: Processes) -> None:
             log.warning("no server on standby", error=str(error))
 
 
-def processes(worker: Worker, settings: Settings, may_be_live: bool) -> Processes:
+def processes(worker: Worker, settings: Settings, may_be_live: bool) -> ProcessBackend:
     """Servers as processes of this machine, with one on standby."""
     artifacts = open_artifact_store(worker.bus, settings)
     environments = Environments(settings.envs or settings.home / "envs", artifacts)
     serving_bus = settings.serving_nats_url or settings.nats_url
-    servers = Processes(settings.home, serving_bus, artifacts, environments, settings.grace_seconds)
+    servers = ProcessBackend(settings.home, serving_bus, artifacts, environments, settings.grace_seconds)
     servers.sweep()
     if may_be_live:  # its imports are paid while the bus appears
         servers.prepare()
@@ -107,15 +107,15 @@ def processes(worker: Worker, settings: Settings, may_be_live: bool) -> Processe
     return servers
 
 
-def containers(settings: Settings) -> Servers:
+def containers(settings: Settings) -> ServerBackend:
     """Servers as containers. None is on standby: the exact image is what runs, and it is not known before."""
     # The Docker SDK is heavy, and processes need none of it.
-    from services.deployer.backends.containers import Containers
+    from services.deployer.backends.containers import ContainerBackend
     from services.deployer.backends.engine import Engine
     from services.deployer.backends.images import ImageCache
 
     engine = Engine()
-    return Containers(
+    return ContainerBackend(
         engine,
         ImageCache(engine, settings.registry_credentials),
         belt=settings.belt,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from services.deployer.backends.servers import Server, Servers
+from services.deployer.backends.protocol import Server, ServerBackend
 from services.deployer.readiness import Checks, DidNotStart, Lost
 
 log = structlog.get_logger()
@@ -26,7 +26,7 @@ Started = tuple[str, float]
 class Liveness:
     """Remembers who answered when last asked."""
 
-    def __init__(self, servers: Servers, checks: Checks) -> None:
+    def __init__(self, servers: ServerBackend, checks: Checks) -> None:
         self._servers, self._checks = servers, checks
         self._heard: dict[Started, int] = {}
         """Servers that this process has checked or adopted → looks since they last answered."""
@@ -41,7 +41,7 @@ class Liveness:
         if looks <= LOOKS:
             self._heard[key] = looks
             return True
-        if not self._servers.was_checked(server) or not await self.answers(server):
+        if not self._servers.is_checked(server) or not await self.answers(server):
             return False
         if key not in self._heard:
             log.info("adopted", model=server.model, version=server.version, server=server.id)

@@ -1,4 +1,4 @@
-"""What a new server must show before it gets traffic: that it is ready, and that it answers as the judged model did."""
+"""Checks of a new server before it gets traffic: it is ready, and it predicts what the evaluated model predicted."""
 
 import asyncio
 import time
@@ -7,77 +7,77 @@ from typing import Protocol
 import httpx
 
 from contracts.features import Probe
-from services.deployer.backends.servers import Server, Servers
+from services.deployer.backends.protocol import Server, ServerBackend
 from services.deployer.domain import check_predictions
 from services.deployer.gateway import VERSION_HEADER
 from services.messaging import Permanent
 
 PROBE_HEADERS = {"X-Bentobelt-Probe": "1"}
-"""Serving does not log such requests as traffic."""
+"""A server does not log requests with this header as traffic."""
 POLL = 0.02
-LOOK = 0.2
-"""Seconds between two looks at whether a server that is not ready yet still lives: each may be a call to an engine."""
+REFRESH_SECONDS = 0.2
+"""Pause between two checks that a server which is not ready yet still runs: each may be a call to an engine."""
 
 
 class DidNotStart(Permanent):
-    """The version never got ready; the message ends with its log."""
+    """The version did not become ready; the message ends with the end of its log."""
 
 
 class Lost(Exception):
-    """The server died of a signal nobody here sent, or stopped answering; another start may do."""
+    """A signal from outside ended the server, or it stopped answering. Another start may succeed."""
 
     attempts = 1
-    """The deployer itself has started it a second time by then."""
+    """The rollout has started it a second time before this error leaves it."""
 
 
 class Checks(Protocol):
-    """Asks servers over HTTP."""
+    """Checks of a server, made over HTTP."""
 
     async def ready(self, server: Server) -> None:
-        """Return once the server is ready.
+        """Wait until the server is ready.
 
         Raises:
-            DidNotStart: it ended or took too long.
+            DidNotStart: it ended, or was not ready in time.
             Lost: something outside ended it.
         """
         ...
 
     async def answers(self, server: Server) -> bool:
-        """Whether it answers with its version right now."""
+        """Return whether the server answers one request now, and with its own version."""
         ...
 
     async def predictions(self, server: Server, probe: Probe) -> None:
-        """Compare its predictions with the probe's.
+        """Compare the server's predictions with those of the probe.
 
         Raises:
             PredictionsDiffer: they are not the same.
+            DidNotStart: it refuses the rows.
             Lost: it does not answer.
         """
         ...
 
 
 class HttpChecks:
-    """The checks on a real server."""
+    """The checks of a real server. `seconds` limits how long it may take until it is ready."""
 
-    def __init__(self, servers: Servers, seconds: float) -> None:
+    def __init__(self, servers: ServerBackend, seconds: float) -> None:
         self._servers, self._seconds = servers, seconds
         self._client = httpx.AsyncClient(timeout=10.0, headers=PROBE_HEADERS)
 
     async def ready(self, server: Server) -> None:
-        deadline, looked = time.monotonic() + self._seconds, time.monotonic()
+        refreshed = time.monotonic()
+        deadline = refreshed + self._seconds
         while not await self._is_ready(server):
-            if time.monotonic() - looked > LOOK:
-                await self._servers.look()
-                looked = time.monotonic()
-            if not self._servers.alive(server):
-                ending = await self._servers.ending(server)
-                kind = Lost if ending.again else DidNotStart
-                raise kind(f"{server.model} {server.version} ended before it was ready: {ending.words}")
+            if time.monotonic() - refreshed > REFRESH_SECONDS:
+                await self._servers.refresh()
+                refreshed = time.monotonic()
+            if not self._servers.is_alive(server):
+                report = await self._servers.exit_report(server)
+                kind = Lost if report.retryable else DidNotStart
+                raise kind(f"{server.model} {server.version} ended before it was ready: {report.log_tail}")
             if time.monotonic() > deadline:
-                words = (await self._servers.ending(server)).words
-                raise DidNotStart(
-                    f"{server.model} {server.version} was not ready within {self._seconds:.0f} s; its log ends: {words}"
-                )
+                late = f"{server.model} {server.version} was not ready within {self._seconds:.0f} s"
+                raise DidNotStart(f"{late}; its log ends: {await self._log_tail(server)}")
             await asyncio.sleep(POLL)
 
     async def answers(self, server: Server) -> bool:
@@ -95,21 +95,21 @@ class HttpChecks:
         except httpx.TransportError as error:
             raise Lost(f"{server.model} {server.version} does not answer: {error!r}") from error
         if answer.status_code != 200:
-            words = (await self._servers.ending(server)).words
-            raise DidNotStart(
-                f"{server.model} {server.version} answers held-out rows with {answer.status_code}: "
-                f"{answer.text[:500]}; its log ends: {words}"
-            )
+            refused = f"{server.model} {server.version} answers held-out rows with {answer.status_code}"
+            raise DidNotStart(f"{refused}: {answer.text[:500]}; its log ends: {await self._log_tail(server)}")
         check_predictions(probe, tuple(one["prediction"] for one in answer.json()["predictions"]))
 
     async def close(self) -> None:
         await self._client.aclose()
 
     async def _is_ready(self, server: Server) -> bool:
-        # A process's socket is bound before the server runs: a request waits in its backlog until the server takes it.
-        # A container's port may be another program's by now: only its own version says that it is the one.
+        # The socket of a process is bound before its server runs: a request waits there until the server takes it.
+        # The port of a container may belong to another program by now, so the answer has to name the version.
         try:
             answer = await self._client.get(f"{server.url}/readyz", timeout=5.0)
         except httpx.TransportError:
             return False
         return answer.status_code == 200 and answer.headers.get(VERSION_HEADER) == server.version
+
+    async def _log_tail(self, server: Server) -> str:
+        return (await self._servers.exit_report(server)).log_tail

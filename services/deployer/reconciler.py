@@ -10,7 +10,7 @@ import structlog
 from nats.errors import Error as NatsError
 
 from contracts.events import DeploymentFailed
-from services.deployer.backends.servers import BackendAway, Server, Servers
+from services.deployer.backends.protocol import BackendAway, Server, ServerBackend
 from services.deployer.domain import crash_loop, pause
 from services.deployer.gateway import Gateway
 from services.deployer.rollout import DeploymentRegistry, Rollout
@@ -47,7 +47,7 @@ class Reconciler:
         target: str,
         registry: DeploymentRegistry,
         rollout: Rollout,
-        servers: Servers,
+        servers: ServerBackend,
         gateway: Gateway,
         tell: Tell,
         seconds: float,
@@ -89,7 +89,7 @@ class Reconciler:
     async def _sees(self) -> bool:
         """Whether it is known what runs. While it is not, nothing is undone: servers may well go on answering."""
         try:
-            await self._servers.look()
+            await self._servers.refresh()
         except BackendAway as error:
             if self._seeing:
                 log.warning("what is live stays routed", error=str(error))
@@ -111,7 +111,7 @@ class Reconciler:
     async def _tend(self, model: str) -> None:
         # In this order: what runs is seen after what is routed and live, which another replica may just have changed.
         routed, live = self._gateway.address(model), await self._rollout.live(model)
-        await self._servers.look()
+        await self._servers.refresh()
         if live is not None:
             self._refuse(live.model, routed)
             await self._revive(live, live.version)
@@ -131,7 +131,7 @@ class Reconciler:
         if deployed is None or (live.model, version) in self._rollout.busy or not starts.due(self._clock()):
             return
         same = (one for one in self._servers.all() if (one.model, one.version) == (live.model, version))
-        if any(self._servers.is_anothers(one) for one in same):
+        if any(self._servers.owned_by_other_replica(one) for one in same):
             return
         await self._note_crash(live, version, "starting again")
         try:
@@ -172,7 +172,7 @@ class Reconciler:
     def _refuse(self, model: str, routed: str | None) -> None:
         # Better a clear 503 than requests to a port that may be another program's by now. Without the lease, which a
         # dead deployer may hold: should another one point at the same moment, it sees that it did not arrive.
-        alive = {server.url for server in self._servers.all() if self._servers.alive(server)}
+        alive = {server.url for server in self._servers.all() if self._servers.is_alive(server)}
         if routed is not None and routed not in alive and self._gateway.address(model) == routed:
             self._gateway.route(model, None)
 
@@ -191,4 +191,4 @@ class Reconciler:
 
     async def _last_words(self, model: str, version: str) -> str:
         dead = [s for s in self._servers.all() if (s.model, s.version) == (model, version)]
-        return (await self._servers.ending(dead[-1])).words[-1000:] if dead else ""
+        return (await self._servers.exit_report(dead[-1])).log_tail[-1000:] if dead else ""

@@ -17,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from contracts.events import ImagePushed
-from services.deployer.backends.servers import Server, Servers
+from services.deployer.backends.protocol import Server, ServerBackend
 from services.deployer.domain import decide, released, rolled_back, wanted
 from services.deployer.gateway import Gateway, NotSwitched
 from services.deployer.liveness import Liveness
@@ -54,7 +54,7 @@ class Rollout:
         target: str,
         registry: DeploymentRegistry,
         leases: Lease,
-        servers: Servers,
+        servers: ServerBackend,
         checks: Checks,
         gateway: Gateway,
     ) -> None:
@@ -124,13 +124,15 @@ class Rollout:
         """
         image = deployed.image
         async with self._starting[image.model, image.version]:
-            await self._servers.look()
+            await self._servers.refresh()
             running = self.running(image.model, image.version)
             if running is not None:
-                if self._servers.was_checked(running):
+                if self._servers.is_checked(running):
                     if await self._hearing.answers(running):
                         return running
-                elif not self._servers.is_anothers(running):  # another replica's is its own affair until it is old
+                elif not self._servers.owned_by_other_replica(
+                    running
+                ):  # another replica's is its own affair until it is old
                     await self._end(running)  # left half started by a deployer that died
             return await self._new(deployed)
 
@@ -149,7 +151,7 @@ class Rollout:
 
     def running(self, model: str, version: str) -> Server | None:
         """The living server of a version, unless it hangs; of several the one that gets the traffic, or the newest."""
-        alive = [server for server in self._of(model, version) if self._servers.alive(server)]
+        alive = [server for server in self._of(model, version) if self._servers.is_alive(server)]
         found = [server for server in alive if server.id not in self._ending and not self._hearing.deaf(server)]
         routed = self._gateway.address(model)
         return max(found, key=lambda server: (server.url == routed, server.since), default=None)
@@ -197,8 +199,8 @@ class Rollout:
         return [server for server in found if not self._in_use(server) and server.id not in self._ending]
 
     def _in_use(self, server: Server) -> bool:
-        routed = self._gateway.address(server.model) == server.url and self._servers.alive(server)
-        return routed or (server.model, server.version) in self.busy or self._servers.is_anothers(server)
+        routed = self._gateway.address(server.model) == server.url and self._servers.is_alive(server)
+        return routed or (server.model, server.version) in self.busy or self._servers.owned_by_other_replica(server)
 
     async def _end(self, server: Server) -> None:
         self._ending.add(server.id)
@@ -260,7 +262,7 @@ class Rollout:
             # Before it counts as checked: whatever is adopted can be started again, and a warm version costs no write.
             await self._registry.put_image(deployed, self._target)
             unchecked.pop_all()
-        await self._servers.note_checked(server)
+        await self._servers.mark_checked(server)
         self._hearing.note(server)
         self.since[server.id] = server.since
         times = {"start": started - began, "ready": ready - started, "predictions": time.monotonic() - ready}

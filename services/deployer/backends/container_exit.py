@@ -8,7 +8,7 @@ from typing import Any
 from docker import DockerClient
 from docker.errors import NotFound
 
-from services.deployer.backends.servers import Ending, Server
+from services.deployer.backends.protocol import ExitReport, Server
 
 OOM_SECONDS = 600
 """How long ago a container may have run out of memory and still be told so."""
@@ -16,21 +16,21 @@ TAIL = 3000
 """Characters of a server's log that are worth showing."""
 
 
-def ending(client: DockerClient, server: Server) -> Ending:
+def exit_report(client: DockerClient, server: Server) -> ExitReport:
     """How the container of `server` ended, when it did, and the end of its log."""
     try:
         found = client.api.inspect_container(server.id)
         log = client.api.logs(server.id, tail=100).decode(errors="replace")[-TAIL:].strip()
     except NotFound:
-        return Ending("somebody removed its container", again=True)
+        return ExitReport("somebody removed its container", retryable=True)
     state = found["State"]
     if found["HostConfig"]["NetworkMode"] == "host" and state["ExitCode"] and _is_taken(server.url):
-        return Ending(f"another program took {server.url} first\n{log}", again=True)
+        return ExitReport(f"another program took {server.url} first\n{log}", retryable=True)
     if state["OOMKilled"] or _ran_out_of_memory(client, server):
         limit = found["HostConfig"]["Memory"] >> 20
-        return Ending(f"it was killed for using more than its {limit} MiB: raise serve.memory in model.yaml\n{log}")
-    how, again = _how(state)
-    return Ending(how + log, again)
+        return ExitReport(f"it was killed for using more than its {limit} MiB: raise serve.memory in model.yaml\n{log}")
+    how, retryable = _how(state)
+    return ExitReport(how + log, retryable)
 
 
 def _ran_out_of_memory(client: DockerClient, server: Server) -> bool:

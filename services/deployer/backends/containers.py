@@ -23,10 +23,10 @@ from docker.errors import APIError, NotFound
 from docker.types import EndpointConfig, LogConfig
 
 from contracts.runtime import Limits
-from services.deployer.backends.container_exit import ending
+from services.deployer.backends.container_exit import exit_report
 from services.deployer.backends.engine import Engine
 from services.deployer.backends.images import MODEL, VERSION, ImageCache
-from services.deployer.backends.servers import Ending, Server
+from services.deployer.backends.protocol import ExitReport, Server
 from services.docker_engine.errors import Doing, explained
 from services.messaging import Permanent
 from services.storage import Deployed
@@ -82,7 +82,7 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-class Containers:
+class ContainerBackend:
     """Servers of one target as containers.
 
     Args:
@@ -115,11 +115,11 @@ class Containers:
         self._seen: dict[str, Seen] = {}
         self._looking = asyncio.Lock()
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """See what runs now.
 
         Raises:
-            EngineAway: the engine does not say; what was seen last stands.
+            BackendAway: the engine does not say; what was seen last stands.
         """
         async with self._looking:  # one after the other: an older answer never replaces a newer one
             self._seen = await self._engine.call(self._see, "looking at containers")
@@ -127,13 +127,13 @@ class Containers:
     def all(self) -> list[Server]:
         return [seen.server for seen in self._seen.values()]
 
-    def alive(self, server: Server) -> bool:
+    def is_alive(self, server: Server) -> bool:
         return server.id in self._seen and self._seen[server.id].runs
 
-    def was_checked(self, server: Server) -> bool:
+    def is_checked(self, server: Server) -> bool:
         return server.id in self._seen and self._seen[server.id].checked
 
-    def is_anothers(self, server: Server) -> bool:
+    def owned_by_other_replica(self, server: Server) -> bool:
         seen = self._seen.get(server.id)
         return seen is not None and seen.starter != self._host and time.time() - seen.created < STARTING
 
@@ -150,7 +150,7 @@ class Containers:
             options = self._options(deployed, name)
             what = f"starting {image.image} on the network {self._network} (DEPLOYER_NETWORK)"
             await self._engine.call(lambda client: _run(client, name, options), what)
-        await self.look()
+        await self.refresh()
         if name not in self._seen:
             raise Gone(f"somebody removed the container {name} while it was being started")
         return self._seen[name].server
@@ -158,20 +158,20 @@ class Containers:
     async def stop(self, server: Server) -> None:
         # The server gives up on requests under way after the grace itself; a second more for its own end.
         await self._engine.call(lambda client: _end(client, server.id, round(self._grace) + 1), f"ending {server.id}")
-        await self.look()
+        await self.refresh()
         await self._images.prune(server.model, server.image.partition("@")[0])
 
-    async def note_checked(self, server: Server) -> None:
+    async def mark_checked(self, server: Server) -> None:
         async with self._looking:
             await self._engine.call(
                 lambda client: client.api.update_container(server.id, restart_policy={"Name": ALWAYS}),
                 f"noting that {server.id} was checked",
             )
             self._seen.pop(server.id, None)  # its glance is the same as before and would be believed
-        await self.look()
+        await self.refresh()
 
-    async def ending(self, server: Server) -> Ending:
-        return await self._engine.call(lambda client: ending(client, server), f"reading the log of {server.id}")
+    async def exit_report(self, server: Server) -> ExitReport:
+        return await self._engine.call(lambda client: exit_report(client, server), f"reading the log of {server.id}")
 
     def _see(self, client: DockerClient) -> dict[str, Seen]:
         found = {}

@@ -9,7 +9,7 @@ from typing import TypeVar
 import docker
 from docker import DockerClient
 
-from services.deployer.backends.servers import BackendAway
+from services.deployer.backends.protocol import BackendAway
 from services.docker_engine import errors
 from services.docker_engine.errors import Doing, explained
 
@@ -36,7 +36,7 @@ class Engine:
             registry: address of the one it needs.
 
         Raises:
-            EngineAway: the engine does not answer.
+            BackendAway: the engine does not answer.
             DockerTrouble, DockerRefused: it answered that it cannot, or will not.
         """
         doing = Doing(what, registry, "DEPLOYER")

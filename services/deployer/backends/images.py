@@ -12,7 +12,7 @@ from docker import DockerClient
 from docker.errors import APIError, NotFound
 
 from services.deployer.backends.engine import Engine
-from services.deployer.backends.servers import BackendAway
+from services.deployer.backends.protocol import BackendAway
 from services.deployer.domain import StoredImage, images_to_prune
 from services.docker_engine.credentials import login
 from services.docker_engine.errors import DockerTrouble, StreamError
@@ -51,7 +51,7 @@ class ImageCache:
         Raises:
             DockerRefused: credentials refused, or there is no such image.
             DockerTrouble: registry away, no space.
-            EngineAway: the engine does not answer.
+            BackendAway: the engine does not answer.
         """
         if not await self._engine.call(lambda client: _is_there(client, image), f"looking for {image}"):
             auth = await asyncio.to_thread(login, self._credentials, "DEPLOYER_REGISTRY_CREDENTIALS")

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from contracts.runtime import Environment
 from contracts.values import Frozen
 from services.deployer.backends import process_ids
-from services.deployer.backends.servers import Ending, Server
+from services.deployer.backends.protocol import ExitReport, Server
 from services.messaging import Permanent
 from services.storage import ArtifactStore, Deployed
 
@@ -107,7 +107,7 @@ class Standby:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Processes:
+class ProcessBackend:
     """Servers as local processes under `home/servers`."""
 
     def __init__(
@@ -124,13 +124,13 @@ class Processes:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._standby: Standby | None = None
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Nothing to do: the records are on the disk, the processes one glance away."""
 
     def all(self) -> list[Server]:
         return [record.server for record in _recorded(self._root)]
 
-    def alive(self, server: Server) -> bool:
+    def is_alive(self, server: Server) -> bool:
         child, record = self._children.get(server.id), self._record(server)
         return record is not None and record.lives and (child is None or child.poll() is None)
 
@@ -160,16 +160,16 @@ class Processes:
         if standby is not None:
             await asyncio.to_thread(standby.end)
 
-    async def note_checked(self, server: Server) -> None:
+    async def mark_checked(self, server: Server) -> None:
         (self._folder(server) / CHECKED).touch()
 
-    def was_checked(self, server: Server) -> bool:
+    def is_checked(self, server: Server) -> bool:
         return (self._folder(server) / CHECKED).exists()
 
-    def is_anothers(self, server: Server) -> bool:
+    def owned_by_other_replica(self, server: Server) -> bool:
         return False  # a home has one deployer
 
-    async def ending(self, server: Server) -> Ending:
+    async def exit_report(self, server: Server) -> ExitReport:
         child = self._children.get(server.id)
         code = child.poll() if child else None
         how = "" if code is None else f"signal {-code}\n" if code < 0 else f"exit code {code}\n"
@@ -177,7 +177,7 @@ class Processes:
             text = (self._folder(server) / LOG).read_text(errors="replace")
         except FileNotFoundError:
             text = ""
-        return Ending(how + text[-TAIL:].strip(), again=code is not None and code < 0)
+        return ExitReport(how + text[-TAIL:].strip(), retryable=code is not None and code < 0)
 
     def sweep(self) -> None:
         """Remove folders of servers that were never told what to serve: they ended with their deployer."""

@@ -19,7 +19,7 @@ from contracts.profiles import Profile
 from contracts.runtime import Environment
 from contracts.verdicts import PerformanceTarget
 from services.deployer.app import create_app
-from services.deployer.backends.servers import BackendAway, Ending, Server
+from services.deployer.backends.protocol import BackendAway, ExitReport, Server
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.gateway import NotSwitched
 from services.deployer.liveness import LOOKS
@@ -54,7 +54,7 @@ class FakeServers:
         self.may_end = asyncio.Event()
         self.may_end.set()
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         self.answer()
         self.seen = list(self.records)
 
@@ -65,7 +65,7 @@ class FakeServers:
     def all(self) -> list[Server]:
         return list(self.seen)
 
-    def alive(self, server: Server) -> bool:
+    def is_alive(self, server: Server) -> bool:
         return server in self.seen and server.id not in self.dead
 
     async def start(self, deployed: Deployed) -> Server:
@@ -77,7 +77,7 @@ class FakeServers:
         self.answer()
         self.records.append(server)
         self.started.append(image.version)
-        await self.look()
+        await self.refresh()
         return server
 
     async def stop(self, server: Server) -> None:
@@ -85,19 +85,19 @@ class FakeServers:
         await self.may_end.wait()
         self.answer()
         self.records.remove(server)
-        await self.look()
+        await self.refresh()
 
-    async def note_checked(self, server: Server) -> None:
+    async def mark_checked(self, server: Server) -> None:
         self.checked.add(server.id)
 
-    def was_checked(self, server: Server) -> bool:
+    def is_checked(self, server: Server) -> bool:
         return server.id in self.checked
 
-    def is_anothers(self, server: Server) -> bool:
+    def owned_by_other_replica(self, server: Server) -> bool:
         return server.id in self.others
 
-    async def ending(self, server: Server) -> Ending:
-        return Ending("its last words")
+    async def exit_report(self, server: Server) -> ExitReport:
+        return ExitReport("its last words")
 
     @property
     def running(self) -> set[str]:
@@ -122,7 +122,7 @@ class FakeChecks:
 
     async def answers(self, server: Server) -> bool:
         self.deaf[server.id] = self.deaf.get(server.id, 0) - 1
-        return self._servers.alive(server) and server.version not in self.late and self.deaf[server.id] < 0
+        return self._servers.is_alive(server) and server.version not in self.late and self.deaf[server.id] < 0
 
     async def predictions(self, server: Server, probe: Probe) -> None:
         return None

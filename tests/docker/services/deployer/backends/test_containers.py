@@ -12,10 +12,10 @@ import docker
 import pytest
 
 from contracts.events import ImagePushed
-from services.deployer.backends.containers import ALWAYS, Containers, NoImage, free_port, remove_all
+from services.deployer.backends.containers import ALWAYS, ContainerBackend, NoImage, free_port, remove_all
 from services.deployer.backends.engine import Engine
 from services.deployer.backends.images import ImageCache
-from services.deployer.backends.servers import BackendAway, Server
+from services.deployer.backends.protocol import BackendAway, Server
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.readiness import DidNotStart, HttpChecks, Lost
 from services.docker_engine.errors import DockerTrouble, ImageMissing, RegistryAway, Unauthorized
@@ -44,7 +44,7 @@ def target(engine: docker.DockerClient) -> Iterator[str]:
         container.remove(force=True)
 
 
-def servers(target: str, **options: object) -> Containers:
+def servers(target: str, **options: object) -> ContainerBackend:
     engine = Engine()
     own = {
         "belt": "test",
@@ -54,14 +54,14 @@ def servers(target: str, **options: object) -> Containers:
         "grace": 5.0,
         **options,
     }
-    return Containers(engine, ImageCache(engine, None), **own)  # type: ignore[arg-type]
+    return ContainerBackend(engine, ImageCache(engine, None), **own)  # type: ignore[arg-type]
 
 
 def deployed(event: ImagePushed) -> Deployed:
     return Deployed(image=event, run="r", generation=int(event.version.split("-")[0]))
 
 
-async def checked(containers: Containers, event: ImagePushed, seconds: float = 20.0) -> Server:
+async def checked(containers: ContainerBackend, event: ImagePushed, seconds: float = 20.0) -> Server:
     """A server that has passed the checks of a rollout."""
     server = await containers.start(deployed(event))
     checks = HttpChecks(containers, seconds)
@@ -70,7 +70,7 @@ async def checked(containers: Containers, event: ImagePushed, seconds: float = 2
         await checks.predictions(server, event.probe)
     finally:
         await checks.close()
-    await containers.note_checked(server)
+    await containers.mark_checked(server)
     return server
 
 
@@ -86,7 +86,7 @@ async def test_an_image_is_pulled_by_digest_runs_in_its_sandbox_and_ends(
     containers, event = servers(target), images["good"]
     assert not tiny.has(engine, event.image)
     server = await checked(containers, event)
-    assert containers.alive(server)
+    assert containers.is_alive(server)
     assert ask(f"{server.url}/info") == {
         "version": event.version, "image": event.image, "nats": "nats://127.0.0.1:4222",
     }  # fmt: skip
@@ -109,17 +109,17 @@ async def test_only_what_was_checked_comes_back_by_itself_and_the_next_deployer_
     containers = servers(target)
     server = await containers.start(deployed(images["good"]))
     policy = engine.api.inspect_container(server.id)["HostConfig"]["RestartPolicy"]["Name"]
-    assert (policy, containers.was_checked(server)) == ("no", False)
-    await containers.note_checked(server)
+    assert (policy, containers.is_checked(server)) == ("no", False)
+    await containers.mark_checked(server)
     policy = engine.api.inspect_container(server.id)["HostConfig"]["RestartPolicy"]["Name"]
-    assert (policy, containers.was_checked(server)) == (ALWAYS, True)
+    assert (policy, containers.is_checked(server)) == (ALWAYS, True)
     successor = servers(target)
-    await successor.look()
+    await successor.refresh()
     assert successor.all() == [server]
-    assert successor.alive(server)
-    assert successor.was_checked(server)
+    assert successor.is_alive(server)
+    assert successor.is_checked(server)
     others = servers("another")
-    await others.look()
+    await others.refresh()
     assert server not in others.all()
 
 
@@ -145,12 +145,12 @@ async def test_a_server_that_somebody_killed_may_be_started_again(
     containers = servers(target)
     never = await containers.start(deployed(images["never"]))
     engine.api.kill(never.id)
-    await containers.look()
+    await containers.refresh()
     checks = HttpChecks(containers, 10.0)
     with pytest.raises(Lost, match="signal 9"):
         await checks.ready(never)
     engine.api.remove_container(never.id)
-    await containers.look()
+    await containers.refresh()
     with pytest.raises(Lost, match="somebody removed its container"):
         await checks.ready(never)
     await checks.close()
@@ -235,11 +235,11 @@ async def test_belts_that_share_an_engine_never_see_each_others_containers(image
     ours, theirs = servers(target, belt=f"ours-{target}"), servers(target, belt=f"theirs-{target}")
     mine = await ours.start(deployed(images["good"]))
     other = await theirs.start(deployed(images["good"]))
-    await ours.look()
+    await ours.refresh()
     assert [server.id for server in ours.all()] == [mine.id]
     await asyncio.to_thread(remove_all, f"ours-{target}")
     for containers in (ours, theirs):
-        await containers.look()
+        await containers.refresh()
     assert ([server.id for server in ours.all()], [server.id for server in theirs.all()]) == ([], [other.id])
 
 
@@ -247,7 +247,7 @@ async def test_an_engine_that_is_away_is_told_and_what_was_seen_stands(
     images: Pushed, target: str, tmp_path: Path
 ) -> None:
     away = Engine(f"unix://{tmp_path}/docker.sock")
-    containers = Containers(
+    containers = ContainerBackend(
         away,
         ImageCache(away, None),
         belt="test",
@@ -257,7 +257,7 @@ async def test_an_engine_that_is_away_is_told_and_what_was_seen_stands(
         grace=5.0,
     )
     with pytest.raises(BackendAway, match="No Docker engine answers"):
-        await containers.look()
+        await containers.refresh()
 
 
 async def test_old_images_are_removed_those_in_use_and_those_of_others_are_not(

@@ -11,8 +11,8 @@ import pytest
 
 from contracts.artifact_ref import TAR_GZ
 from contracts.runtime import Environment
-from services.deployer.backends.processes import RECORD, Processes, Record, stop_all
-from services.deployer.backends.servers import Server
+from services.deployer.backends.processes import RECORD, ProcessBackend, Record, stop_all
+from services.deployer.backends.protocol import Server
 from services.storage.archives import pack_folder
 from services.storage.registry import Deployed
 from tests.component.services.deployer.test_app import V1, V2, image
@@ -40,10 +40,10 @@ async def artifacts(tmp_path: Path) -> MemoryArtifacts:
 
 
 @pytest.fixture
-async def servers(home: Path, tmp_path: Path, artifacts: MemoryArtifacts) -> AsyncIterator[Processes]:
+async def servers(home: Path, tmp_path: Path, artifacts: MemoryArtifacts) -> AsyncIterator[ProcessBackend]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    processes = Processes(home, "nats://nowhere", artifacts, ThisPython(), 1.0, script)
+    processes = ProcessBackend(home, "nats://nowhere", artifacts, ThisPython(), 1.0, script)
     yield processes
     await processes.stand_down()
     stop_all(home)
@@ -66,7 +66,7 @@ def recorded(home: Path, server: Server) -> Record:
 
 
 async def test_of_two_starts_at_once_one_takes_the_server_on_standby(
-    servers: Processes, artifacts: MemoryArtifacts, home: Path, tmp_path: Path
+    servers: ProcessBackend, artifacts: MemoryArtifacts, home: Path, tmp_path: Path
 ) -> None:
     both = [await deployed(artifacts, tmp_path, version) for version in (V1, V2)]
     await servers.stand_by()
@@ -80,7 +80,7 @@ async def test_of_two_starts_at_once_one_takes_the_server_on_standby(
 
 
 async def test_a_standby_that_died_while_it_waited_is_replaced(
-    servers: Processes, artifacts: MemoryArtifacts, home: Path, tmp_path: Path
+    servers: ProcessBackend, artifacts: MemoryArtifacts, home: Path, tmp_path: Path
 ) -> None:
     one = await deployed(artifacts, tmp_path, V1)
     await servers.stand_by()
@@ -90,11 +90,11 @@ async def test_a_standby_that_died_while_it_waited_is_replaced(
     os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)
     server = await servers.start(one)
     assert recorded(home, server).pid != dead
-    assert servers.alive(server)
+    assert servers.is_alive(server)
     assert [folder.name for folder in home.glob("servers/*")] == [server.id]
 
 
-async def test_standing_by_again_replaces_a_dead_one(servers: Processes, home: Path) -> None:
+async def test_standing_by_again_replaces_a_dead_one(servers: ProcessBackend, home: Path) -> None:
     await servers.stand_by()
     until(lambda: waiting(home))
     (dead,) = waiting(home)
@@ -105,7 +105,7 @@ async def test_standing_by_again_replaces_a_dead_one(servers: Processes, home: P
 
 
 async def test_what_a_dead_deployer_left_is_swept_and_what_a_living_one_prepares_is_not(
-    servers: Processes, home: Path
+    servers: ProcessBackend, home: Path
 ) -> None:
     for owner in ("4194303", str(os.getppid())):
         (home / "servers" / f"{owner}.abc").mkdir(parents=True)
