@@ -25,7 +25,8 @@ import psutil
 
 from belt.local import orphans, ports
 from belt.local.home import Home
-from belt.local.stack import BUS, GATEWAY, WORKERS
+from belt.local.stack import BUS, GATEWAY
+from contracts.subjects import WORKERS
 
 REPO = Path(__file__).parent.parent
 MIB = 1024**2

@@ -10,7 +10,8 @@ from pydantic_settings import BaseSettings
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-ROOMS = ("trainer", "evaluator", "builder", "deployer", "monitor", "notifier")
+
+from contracts.subjects import WORKERS  # noqa: E402
 
 
 def settings_of(module: str) -> type[BaseSettings]:
@@ -58,7 +59,7 @@ def page() -> str:
         "of all workers by itself.\n",
         table("Every worker", rows(shared, set())),
     ]
-    for room in ROOMS:
+    for room in WORKERS:
         own = rows(settings_of(f"services.{room}.settings"), set(shared.model_fields))
         if own:
             parts.append(table(room.capitalize(), own))

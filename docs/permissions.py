@@ -30,7 +30,7 @@ def rows() -> Iterable[str]:
     """One row per user."""
     yield "| user | listens to | says | writes records | artifacts |"
     yield "|---|---|---|---|---|"
-    for service in permissions.WORKERS:
+    for service in subjects.WORKERS:
         heard = list(subjects.LISTENS[service])
         heard += ["predictions.*", "feedback.*"] if service == "monitor" else permissions.HINTS.get(service, ())
         name = "deployer-TARGET" if service == permissions.DEPLOYER else service

@@ -5,8 +5,9 @@ import os
 import re
 
 from belt.local.home import Home
-from belt.local.stack import BUS, INFRA, WORKERS, LocalStack
+from belt.local.stack import BUS, INFRA, LocalStack
 from belt.local.supervisor import ProgramSpec
+from contracts.subjects import WORKERS
 from infra import bootstrap
 from services.messaging import permissions
 

@@ -18,8 +18,9 @@ from nats.js.errors import NotFoundError
 from belt import connection, output
 from belt.local import orphans, ports
 from belt.local.home import Home
-from belt.local.stack import BIN, BUS, GATEWAY, ROOT, WORKERS, status
+from belt.local.stack import BIN, BUS, GATEWAY, ROOT, status
 from contracts import subjects
+from contracts.subjects import WORKERS
 from services.messaging import Bus
 
 GIB = 1024**3
@@ -148,7 +149,7 @@ async def bus(home: Home) -> list[CheckResult]:
 
 
 async def _streams(bus: Bus) -> CheckResult:
-    missing = [stream.name for stream in subjects.STREAMS if not await _exists(bus, stream.name)]
+    missing = [stream for stream in subjects.STREAMS if not await _exists(bus, stream)]
     found = f"missing: {', '.join(missing)}" if missing else "all there"
     return judge("streams", not missing, found, "python -m services.messaging.streams")
 

@@ -21,13 +21,13 @@ from urllib.parse import urlsplit
 from belt.local import containers, orphans, ports
 from belt.local.home import Home, RunningBelt, RunningProcess, replace
 from belt.local.supervisor import ProcessExit, ProcessSupervisor, ProgramSpec, bound
+from contracts.subjects import WORKERS
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
 BIN = Path(sys.executable).parent
 """nats-server and traefik come as wheels: they are beside the interpreter."""
 BUS, GATEWAY = "bus", "gateway"
-WORKERS = ("trainer", "evaluator", "builder", "deployer", "monitor", "notifier")
 READY_SECONDS = 60.0
 GRACE_SECONDS = 10.0
 """Time a part gets to end. Workers give back what they work on, so that they need less."""

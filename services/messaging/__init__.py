@@ -5,12 +5,14 @@ connects (`belt`, child processes) need not load it.
 """
 
 from services.messaging.connection import Bus, connect
-from services.messaging.errors import Permanent
+from services.messaging.errors import RETRY_DELAYS, Permanent
 from services.messaging.leases import LeaseLost, Leases, LeaseTaken
 from services.messaging.settings import BusSettings, from_environment
-from services.messaging.streams import ensure_topology
+from services.messaging.streams import ACK_WAIT, ensure_topology
 
 __all__ = [
+    "ACK_WAIT",
+    "RETRY_DELAYS",
     "Bus",
     "BusSettings",
     "LeaseLost",

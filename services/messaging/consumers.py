@@ -15,7 +15,7 @@ from nats.js.errors import NotFoundError
 from contracts import subjects
 from services.messaging import health
 from services.messaging.connection import RECONNECT_SECONDS, Bus
-from services.messaging.streams import ensure_consumer
+from services.messaging.streams import ACK_WAIT, ensure_consumer
 
 WATCH_SECONDS = 5.0
 """Between two looks at the consumers: a deleted one would otherwise be polled in vain for ever."""
@@ -31,7 +31,7 @@ class Consumers:
     def __init__(self, broker: NatsBroker, bus: Bus, consumer: str) -> None:
         self._broker, self._bus, self._consumer = broker, bus, consumer
         self.subjects: list[str] = []
-        self.heartbeat = subjects.HEARTBEAT
+        self.heartbeat = ACK_WAIT / 3
         """Seconds between signs of life of a handler: a third of the shortest ack_wait."""
         self._seen: dict[str, float] = {}
 

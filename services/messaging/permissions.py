@@ -17,7 +17,6 @@ from contracts.subjects import inbox_prefix
 
 API = "$JS.API"
 PEOPLE, SETUP, SERVING, DEPLOYER = "belt", "setup", "serving", "deployer"
-WORKERS = tuple(subjects.LISTENS)
 
 
 class Keys(BaseModel):
@@ -75,7 +74,7 @@ HINTS: dict[str, tuple[str, ...]] = {"deployer": ("data.pushed", "drift.detected
 
 def users(targets: tuple[str, ...] = ("local",)) -> tuple[str, ...]:
     """Every user of the bus; a deployer per target has one of its own."""
-    services = (service for service in WORKERS if service != DEPLOYER)
+    services = (service for service in subjects.WORKERS if service != DEPLOYER)
     return (SETUP, PEOPLE, *services, *(f"{DEPLOYER}-{target}" for target in targets), SERVING)
 
 
@@ -102,12 +101,12 @@ def of(user: str) -> Permissions:
 
 def _people() -> Permissions:
     """A person starts runs, decides, looks at everything, repeats what was said; records stay with their writers."""
-    known = [subject for stream in subjects.STREAMS for subject in stream.subjects if not subject.startswith("$")]
+    known = [subject for stored in subjects.STREAMS.values() for subject in stored if not subject.startswith("$")]
     publish = [subject for subject in known if subjects.stream_of(subject) == "EVENTS"]
     for stream in subjects.STREAMS:
-        publish += [*_looks(stream.name), *_follows(stream.name)]
+        publish += [*_looks(stream), *_follows(stream)]
     for bucket in subjects.BUCKETS:
-        publish += _looks(f"KV_{bucket.name}")
+        publish += _looks(f"KV_{bucket}")
     publish += [*_objects_of("rw"), f"{API}.CONSUMER.RESET.EVENTS.*"]
     publish += [f"{API}.{request}" for request in ("INFO", "STREAM.NAMES", "STREAM.LIST")]
     return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=("_INBOX.>", *known))

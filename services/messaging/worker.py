@@ -25,7 +25,7 @@ from contracts.cloudevents import Envelope, Unreadable
 from contracts.events import Event, StageFailed
 from services.messaging import decoding, health
 from services.messaging.decoding import RawMessage
-from services.messaging.errors import Permanent, attempts_of, is_permanent, text
+from services.messaging.errors import MAX_LOST, RETRY_DELAYS, Permanent, attempts_of, is_permanent, text
 from services.messaging.inbox import (
     Entry,
     Inbox,
@@ -55,7 +55,7 @@ async def restart_on_error(
     task: Callable[[], Awaitable[None]],
     failing: dict[str, str],
     *,
-    pauses: Sequence[float] = subjects.RETRY_DELAYS,
+    pauses: Sequence[float] = RETRY_DELAYS,
     **about: str,
 ) -> None:
     """Run a background task that is one of many: whatever it raises is logged, and after a pause it starts anew.
@@ -197,7 +197,7 @@ class Worker(WorkerProcess):
             except Exception as error:
                 at = delivery_metadata(message)
                 self._returned[message.raw_message.subject, at.sequence] += 1
-                delay = subjects.RETRY_DELAYS[min(at.delivered, len(subjects.RETRY_DELAYS)) - 1]
+                delay = RETRY_DELAYS[min(at.delivered, len(RETRY_DELAYS)) - 1]
                 log.warning("the bus is in trouble; will be tried again", error=text(error), seconds=delay)
                 raise NackMessage(delay=delay) from error
 
@@ -212,7 +212,7 @@ class Worker(WorkerProcess):
                 if entry.outputs is not None:
                     await self._outbox.publish(entry.outputs)
                     outcome = "repeated"
-                elif (lost := self._lost(about.subject, delivery.at, entry)) >= subjects.MAX_LOST:
+                elif (lost := self._lost(about.subject, delivery.at, entry)) >= MAX_LOST:
                     await self._give_up(delivery, _died(lost), delivery.at.delivered)
                     outcome = "lost"
                 else:
@@ -243,7 +243,7 @@ class Worker(WorkerProcess):
             errors = entry.errors + 1
             if errors < attempts_of(error):
                 await self._inbox.record(delivery.consumer, identity, failed_once_more(entry))
-                delay = subjects.RETRY_DELAYS[min(errors, len(subjects.RETRY_DELAYS)) - 1]
+                delay = RETRY_DELAYS[min(errors, len(RETRY_DELAYS)) - 1]
                 log.warning("will be tried again", error=text(error), attempt=errors, seconds=delay, exc_info=True)
                 raise NackMessage(delay=delay) from error
             await self._give_up(delivery, error, errors)

@@ -20,8 +20,7 @@ from contracts.events import (
     ModelRejected,
     TrainingFailed,
 )
-from contracts.subjects import RETRY_DELAYS
-from services.messaging import from_environment
+from services.messaging import RETRY_DELAYS, from_environment
 from services.messaging.worker import RawMessage, Worker, log
 from services.notifier.channels import Apprise, BadChannel, ChannelFailed, Channels
 from services.notifier.domain import UNKNOWN, DeadLetter, alert, dead_letter

@@ -2,7 +2,7 @@
 
 from contracts.cloudevents import Envelope
 from contracts.events import EVENTS, AlertRaised, DataRejected, DriftDetected, Event, ModelRejected, StageFailed
-from contracts.subjects import stream_of
+from contracts.subjects import STAGES, stream_of
 from contracts.values import Frozen
 from contracts.verdicts import Verdict
 
@@ -10,8 +10,6 @@ BODY = 4000
 """Characters of a message: chat services cut or refuse longer ones."""
 UNKNOWN = "unknown"
 """Name in alerts about messages that name no model."""
-STAGES = ("trainer", "evaluator", "builder", "deployer")
-"""Rooms that publish a <stage>.failed for every event they give up."""
 
 ASKED_IN_VAIN = frozenset({"CannotRollBack"})
 """Failures of a deployment that touch nothing: whoever asked for it is told, and what is live goes on answering."""
@@ -55,7 +53,7 @@ def dead_letter(letter: DeadLetter, id: str) -> AlertRaised | None:
     """The alert for a message that was given up, or None when another one tells of it."""
     if letter.service == "notifier":
         return None  # its own troubles would go round for ever
-    if letter.readable and letter.service in STAGES:
+    if letter.readable and letter.service in STAGES.values():
         return None  # the stage that failed was published as well
     return AlertRaised(
         model=letter.model,

@@ -24,10 +24,11 @@ from contracts.events import (
     StageFailed,
     TrainingFailed,
 )
+from contracts.subjects import STAGES
 from services.timeline import wording
 
-ROOMS = ("trainer", "evaluator", "builder", "deployer")
-ROOM_OF = {"training": "trainer", "evaluation": "evaluator", "build": "builder", "deployment": "deployer"}
+ROOM_OF = STAGES
+ROOMS = tuple(STAGES.values())
 State = Literal["waiting", "working", "done", "failed", "stopped"]
 Outcome = Literal["running", "deployed", "review", "rejected", "failed", "superseded"]
 

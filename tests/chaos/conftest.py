@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from belt.local.stack import WORKERS
+from contracts.subjects import WORKERS
 from services.messaging.connection import Bus, connect
 from tests.chaos.faults import Hurt, Traffic, idle, impatient
 from tests.chaos.held import MODEL, Held

@@ -6,7 +6,8 @@ import signal
 import pytest
 
 from belt.local import orphans
-from belt.local.stack import BUS, GATEWAY, WORKERS
+from belt.local.stack import BUS, GATEWAY
+from contracts.subjects import WORKERS
 from services.messaging.connection import connect
 from tests.chaos.faults import ONCE, Hurt, alive, answer, over
 from tests.chaos.held import MODEL, Held

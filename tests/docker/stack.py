@@ -15,9 +15,9 @@ import httpx
 from docker.errors import NotFound
 
 from belt.local import ports
+from contracts.subjects import WORKERS
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKERS = ("trainer", "evaluator", "builder", "deployer", "monitor", "notifier")
 ONCE = ("first-run", "topology")
 SERVICES = (*ONCE, "nats", "registry", "traefik", "prometheus", *WORKERS)
 """All but Grafana, which cannot be had where no image is pulled."""

@@ -10,7 +10,7 @@ import pytest
 from contracts import subjects
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = sorted(subjects.LISTENS)
+ROOMS = sorted(subjects.WORKERS)
 HEAVY = ("pandas", "sklearn", "pyarrow", "bentoml", "evidently", "apprise", "scipy", "aiohttp")
 
 

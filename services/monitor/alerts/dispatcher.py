@@ -7,7 +7,7 @@ import nats.errors
 import nats.js.errors
 
 from contracts.events import DriftDetected
-from contracts.subjects import RETRY_DELAYS
+from services.messaging import RETRY_DELAYS
 from services.messaging.worker import log
 from services.monitor.alerts.drift_event import DriftEvents, Page, event_of
 from services.monitor.domain import Incident, ModelState

@@ -16,7 +16,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError, ServerError
 
 from contracts import subjects
-from services.messaging import Bus
+from services.messaging import ACK_WAIT, Bus
 from services.monitor.ingest.payloads import MalformedPayload, parse_feedback, parse_predictions
 from services.monitor.state.label_join import RowPositions
 from services.monitor.state.model_traffic import TrafficMessage
@@ -205,6 +205,6 @@ def _config(durable: str, model: str, position: int) -> ConsumerConfig:
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
         opt_start_seq=position + 1,
         ack_policy=AckPolicy.ALL,
-        ack_wait=subjects.ACK_WAIT,
+        ack_wait=ACK_WAIT,
         max_ack_pending=100_000,
     )

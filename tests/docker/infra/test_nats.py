@@ -77,8 +77,8 @@ async def setup(server: NatsContainer) -> AsyncIterator[Bus]:
 
 async def test_streams_buckets_and_consumers_are_made_once(setup: Bus) -> None:
     before = await setup.js.streams_info()
-    buckets = {f"KV_{bucket.name}" for bucket in subjects.BUCKETS} | {f"OBJ_{subjects.ARTIFACTS}"}
-    assert {info.config.name for info in before} == {stream.name for stream in subjects.STREAMS} | buckets
+    buckets = {f"KV_{bucket}" for bucket in subjects.BUCKETS} | {f"OBJ_{subjects.ARTIFACTS}"}
+    assert {info.config.name for info in before} == set(subjects.STREAMS) | buckets
     assert "trainer-data-pushed" in {info.name for info in await setup.js.consumers_info("EVENTS")}
     assert setup.max_payload == 8 * 1024**2  # by our configuration; a server's own is 1 MiB
     await ensure_topology(setup)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from contracts.subjects import WORKERS
 from infra import bootstrap
 from infra.bootstrap import Settings, targets_of
-from services.messaging import permissions
 
 TARGETS = "local production"
 
@@ -28,7 +28,7 @@ def run(settings: Settings) -> dict[str, str]:
 
 def test_each_service_finds_its_own_password_only(settings: Settings) -> None:
     passwords = run(settings)
-    for service in permissions.WORKERS:
+    for service in WORKERS:
         text = "".join(file.read_text() for file in (settings.secrets / service).iterdir())
         known = {user for user, password in passwords.items() if password in text}
         assert known == ({"deployer-local", "serving"} if service == "deployer" else {service})

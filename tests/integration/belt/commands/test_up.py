@@ -21,7 +21,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from belt.local import orphans, ports
 from belt.local.home import Home
-from belt.local.stack import BUS, GATEWAY, WORKERS
+from belt.local.stack import BUS, GATEWAY
+from contracts.subjects import WORKERS
 from services.messaging.connection import connect
 from services.storage.registry import Live, Registry
 from tests.waiting import eventually, until

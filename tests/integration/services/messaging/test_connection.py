@@ -4,22 +4,22 @@ from nats.js.api import StreamConfig
 from contracts import subjects
 from contracts.artifact_ref import ArtifactRef
 from services.messaging.connection import Bus
-from services.messaging.streams import ensure_topology
+from services.messaging.streams import ACK_WAIT, STREAM_LIMITS, ensure_topology
 from services.storage.registry import Conflict, Live, Project, Registry
 
 LIVE = Live(model="digits", version="3-0000abcd", image="i", url="u", target="local", order=41, run="r", since=1.0)
 
 
 async def test_topology_is_what_the_contract_says(bus: Bus) -> None:
-    for wanted in subjects.STREAMS:
-        config = (await bus.js.stream_info(wanted.name)).config
-        assert (tuple(config.subjects or ()), config.max_age) == (wanted.subjects, wanted.max_age)
-        assert config.duplicate_window == wanted.duplicate_window
+    for name, stored in subjects.STREAMS.items():
+        config, limits = (await bus.js.stream_info(name)).config, STREAM_LIMITS[name]
+        assert (tuple(config.subjects or ()), config.max_age) == (stored, limits.max_age)
+        assert config.duplicate_window == limits.duplicate_window
     for service, heard in subjects.LISTENS.items():
         name = "deployer-local" if service == "deployer" else service
         for subject in heard:
             info = await bus.js.consumer_info(subjects.stream_of(subject), subjects.consumer_of(name, subject))
-            assert info.config.ack_wait == subjects.ACK_WAIT
+            assert info.config.ack_wait == ACK_WAIT
 
 
 async def test_a_message_that_is_given_back_comes_again_however_often(bus: Bus) -> None:

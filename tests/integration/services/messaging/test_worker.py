@@ -18,8 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from belt.main import app
-from contracts import cloudevents, subjects
+from contracts import cloudevents
 from services.messaging.connection import Bus, connect
+from services.messaging.errors import MAX_ERRORS, MAX_LOST, RETRY_DELAYS
 from tests.conftest import NatsServer, free_port
 from tests.integration.services.monitor.traffic import PUSH, idle, impatient, kept, lines, push, wait_for
 from tests.waiting import eventually, until
@@ -186,12 +187,12 @@ async def test_transient_errors_are_retried_with_growing_delay_then_given_up(
     spawn()
     await bus.js.publish("data.pushed", push("boom"))
     [failed] = await wait_for(bus, "training.failed", seconds=90)
-    assert json.loads(failed.data)["attempts"] == subjects.MAX_ERRORS
+    assert json.loads(failed.data)["attempts"] == MAX_ERRORS
     [letter] = await wait_for(bus, "dlq.>")
     assert "the disk is on holiday" in (letter.headers or {})["Dead-Reason"]
     times = [float(line.split()[0]) for line in lines(calls)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert all(gap >= delay for gap, delay in zip(gaps, subjects.RETRY_DELAYS, strict=True))
+    assert all(gap >= delay for gap, delay in zip(gaps, RETRY_DELAYS, strict=True))
 
 
 async def test_killed_in_the_handler_is_taken_over_with_one_effect(
@@ -213,13 +214,13 @@ async def test_killed_in_the_handler_is_taken_over_with_one_effect(
 async def test_kills_are_bounded(bus: Bus, spawn: Spawn, calls: Path) -> None:
     await impatient(bus, 0.5)
     await bus.js.publish("data.pushed", push("kill"))
-    for _ in range(subjects.MAX_LOST):
+    for _ in range(MAX_LOST):
         process = spawn()
         until(lambda process=process: process.poll() is not None)  # type: ignore[misc]
     spawn()
     [failed] = await wait_for(bus, "training.failed")
     assert "died 10 times" in json.loads(failed.data)["message"]
-    assert len(lines(calls)) == subjects.MAX_LOST
+    assert len(lines(calls)) == MAX_LOST
 
 
 async def test_long_handlers_keep_their_message(bus: Bus, spawn: Spawn, calls: Path) -> None:
@@ -246,7 +247,7 @@ async def test_sigterm_hands_over_at_once(bus: Bus, spawn: Spawn, calls: Path) -
 @pytest.mark.timeout(240)
 async def test_being_stopped_often_is_not_dying(bus: Bus, spawn: Spawn, calls: Path) -> None:
     await bus.js.publish("data.pushed", push("sleep:3"))
-    for stops in range(1, subjects.MAX_LOST + 2):
+    for stops in range(1, MAX_LOST + 2):
         worker = spawn()
         until(lambda stops=stops: len(lines(calls)) == stops)  # type: ignore[misc]
         worker.send_signal(signal.SIGTERM)

@@ -9,6 +9,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from contracts import cloudevents, subjects
 from contracts.events import DataPushed
 from services.messaging.connection import Bus
+from services.messaging.streams import MAX_DELIVER
 from tests.waiting import eventually
 
 PUSH = json.dumps({"model": "digits", "dataset": "/x"}).encode()
@@ -29,7 +30,7 @@ async def impatient(bus: Bus, seconds: float = 1.0) -> None:
             filter_subject="data.pushed",
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=seconds,
-            max_deliver=subjects.MAX_DELIVER,
+            max_deliver=MAX_DELIVER,
         ),
     )
 

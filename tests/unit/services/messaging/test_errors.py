@@ -3,8 +3,7 @@
 import nats.errors
 import pytest
 
-from contracts import subjects
-from services.messaging.errors import Permanent, attempts_of
+from services.messaging.errors import MAX_ERRORS, Permanent, attempts_of
 from services.sandbox.client import JobFailed, JobKilled, JobTimedOut
 from services.sandbox.diagnostics import ChildKilled, OutOfMemory, TimedOut
 
@@ -12,7 +11,7 @@ from services.sandbox.diagnostics import ChildKilled, OutOfMemory, TimedOut
 @pytest.mark.parametrize(
     ("error", "attempts"),
     [
-        (OSError("the disk is on holiday"), subjects.MAX_ERRORS),
+        (OSError("the disk is on holiday"), MAX_ERRORS),
         (JobKilled(-9, ""), 2),
         (ChildKilled("signal 9"), 2),
         (JobFailed("ValueError", "no luck", "", ""), 1),
