@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -17,7 +18,7 @@ from contracts.features import Feature
 from contracts.profiles import ColumnProfile, Profile
 from contracts.runtime import Environment
 from services.storage.archives import pack_folder
-from tests.fakes import MemoryArtifacts
+from services.storage.artifact_store import ArtifactStore
 
 VERSION, OTHER = "7-0a1b2c3d", "5-00000001"
 LOCK = "0" * 64
@@ -25,9 +26,9 @@ DIGEST = ArtifactRef(uri="memory://x", sha256="1" * 64, size=1, media_type=PARQU
 """An artifact that nobody looks at."""
 
 
-def event(version: str = VERSION, **change: object) -> ModelTrained:
+def event(version: str = VERSION, **change: Any) -> ModelTrained:
     """A trained version whose artifacts do not exist."""
-    fields: dict[str, object] = {
+    fields: dict[str, Any] = {
         "model": "flowers", "version": version, "task": "classification", "artifact": DIGEST, "dataset": DIGEST,
         "test": DIGEST, "project": DIGEST, "features": (Feature(name="a", type="number"),),
         "target": Feature(name="kind", type="string"), "classes": ("no", "yes"),
@@ -63,14 +64,14 @@ FEATURES = (
 
 
 async def classifier(
-    artifacts: MemoryArtifacts,
+    artifacts: ArtifactStore,
     environment: Environment,
     *conditions: str,
     version: str = VERSION,
     test: pd.DataFrame | None = None,
     code: str = "",
     model: object = None,
-    **change: object,
+    **change: Any,
 ) -> ModelTrained:
     """A random forest in the store, with its held-out rows and its project."""
     train = rows(seed=1)
@@ -84,7 +85,7 @@ async def classifier(
     return event(**(fields | change))
 
 
-async def regressor(artifacts: MemoryArtifacts, environment: Environment, *conditions: str) -> ModelTrained:
+async def regressor(artifacts: ArtifactStore, environment: Environment, *conditions: str) -> ModelTrained:
     """A straight line through noisy points."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.normal(size=200)})
@@ -98,9 +99,7 @@ async def regressor(artifacts: MemoryArtifacts, environment: Environment, *condi
     )  # fmt: skip
 
 
-async def stored(
-    artifacts: MemoryArtifacts, model: object, test: pd.DataFrame, yaml: str, code: str
-) -> dict[str, object]:
+async def stored(artifacts: ArtifactStore, model: object, test: pd.DataFrame, yaml: str, code: str) -> dict[str, Any]:
     """References to a model, its held-out rows and its project."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -55,7 +55,7 @@ class PermittedBelt(LocalStack):
         if name != BUS:
             return part
         argv = (part.argv[0], "-c", str(self.home.run / "nats.conf"))
-        return ProgramSpec(name, argv, part.env | {"BUS_STORE": json.dumps(str(self.home.bus))}, part.log)
+        return ProgramSpec(name, argv, {**part.env, "BUS_STORE": json.dumps(str(self.home.bus))}, part.log)
 
     def _worker_environ(self, name: str) -> dict[str, str]:
         user = f"{name}-{TARGET}" if name == permissions.DEPLOYER else name

@@ -72,7 +72,12 @@ class Hurt(Belt):
         """The same, once the servers of the model are those that stay: a version put aside drains a moment longer."""
         [shown] = [shown for shown in self.json("deployments") if shown["model"] == MODEL]
         stay = {shown["version"], shown["previous"]} - {None}
-        return until(lambda: set(found := self.servers()) == stay and found)
+
+        def only_those() -> dict[str, Record]:
+            found = self.servers()
+            return found if set(found) == stay else {}
+
+        return until(only_those)
 
     def start_push(self, project: Path, *options: str) -> str:
         """Push without waiting; the run."""

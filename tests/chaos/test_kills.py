@@ -42,6 +42,7 @@ async def test_the_builder_killed_while_building(belt: Hurt, bus: Bus, held: Hel
     run = belt.start_push(held.project)
     above = (builder.pid, template.pid)
     job = until(lambda: next((p for p in builder.children(recursive=True) if p.ppid() not in above), None))
+    assert job is not None
     job.suspend()  # the build cannot be over before the kill
     belt.kill("builder")
     assert (await said(bus, run))["image.pushed"] == 0
@@ -89,8 +90,9 @@ async def test_the_server_kept_warm_is_killed_and_nobody_notices(belt: Hurt, hel
     belt.push(held.project)
     [shown] = [shown for shown in belt.json("deployments") if shown["model"] == MODEL]
     killed = until(lambda: belt.servers().get(shown["previous"]))
+    assert killed is not None
     os.kill(killed.pid, signal.SIGKILL)
-    until(lambda: (again := belt.servers().get(shown["previous"])) is not None and again.pid != killed.pid)
+    until(lambda: (now := belt.servers().get(shown["previous"])) is not None and now.pid != killed.pid)
     belt.run("rollback", MODEL, "--reason", "chaos")
     assert belt.version(MODEL) == shown["previous"]
     assert traffic.failures == []

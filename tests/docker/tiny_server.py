@@ -66,7 +66,7 @@ def is_ready() -> bool:
     return MODE != "never" and (MODE != "slow" or time.monotonic() - STARTED > SLOW_SECONDS)
 
 
-def predict(row: dict) -> int:
+def predict(row: dict[str, float]) -> int:
     return 7 if MODE == "wrong" else int(row["a"] > 0.5)
 
 

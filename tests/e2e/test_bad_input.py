@@ -43,7 +43,7 @@ BAD_SPECS = {
     "unknown key": ("name: digits\ntarget: digit\nfoo: 1\n", "unknown key 'foo'"),
     "unknown metric": ("name: digits\ntarget: digit\ngate: {conditions: [glory > 1]}\n", "no metric 'glory'"),
 }
-BAD_ARCHIVES = {
+BAD_ARCHIVES: dict[str, tuple[Mapping[str, str | bytes], str]] = {
     **{kind: ({"model.yaml": text}, says) for kind, (text, says) in BAD_SPECS.items()},
     "no model.yaml": ({"deeper/model.yaml": "name: digits\ntarget: digit\n"}, "no model.yaml at its top"),
     "an empty model.yaml": ({"model.yaml": ""}, "model.yaml is empty"),
@@ -293,6 +293,7 @@ async def test_feedback_given_twice_or_for_an_id_long_forgotten_is_taken_and_cou
         return now if through and now.get(joined, 0) > before.get(joined, 0) else None
 
     after = until(all_counted)
+    assert after is not None
     for name in (joined, f'{unmatched}{{model="digits"}}'):
         assert after[name] - before.get(name, 0) == 1
 

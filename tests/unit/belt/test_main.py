@@ -13,7 +13,7 @@ runner = CliRunner()
 
 def leaves() -> list[list[str]]:
     """Every command with its group."""
-    found = []
+    found: list[list[str]] = []
     for name, lives in COMMANDS.items():
         below = getattr(load(lives), "commands", None)
         found += [[name, sub] for sub in below] if below else [[name]]

@@ -15,8 +15,10 @@ TARGETS = "local production"
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     infra = Path(__file__).resolve().parents[3] / "infra"
-    folders = {name: tmp_path / name for name in ("secrets", "gateway", "home")}
-    return Settings(infra=infra, targets=TARGETS, nats_address="0.0.0.0:4222", **folders)
+    return Settings(
+        secrets=tmp_path / "secrets", gateway=tmp_path / "gateway", home=tmp_path / "home", infra=infra,
+        targets=TARGETS, nats_address="0.0.0.0:4222",
+    )  # fmt: skip
 
 
 def run(settings: Settings) -> dict[str, str]:

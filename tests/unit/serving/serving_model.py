@@ -5,13 +5,14 @@ from typing import Any
 
 from contracts.features import Feature
 from contracts.packaged_model import Manifest
+from contracts.values import Value
 from contracts.verdicts import PerformanceTarget
 
 AGE = Feature(name="age", type="number")
 VISITS = Feature(name="visits", type="integer")
 MEMBER = Feature(name="member", type="boolean")
 CITY = Feature(name="city (home)", type="string", nullable=True)
-ROW = {"age": 1.5, "visits": 3, "member": True, "city (home)": None}
+ROW: dict[str, Value] = {"age": 1.5, "visits": 3, "member": True, "city (home)": None}
 
 
 def manifest(features: Sequence[Feature] = (AGE, VISITS, MEMBER, CITY), **changes: Any) -> Manifest:

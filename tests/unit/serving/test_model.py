@@ -8,11 +8,12 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from contracts.features import Feature
+from contracts.values import Value
 from serving.model import Model, WrongCount, native_labels
 from tests.unit.serving.serving_model import manifest
 
 FEATURES = [Feature(name=name, type="number") for name in "ab"]
-ROWS = [{"a": float(n), "b": float(-n)} for n in range(20)]
+ROWS: list[dict[str, Value]] = [{"a": float(n), "b": float(-n)} for n in range(20)]
 LABELS = np.array([n % 3 for n in range(20)])
 
 

@@ -10,6 +10,7 @@ import pytest
 from contracts.events import Predictions
 from contracts.features import Feature
 from contracts.packaged_model import Manifest
+from contracts.values import Value
 from serving.bus import BusAway
 from serving.error_log import ErrorLog
 from serving.metrics import Metrics
@@ -118,7 +119,7 @@ async def test_beyond_its_bound_the_oldest_go_and_are_counted() -> None:
 
 async def test_a_big_request_becomes_events_that_the_bus_takes() -> None:
     wide = manifest([Feature(name=f"x{number}", type="string") for number in range(10)])
-    row = {f"x{number}": "y" * 1000 for number in range(10)}
+    row: dict[str, Value] = {f"x{number}": "y" * 1000 for number in range(10)}
     bus, (written, _) = FakeBus(), log(10**9, wide)
     ids = [str(number) for number in range(3000)]
     written.add(LoggedRequest(ids, [row] * 3000, ModelOutput([1] * 3000), 1.0))

@@ -6,14 +6,14 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from contracts.artifact_ref import BENTO, ArtifactRef
-from contracts.events import DeploymentFailed, ImagePushed, ModelDeployed, ModelSuperseded, RollbackRequested
+from contracts.events import DeploymentFailed, Event, ImagePushed, ModelDeployed, ModelSuperseded, RollbackRequested
 from contracts.features import Probe
 from contracts.profiles import Profile
 from contracts.runtime import Environment
@@ -240,7 +240,7 @@ async def rolled_back_elsewhere(world: World) -> Live:
     return live
 
 
-def failures(events: list[object]) -> list[object]:
+def failures(events: Sequence[Event]) -> list[Event]:
     return [event for event in events if isinstance(event, DeploymentFailed)]
 
 

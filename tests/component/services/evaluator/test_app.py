@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,13 +19,15 @@ from services.storage.registry import Live
 from tests.evaluations import OTHER, VERSION, event
 from tests.fakes import Delivered, MemoryInbox, MemoryRegistry, deliver
 
+Decision = Literal["approve", "reject"]
+Outcome = Literal["pass", "fail", "unknown"]
 REPORT = ArtifactRef(uri="memory://page", sha256="2" * 64, size=1, media_type=HTML)
 
 
 class FakeBench:
     """Judges as `outcome` says and remembers what it stored."""
 
-    def __init__(self, outcome: str) -> None:
+    def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.judgements = 0
         self.stored: list[tuple[ModelApproved, str]] = []
@@ -61,7 +64,7 @@ class FakeBench:
 class Room:
     """An evaluator with its fakes."""
 
-    def __init__(self, outcome: str = "pass") -> None:
+    def __init__(self, outcome: Outcome = "pass") -> None:
         self.bench, self.registry, self.inbox = FakeBench(outcome), MemoryRegistry(), MemoryInbox()
 
     async def gets(self, message: ModelTrained | ReviewDecided, id: str = "e1", **headers: str) -> Delivered:
@@ -75,7 +78,7 @@ class Room:
         self.registry.all_live["flowers", "local"] = live
 
 
-def review(decision: str, version: str = VERSION) -> ReviewDecided:
+def review(decision: Decision, version: str = VERSION) -> ReviewDecided:
     return ReviewDecided(model="flowers", version=version, decision=decision, by="Ada", reason="seen it")
 
 
@@ -92,7 +95,7 @@ async def test_what_passes_is_stored_recorded_and_approved() -> None:
 
 
 @pytest.mark.parametrize("outcome", ["fail", "unknown"])
-async def test_what_does_not_pass_waits_for_a_person(outcome: str) -> None:
+async def test_what_does_not_pass_waits_for_a_person(outcome: Outcome) -> None:
     room = Room(outcome)
     (said,) = await room.gets(event())
     assert isinstance(said, ModelRejected)
@@ -171,7 +174,7 @@ async def test_a_review_recorded_but_not_said_is_said() -> None:
     ("approve", VERSION, "AlreadyApproved"),
     ("reject", VERSION, "AlreadyApproved"),
 ])  # fmt: skip
-async def test_a_review_that_cannot_be_followed_says_why(decision: str, version: str, error: str) -> None:
+async def test_a_review_that_cannot_be_followed_says_why(decision: Decision, version: str, error: str) -> None:
     room = Room("pass")
     await room.gets(event())
     (said,) = await room.gets(review(decision, version), "r1")

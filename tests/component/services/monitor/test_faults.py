@@ -85,7 +85,7 @@ async def test_health_names_what_fails_again_and_again() -> None:
     running = asyncio.create_task(task)
 
     async def told() -> bool:
-        return room.worker.health()["failing"] == {"digits": "ZeroDivisionError: nobody is ready for this"}
+        return bool(room.worker.health()["failing"] == {"digits": "ZeroDivisionError: nobody is ready for this"})
 
     await eventually(told)
     assert bad.starts == 2

@@ -265,4 +265,4 @@ async def test_every_command_of_an_alert_is_one_that_belt_takes(home: Path) -> N
 
 
 def test_urls_are_separated_by_spaces() -> None:
-    assert Settings(urls="json://a  slack://b").urls == ("json://a", "slack://b")
+    assert Settings.model_validate({"urls": "json://a  slack://b"}).urls == ("json://a", "slack://b")

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 import pytest
@@ -151,13 +151,18 @@ async def test_new_rows_inside_the_project_are_held_to_the_schema(room: Room) ->
     assert room.children.asked["prepare"]["schema"]["columns"][0]["name"] == "x"
 
 
+def schema_asked(room: Room) -> Any:
+    """Return the schema that the last `prepare` was given."""
+    return room.children.asked["prepare"]["schema"]
+
+
 async def test_a_project_that_failed_meanwhile_does_not_make_the_schema_forgotten(room: Room) -> None:
     await room.push()
     room.children.answers["fit"] = JobFailed("ValueError", "no luck", "", "")
     await room.push(project=await room.project(**{"pipeline.py": "broken = True"}))
-    assert room.children.asked["prepare"]["schema"] is None
+    assert schema_asked(room) is None
     await room.push()
-    assert room.children.asked["prepare"]["schema"]["columns"][0]["name"] == "x"
+    assert schema_asked(room)["columns"][0]["name"] == "x"
 
 
 async def test_extra_requirements_make_the_environment(room: Room) -> None:
@@ -327,7 +332,7 @@ async def test_a_killed_child_is_tried_once_more(room: Room) -> None:
     assert "the process of the training was ended by signal 9" in failed.message
 
 
-def drift(dataset: ArtifactRef | None = None, action: str = "retrain") -> DriftDetected:
+def drift(dataset: ArtifactRef | None = None, action: Literal["retrain", "alert"] = "retrain") -> DriftDetected:
     window = Window(start=0, end=1, rows=500, labels=500, index=0)
     return DriftDetected(
         model="m", version="1-aaaaaaaa", kind="performance", action=action, window=window, evidence={}, dataset=dataset

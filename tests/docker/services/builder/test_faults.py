@@ -15,6 +15,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -39,7 +40,7 @@ BASE = "python:3.11-slim"
 
 
 @contextlib.asynccontextmanager
-async def builder(home: Path, registry: Registry, **more: str) -> AsyncIterator["Builder"]:
+async def builder(home: Path, registry: Registry, **more: Any) -> AsyncIterator["Builder"]:
     async with Maker(home, registry.address, **more) as maker:
         yield Builder(maker, await maker.example("digits", secrets.randbelow(2**31), trees=2))
 

@@ -208,7 +208,12 @@ def test_what_killed_builders_left_is_removed_when_it_is_old(engine: docker.Dock
 
     remove_abandoned(api)
     assert there() == {name, other}
-    until(lambda: remove_abandoned(api, 1.0) or not there())
+
+    def gone() -> bool:
+        remove_abandoned(api, 1.0)
+        return not there()
+
+    until(gone)
 
 
 def _runtimes(registry: Registry) -> list[str]:

@@ -43,7 +43,7 @@ async def echo(event: DataPushed, about: Envelope) -> list[Event]:
             if not Path(value).exists():
                 Path(value).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-    return [DataRejected(model=event.model, dataset=event.dataset or "-", violations=("echo",))]
+    return [DataRejected(model=event.model, dataset=str(event.dataset or "-"), violations=("echo",))]
 
 
 if __name__ == "__main__":

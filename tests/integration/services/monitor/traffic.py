@@ -55,7 +55,7 @@ async def wait_for(bus: Bus, subject: str, count: int = 1, seconds: float = 30.0
 
 async def idle(bus: Bus) -> bool:
     info = await bus.js.consumer_info("EVENTS", subjects.consumer_of("trainer", "data.pushed"))
-    return info.num_pending == 0 and info.num_ack_pending == 0
+    return (info.num_pending, info.num_ack_pending) == (0, 0)
 
 
 def lines(calls: Path) -> list[str]:

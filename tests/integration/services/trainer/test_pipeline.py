@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -44,7 +45,7 @@ def table(rows: int = ROWS) -> pd.DataFrame:
         "size": np.where(random.random(rows) < 0.1, np.nan, size),
         "count": random.integers(0, 9, rows),
         "wet": random.random(rows) < 0.5,
-        "colour": np.where(random.random(rows) < 0.1, None, random.choice(["red", "blue"], rows)),
+        "colour": pd.Series(random.choice(["red", "blue"], rows)).mask(random.random(rows) < 0.1),
         "label": np.where(size + random.normal(scale=0.1, size=rows) > 0, "big", "small"),
     })  # fmt: skip
 
@@ -62,7 +63,7 @@ class Bench:
         project: Path | ArtifactRef,
         dataset: str | Path | ArtifactRef | None = None,
         schema: Schema | None = None,
-        **settings: float,
+        **settings: Any,
     ) -> tuple[ModelTrained, Schema]:
         training = Training(self.artifacts, self.forks, Settings(home=self.home, **settings))
         model = project.name if isinstance(project, Path) and project.parent == EXAMPLES else "m"

@@ -1,5 +1,7 @@
 """Traffic for the tests of the monitor: a profile, a promise, predictions and labels, all from a seed."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -98,7 +100,7 @@ def messages(stream: Stream, rows: int, accuracy: float, shift: float = 0.0) -> 
 def candidate(dataset: ArtifactRef, window: int = 500) -> Candidate:
     """The registry's record of version 1, trained on `dataset`."""
     features = tuple(Feature(name=f"x{i}", type="number") for i in range(3))
-    common = {
+    common: dict[str, Any] = {
         "model": "digits", "version": VERSION, "task": "classification", "artifact": dataset, "project": dataset,
         "dataset": dataset, "features": features, "target": Feature(name="digit", type="integer"),
         "environment": Environment(python="3.11.7", lock="0" * 64), "profile": profile(),

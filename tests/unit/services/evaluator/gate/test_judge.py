@@ -22,7 +22,7 @@ NAN = math.nan
 def verdict(
     labels: Sequence[Value], said: Sequence[Value], *conditions: str, task: Any = "classification", **more: Any
 ) -> Verdict:
-    gate = Gate(confidence=0.95, conditions=tuple(map(condition, conditions)))  # type: ignore[arg-type]
+    gate = Gate(confidence=0.95, conditions=tuple(map(condition, conditions)))
     return judge(task, gate, labels, ModelPredictions(said), more.get("champion"), more.get("recent"))
 
 

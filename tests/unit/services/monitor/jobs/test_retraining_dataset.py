@@ -1,6 +1,7 @@
 """The dataset to retrain on."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ BASE = pa.table(
 )
 
 
-def build(folder: Path, **recent: list[Any]) -> pa.Table:
+def build(folder: Path, recent: Mapping[str, list[Any]]) -> pa.Table:
     base, rows, out = folder / "base.parquet", folder / "recent.json", folder / "out.parquet"
     pq.write_table(BASE, base)
     rows.write_text(json.dumps(recent))
@@ -37,7 +38,7 @@ def build(folder: Path, **recent: list[Any]) -> pa.Table:
 def test_recent_rows_take_the_types_of_the_base_and_are_marked(tmp_path: Path) -> None:
     table = build(
         tmp_path,
-        **{
+        {
             "column:size": [3.0, None],
             "column:kind": ["c", None],
             "column:fresh": [True, "false"],
@@ -53,13 +54,13 @@ def test_recent_rows_take_the_types_of_the_base_and_are_marked(tmp_path: Path) -
 
 
 def test_rows_that_do_not_fit_are_left_out(tmp_path: Path) -> None:
-    table = build(tmp_path, **{"column:size": [3.5, 4, 5], "label": [1, "no number", 2]})
+    table = build(tmp_path, {"column:size": [3.5, 4, 5], "label": [1, "no number", 2]})
     assert table["size"].to_pylist() == [1, 2, 5]
 
 
 def test_no_fitting_row_is_said(tmp_path: Path) -> None:
     with pytest.raises(NoRows):
-        build(tmp_path, **{"column:size": [3.5], "label": [1]})
+        build(tmp_path, {"column:size": [3.5], "label": [1]})
 
 
 def test_a_burst_is_told_once_and_old_errors_are_forgotten() -> None:

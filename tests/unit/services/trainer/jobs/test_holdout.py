@@ -1,5 +1,8 @@
 """Held-out rows are the same ones whenever the same rows come."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,6 +89,6 @@ def test_recent_rows_without_a_time_are_split_by_content() -> None:
         ([7] * 30, "of 30 none is a held-out row"),
     ],
 )
-def test_times_that_order_nothing(when: list[object], said: str) -> None:
+def test_times_that_order_nothing(when: Sequence[Any], said: str) -> None:
     with pytest.raises(Rejected, match=said):
-        held_out(rows(30).assign(when=when), CONTENT, 0.2, by="when")
+        held_out(rows(30).assign(when=pd.Series(when)), CONTENT, 0.2, by="when")
