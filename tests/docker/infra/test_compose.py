@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from contracts.subjects import WORKERS
 from services.messaging import permissions
-from tests.docker.stack import IMAGES, ONCE, ROOT, SERVICES, WORKERS, Stack
+from tests.docker.stack import IMAGES, ONCE, ROOT, SERVICES, Stack
 from tests.permitted import violations
 from tests.waiting import until
 
