@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.servers import free_port
+from services.host import free_port
 
 TRAIN = """\
 import bentoml

@@ -29,7 +29,7 @@ from typing import Any
 import docker
 
 from benchmarks import plain_script, pushes
-from benchmarks.servers import free_port
+from services.host import free_port
 
 IMAGES = Path(__file__).resolve().parents[1] / "tests" / "docker" / "images.sh"
 BASE = "python:3.11-slim"

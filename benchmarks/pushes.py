@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 
-from belt.local import ports
+from services.host import free_port
 from services.messaging import connect
 from services.timeline import history, runs
 
@@ -70,7 +70,7 @@ class Belt:
 @contextmanager
 def up(home: Path, environ: Mapping[str, str] | None = None) -> Iterator[Belt]:
     """A `belt up` on a free port, ended with the block."""
-    port = ports.free(1)[0]
+    port = free_port()
     process = subprocess.Popen(
         [*BELT, "up", "--home", str(home), "--port", str(port)],
         env=os.environ | dict(environ or {}),

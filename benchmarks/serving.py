@@ -25,8 +25,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servers import free_port, nats_server
+from benchmarks.servers import nats_server
 from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
+from services.host import free_port
 from services.messaging import connect, ensure_topology
 from serving import SERVICE, SOURCES
 

@@ -23,10 +23,11 @@ from typing import Any
 
 import psutil
 
-from belt.local import orphans, ports
+from belt.local import orphans
 from belt.local.home import Home
 from belt.local.stack import BUS, GATEWAY
 from contracts.subjects import WORKERS
+from services.host import free_port
 
 REPO = Path(__file__).parent.parent
 MIB = 1024**2
@@ -40,7 +41,7 @@ def start(home: Path) -> tuple[subprocess.Popen[str], float]:
     """A `belt up` that is ready, and the seconds it took."""
     since = time.monotonic()
     up = subprocess.Popen(
-        [sys.executable, "-m", "belt.main", "up", "--home", str(home), "--port", str(ports.free(1)[0])],
+        [sys.executable, "-m", "belt.main", "up", "--home", str(home), "--port", str(free_port())],
         cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert up.stdout is not None

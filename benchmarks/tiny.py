@@ -13,9 +13,10 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from belt.local import orphans, ports
+from belt.local import orphans
 from belt.local.home import Home
 from contracts import cloudevents
+from services.host import free_port
 from services.messaging import Bus
 
 MODEL = "tiny"
@@ -50,7 +51,7 @@ def write(folder: Path) -> Path:
 @contextmanager
 def belt(folder: Path) -> Iterator[Home]:
     """A `belt up` with a home in `folder` and the tiny model live; nothing of it is left afterwards."""
-    home, port = Home(folder / "home"), ports.free(1)[0]
+    home, port = Home(folder / "home"), free_port()
     said = folder / "up.log"
     with said.open("w") as log:
         up = subprocess.Popen(

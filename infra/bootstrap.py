@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.host import write_atomically
 from services.messaging import permissions
 
 NOBODY = 1034
@@ -118,14 +119,8 @@ def tell_belt(settings: Settings, passwords: Mapping[str, str], targets: tuple[s
 
 
 def write(file: Path, text: str, owner: int = 0) -> None:
-    """Write a file that only its owner reads; readers see the old one or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as writing:
-        writing.write(text)
-    if os.geteuid() == 0:
-        os.chown(partial, owner, -1)
-    partial.replace(file)
+    """Write a file that only its owner may read; readers see the old content or the new content."""
+    write_atomically(file, text, mode=0o600, owner=owner if os.geteuid() == 0 else None)
 
 
 def _is_elsewhere(user: str, targets: tuple[str, ...]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from belt.local import ports
+from services.host import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 BELT = [sys.executable, "-m", "belt.main"]
@@ -21,7 +21,7 @@ class Belt:
     """A running belt and the commands against it; settings are environment variables of its workers."""
 
     def __init__(self, home: Path, **settings: str) -> None:
-        self.home, self.port, self._settings = home, ports.free(1)[0], settings
+        self.home, self.port, self._settings = home, free_port(), settings
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
         self._up: subprocess.Popen[str] | None = None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from services.host import free_port
 from services.messaging.connection import Bus, connect
 from services.messaging.streams import ensure_topology
 from tests.waiting import until
@@ -22,14 +23,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # On a machine that does other things too, how long an example takes says nothing.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on right now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 class NatsServer:

@@ -16,11 +16,12 @@ import typer
 from nats.js.errors import NotFoundError
 
 from belt import connection, output
-from belt.local import orphans, ports
+from belt.local import orphans
 from belt.local.home import Home
 from belt.local.stack import BIN, BUS, GATEWAY, ROOT, status
 from contracts import subjects
 from contracts.subjects import WORKERS
+from services.host import is_free, port_holder
 from services.messaging import Bus
 
 GIB = 1024**3
@@ -125,7 +126,7 @@ async def belt_up(home: Home, port: int) -> AsyncIterator[CheckResult]:
             yield CheckResult(
                 "leftovers", "note", f"{len(left)} processes of a `belt up` that was killed", "belt up ends them"
             )
-        held = "" if ports.is_free(port) else ports.holder(port) or "in use"
+        held = "" if is_free(port) else port_holder(port) or "in use"
         ours = held.startswith(tuple(f"pid {process.pid}:" for process in left))
         yield judge("port", ours or not held, f"{port}: {held or 'free'}", "belt up --port <another>")
         return

@@ -12,9 +12,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from belt import output
-from belt.local import orphans, ports, restart_status
+from belt.local import orphans, restart_status
 from belt.local.home import Home, Occupied
 from belt.local.stack import GRACE_SECONDS, LocalStack, NotStarted
+from services.host import is_free, port_holder
 
 Folder = Annotated[
     Path, typer.Option("--home", envvar="BENTOBELT_HOME", help="Folder for all state; made when it is missing.")
@@ -46,8 +47,8 @@ def up(home: Folder = output.HOME, port: Port = 8080) -> None:
 
 
 def _refuse_port_in_use(port: int) -> None:
-    if not ports.is_free(port):
-        held = ports.holder(port)
+    if not is_free(port):
+        held = port_holder(port)
         output.fail(f"port {port} is in use{f' by {held}' if held else ''}: end that, or choose another with --port")
 
 

@@ -17,9 +17,9 @@ from rich.rule import Rule
 from belt import connection, output
 from belt.demo import progress_line
 from belt.demo.traffic import CameraTraffic, DigitImage
-from belt.local import ports
 from belt.output import Failed, Json
 from contracts.events import DriftDetected
+from services.host import free_port
 from services.messaging import Bus
 from services.timeline import Run, history, runs, wording
 
@@ -54,7 +54,7 @@ def demo(json: Json = False) -> None:
 async def _demo(as_json: bool) -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="belt-demo-") as folder:
-        home, port = Path(folder) / "home", ports.free(1)[0]
+        home, port = Path(folder) / "home", free_port()
         names, images = _split(Path(folder) / "first.parquet")
         chapter("1. The belt: bus, gateway and six workers")
         async with belt_up(home, port):

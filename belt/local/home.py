@@ -10,13 +10,13 @@ run/         up.lock, up.json: what runs (pids, ports), and bus.url: the address
 """
 
 import contextlib
-import fcntl
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from pydantic import BaseModel
+
+from services.host import try_lock, write_atomically
 
 
 class Occupied(Exception):
@@ -65,23 +65,19 @@ class Home:
         """
         for folder in (self.root, self.bus, self.gateway, self.logs, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (self.run / "up.lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Occupied(self._occupied()) from None
-        self._lock = lock  # the claim lasts as long as this file is open
+        self._lock = try_lock(self.run / "up.lock")  # the claim lasts as long as this file is open
+        if self._lock is None:
+            raise Occupied(self._occupied())
 
     def is_claimed(self) -> bool:
         """Whether a `belt up` runs on this home now."""
         try:
-            with (self.run / "up.lock").open("a+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            lock = try_lock(self.run / "up.lock")
         except OSError:
-            return False
-        return False
+            return False  # there is no such home, or it is not ours to read
+        if lock is not None:
+            lock.close()
+        return lock is None
 
     def running(self) -> RunningBelt | None:
         """What runs on this home, as its `belt up` last wrote it."""
@@ -90,7 +86,7 @@ class Home:
         return None
 
     def write_running(self, running: RunningBelt) -> None:
-        replace(self.run / "up.json", running.model_dump_json(indent=2))
+        write_private(self.run / "up.json", running.model_dump_json(indent=2))
 
     def forget(self) -> None:
         """Remove what says how to reach something that runs no more."""
@@ -105,9 +101,6 @@ class Home:
         return f"{self.root} is in use by another `belt up`{who}: stop that one, or give this one another --home"
 
 
-def replace(file: Path, text: str) -> None:
-    """Write a file for its owner only; readers see the old one or the new one."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as writing:
-        writing.write(text)
-    partial.replace(file)
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner may read; readers see the old content or the new content."""
+    write_atomically(file, text, mode=0o600)

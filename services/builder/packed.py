@@ -7,6 +7,7 @@ from typing import Protocol
 from contracts.artifact_ref import BENTO
 from contracts.events import ModelApproved
 from services.builder.domain import BuiltImage
+from services.host import write_atomically
 from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore
 
 
@@ -56,11 +57,7 @@ class PackedBentos:
     async def make(self, event: ModelApproved, run: str, bento: Path) -> BuiltImage:
         ref = await self._artifacts.put(bento, BENTO)
         image = BuiltImage(image=f"bento+{ref.uri}", artifact=ref, size=ref.size)
-        note = self._note(event)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(".partial")
-        partial.write_text(image.model_dump_json())
-        partial.replace(note)
+        write_atomically(self._note(event), image.model_dump_json())
         return image
 
     async def _is_stored(self, image: BuiltImage) -> bool:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import httpx
 
+from services.host import write_atomically
+
 VERSION_HEADER = "X-Model-Version"
 POLL = 0.02
 
@@ -63,11 +65,9 @@ class Traefik:
         return next((str(server["url"]) for server in balancer["servers"]), None)
 
     def route(self, model: str, address: str | None) -> None:
-        # In a folder of its own, without an extension: Traefik neither watches nor reads what is half written.
-        partial = self._folder / ".partial" / model
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(configuration(model, address), indent=2))
-        partial.replace(self._file(model))
+        # The unfinished file lies in another folder: Traefik neither watches nor reads it there.
+        text = json.dumps(configuration(model, address), indent=2)
+        write_atomically(self._file(model), text, partial_in=self._folder / ".partial")
 
     def has_routes(self) -> bool:
         """Whether any model was ever routed."""

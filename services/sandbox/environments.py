@@ -5,21 +5,21 @@ of its own: locked by uv on top of the base, so that it never moves a base packa
 """
 
 import asyncio
-import fcntl
 import hashlib
 import platform
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
 
 from contracts.artifact_ref import TEXT, ArtifactRef
 from contracts.runtime import Environment
+from services.host import locked, sha256_of
 from services.messaging import Permanent
 from services.storage import ArtifactStore
 
@@ -60,9 +60,7 @@ class Environments:
 
     def __init__(self, folder: Path, artifacts: ArtifactStore, seconds: float = MAKE_SECONDS) -> None:
         self._folder, self._artifacts, self._seconds = folder.resolve(), artifacts, seconds
-        self.base = Environment(
-            python=platform.python_version(), lock=hashlib.sha256(BASE_LOCK.read_bytes()).hexdigest()
-        )
+        self.base = Environment(python=platform.python_version(), lock=sha256_of(BASE_LOCK))
 
     async def resolve(self, requirements: Sequence[str]) -> Environment:
         """The environment for a project's extra requirements; without any, the base one.
@@ -104,19 +102,20 @@ class Environments:
             self._folder.mkdir(parents=True, exist_ok=True)
             _tell(requirements)
             with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
-                extra, locked = Path(scratch) / "extra.in", Path(scratch) / "locked.txt"
+                extra, compiled = Path(scratch) / "extra.in", Path(scratch) / "locked.txt"
                 extra.write_text(wanted)
                 await _uv(
                     f"lock {', '.join(requirements)}", self._seconds,
-                    "pip", "compile", str(BASE_LOCK), str(extra), "-o", str(locked), "--generate-hashes",
+                    "pip", "compile", str(BASE_LOCK), str(extra), "-o", str(compiled), "--generate-hashes",
                     "--no-header", "--no-annotate", "--python", sys.executable,
                 )  # fmt: skip
-                locked.replace(known)
+                compiled.replace(known)
         return known
 
     async def _make(self, folder: Path, lock: Path, environment: Environment) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        async with _only_one(folder.with_suffix(".making")):
+        with ExitStack() as lock_held:
+            await asyncio.to_thread(lock_held.enter_context, locked(folder.with_suffix(".making")))
             if (folder / "complete").exists():
                 return
             _tell(environment.requirements)
@@ -141,14 +140,6 @@ def _tell(requirements: Sequence[str]) -> None:
         packages=", ".join(requirements) or "those it was trained with",
         note="first time only",
     )
-
-
-@asynccontextmanager
-async def _only_one(path: Path) -> AsyncIterator[None]:
-    """One maker at a time, also between processes."""
-    with path.open("w") as file:
-        await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
-        yield
 
 
 async def _uv(what: str, seconds: float, *arguments: str) -> None:

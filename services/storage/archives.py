@@ -10,6 +10,7 @@ import tempfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from services.host import sha256_of
 from services.messaging import Permanent
 
 SEAL = ".seal"
@@ -98,7 +99,7 @@ def _tree_digest(folder: Path) -> str:
     """One digest over the names and contents of all files; bytecode caches come and go."""
     digest = hashlib.sha256()
     for file in sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts):
-        digest.update(f"{file.relative_to(folder)}\n{_digest(file)}\n".encode())
+        digest.update(f"{file.relative_to(folder)}\n{sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 
@@ -129,8 +130,3 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uname = member.gname = ""
     member.mode = 0o755 if member.mode & 0o100 else 0o644
     return member
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -20,6 +20,7 @@ from nats.js.object_store import ObjectStore
 
 from contracts import subjects
 from contracts.artifact_ref import ArtifactRef
+from services.host import sha256_of
 from services.messaging import Bus, BusSettings, Permanent
 from services.storage import archives
 
@@ -161,19 +162,18 @@ def open_artifact_store(bus: Bus, settings: BusSettings) -> ArtifactStore:
 def _measure(data: bytes | Path) -> tuple[str, int]:
     if isinstance(data, bytes):
         return hashlib.sha256(data).hexdigest(), len(data)
-    with data.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+    return sha256_of(data), data.stat().st_size
 
 
 def _is_intact(file: Path, sha256: str) -> bool:
     if not file.exists():
         return False
     os.utime(file)
-    return _measure(file)[0] == sha256
+    return sha256_of(file) == sha256
 
 
 def _adopt(partial: Path, file: Path, ref: ArtifactRef) -> None:
-    found = _measure(partial)[0]
+    found = sha256_of(partial)
     if found != ref.sha256:
         raise ArtifactCorrupt(f"artifact {ref.uri} hashes to {found}, not to {ref.sha256}")
     partial.chmod(0o444)

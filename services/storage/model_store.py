@@ -5,13 +5,10 @@ folder and rewrites `latest` in place, which a second writer or a kill turns int
 folder is made aside and renamed, under a lock, and the model file is copied, never unpickled.
 """
 
-import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from hashlib import file_digest
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ import bentoml.models
 from bentoml._internal.models.model import ModelStore
 
 from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
+from services.host import locked, sha256_of
 from services.messaging import Permanent
 
 MODULE = "bentoml.sklearn"
@@ -58,7 +56,7 @@ def save(
     """
     name, number = tag.split(":")
     folder = home / "models" / name / number
-    with _only_writer(home):
+    with locked(home / "models.lock"):
         _remove_unfinished(home, folder)
         if folder.is_dir():
             return _same(folder, tag, model_file)
@@ -92,7 +90,7 @@ def _describe(store: Path, tag: str, labels: Mapping[str, str], metadata: Mappin
 
 def _same(folder: Path, tag: str, model_file: Path) -> Path:
     there = folder / MODEL_FILE
-    if not there.is_file() or _digest(there) != _digest(model_file):
+    if not there.is_file() or sha256_of(there) != sha256_of(model_file):
         raise AlreadyDifferent(f"{tag} is in the model store at {folder} with another model than {model_file.name}")
     return folder
 
@@ -108,22 +106,9 @@ def _remove_unfinished(home: Path, folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return file_digest(opened, "sha256").hexdigest()
-
-
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
         return [_without_none(item) for item in value if item is not None]
     return value
-
-
-@contextmanager
-def _only_writer(home: Path) -> Iterator[None]:
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "models.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -15,6 +15,7 @@ from contracts.events import ModelTrained
 from contracts.model_spec import BadSpec, ModelSpec
 from contracts.profiles import ColumnProfile, Profile
 from contracts.runtime import Environment
+from services.host import sha256_of
 from services.messaging.worker import log
 from services.sandbox import JobFailed, JobKilled, JobTimedOut, Sandbox, diagnostics
 from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore
@@ -277,6 +278,5 @@ def digest_of_code(project: Path) -> str:
     digest = hashlib.sha256()
     code = (path for path in project.rglob("*.py") if path.is_file() and "__pycache__" not in path.parts)
     for file in (project / "model.yaml", *sorted(code)):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        digest.update(f"{file.relative_to(project).as_posix()}\n{content}\n".encode())
+        digest.update(f"{file.relative_to(project).as_posix()}\n{sha256_of(file)}\n".encode())
     return digest.hexdigest()

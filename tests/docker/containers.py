@@ -11,7 +11,7 @@ import docker
 
 from contracts.events import ModelApproved
 from contracts.runtime import Limits
-from tests.conftest import free_port
+from services.host import free_port
 from tests.waiting import until
 
 

@@ -17,7 +17,7 @@ os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
 from testcontainers.core.container import DockerContainer
 
-from tests.conftest import free_port
+from services.host import free_port
 from tests.waiting import until
 
 IMAGE = "registry:3"

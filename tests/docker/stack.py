@@ -14,8 +14,8 @@ import docker
 import httpx
 from docker.errors import NotFound
 
-from belt.local import ports
 from contracts.subjects import WORKERS
+from services.host import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 ONCE = ("first-run", "topology")
@@ -40,7 +40,7 @@ class Stack:
         self.home, self.data = folder / "belt", folder / "data"
         self.home.mkdir(parents=True)
         self.data.mkdir()
-        gateway, nats, registry, prometheus = ports.free(4)
+        gateway, nats, registry, prometheus = free_ports(4)
         self.ports = {"gateway": gateway, "nats": nats, "registry": registry, "prometheus": prometheus}
         written = {
             "IMAGES": IMAGES,

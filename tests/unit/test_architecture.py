@@ -14,7 +14,7 @@ from contracts import subjects
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("contracts", "services", "serving", "belt", "infra")
 ROOMS = sorted(subjects.WORKERS)
-SHARED = ("messaging", "storage", "sandbox", "docker_engine", "timeline")
+SHARED = ("host", "messaging", "storage", "sandbox", "docker_engine", "timeline")
 HEAVY = ("pandas", "sklearn", "pyarrow", "bentoml", "evidently", "apprise", "scipy", "aiohttp")
 
 UNFINISHED = {"docker_engine"}

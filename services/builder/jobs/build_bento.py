@@ -1,6 +1,5 @@
 """What runs in the child: a model and the serving code become a Bento. One build per process, as BentoML needs it."""
 
-import fcntl
 import re
 import shutil
 import tarfile
@@ -22,6 +21,7 @@ from _bentoml_impl import docker as _docker  # type: ignore[import-untyped]  # n
 import serving.asgi
 from contracts.packaged_model import Manifest
 from services.builder.domain import pins
+from services.host import locked
 from services.storage import model_store
 
 ROOT = Path(serving.__file__).resolve().parents[1]
@@ -38,7 +38,7 @@ def build(argument: dict[str, Any], _progress: Callable[[dict[str, Any]], None])
     Returns: bento (path of the tar) and seconds per step.
     """
     scratch, seconds = Path(argument["scratch"]), _Clock()
-    with _alone(Path(argument["store"])):
+    with locked(Path(argument["store"]) / ".lock"):  # BentoML's store breaks with several writers
         _forget(Path(argument["store"]), argument["tag"])
         _save_model(argument)
         seconds.note("model")
@@ -103,20 +103,6 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uname = member.gname = ""
     member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
     return member
-
-
-class _alone:
-    """One writer at a time: BentoML's store breaks with several."""
-
-    def __init__(self, store: Path) -> None:
-        store.mkdir(parents=True, exist_ok=True)
-        self._file = (store / ".lock").open("w")
-
-    def __enter__(self) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 def _forget(store: Path, tag: str) -> None:

@@ -28,6 +28,7 @@ from services.deployer.backends.engine import Engine
 from services.deployer.backends.images import MODEL, VERSION, ImageCache
 from services.deployer.backends.protocol import ExitReport, Server
 from services.docker_engine.errors import Doing, explained
+from services.host import free_port
 from services.messaging import Permanent
 from services.storage import Deployed
 
@@ -73,13 +74,6 @@ class Seen:
     starter: str
     created: float
     glance: tuple[str, str]
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on just now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class ContainerBackend:

@@ -29,6 +29,7 @@ from contracts.runtime import Environment
 from contracts.values import Frozen
 from services.deployer.backends import process_ids
 from services.deployer.backends.protocol import ExitReport, Server
+from services.host import write_atomically
 from services.messaging import Permanent
 from services.storage import ArtifactStore, Deployed
 
@@ -270,9 +271,7 @@ def _write(deployed: Deployed, standby: Standby) -> Record:
         since=time.time(),
         folder=folder,
     )
-    partial = folder / f".{RECORD}"
-    partial.write_text(record.model_dump_json())
-    partial.replace(folder / RECORD)
+    write_atomically(folder / RECORD, record.model_dump_json())
     return record
 
 

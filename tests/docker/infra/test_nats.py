@@ -14,10 +14,10 @@ from testcontainers.core.container import DockerContainer  # its reaper is off: 
 
 from contracts import subjects
 from infra import bootstrap
+from services.host import free_port
 from services.messaging import permissions
 from services.messaging.connection import Bus, connect
 from services.messaging.streams import ensure_topology
-from tests.conftest import free_port
 from tests.docker.conftest import ROOT
 from tests.integration.services.monitor.traffic import PUSH, idle, impatient, kept, lines, push, wait_for
 from tests.permitted import violations

@@ -19,9 +19,10 @@ from sklearn.datasets import load_digits
 
 from contracts.cloudevents import read
 from contracts.events import Feedback, Predictions
+from services.host import free_port
 from services.messaging.connection import Bus, connect
 from services.messaging.streams import ensure_topology
-from tests.conftest import NatsServer, free_port
+from tests.conftest import NatsServer
 from tests.integration.serving.serving_bento import VERSION
 from tests.waiting import eventually, until
 

@@ -19,10 +19,11 @@ import psutil
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from belt.local import orphans, ports
+from belt.local import orphans
 from belt.local.home import Home
 from belt.local.stack import BUS, GATEWAY
 from contracts.subjects import WORKERS
+from services.host import free_port, is_free
 from services.messaging.connection import connect
 from services.storage.registry import Live, Registry
 from tests.waiting import eventually, until
@@ -38,7 +39,7 @@ class Up:
     """One `belt up` under test."""
 
     def __init__(self, home: Path, port: int | None = None, environ: Mapping[str, str] | None = None) -> None:
-        self.home, self.port = Home(home), port or ports.free(1)[0]
+        self.home, self.port = Home(home), port or free_port()
         self.errors = home.with_suffix(".stderr")
         with self.errors.open("ab") as errors:
             self.process = subprocess.Popen(
@@ -64,7 +65,7 @@ class Up:
         assert running is not None
         path = {BUS: None, GATEWAY: "ping"}.get(part, "health")
         port = running.processes[part].port
-        return not ports.is_free(port) if path is None else answers(f"http://127.0.0.1:{port}/{path}") == 200
+        return not is_free(port) if path is None else answers(f"http://127.0.0.1:{port}/{path}") == 200
 
     def end(self) -> None:
         if self.process.poll() is None:
@@ -196,13 +197,13 @@ def test_it_stops_with_everything_it_started(other: Callable[..., Up], number: s
     assert serving.wait(timeout=DEADLINE) < 0
     assert orphans.find(started.home.root) == []
     assert not started.home.nats_url.exists()
-    assert ports.is_free(started.port)
+    assert is_free(started.port)
 
 
 def test_it_runs_and_stops_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
     reads, unread = os.pipe()
     os.close(reads)
-    home, port = Home(tmp_path / "home"), ports.free(1)[0]
+    home, port = Home(tmp_path / "home"), free_port()
     command = [sys.executable, "-m", "belt.main", "up", "--home", str(home.root), "--port", str(port)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=unread, stderr=unread)
     os.close(unread)

@@ -33,9 +33,9 @@ from contracts.profiles import ColumnProfile, Profile
 from contracts.runtime import Environment
 from contracts.values import Value
 from contracts.verdicts import PerformanceTarget, Verdict
+from services.host import free_port
 from services.messaging.connection import Bus
 from services.storage.artifact_store import ArtifactStore
-from tests.conftest import free_port
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[4]

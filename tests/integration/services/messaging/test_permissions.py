@@ -11,9 +11,9 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from belt.local import ports
 from belt.local.home import Home
 from contracts import subjects
+from services.host import free_port
 from services.messaging import permissions
 from tests.belts import ROOT
 from tests.permitted import PermittedBelt
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(240)
 async def belt(tmp_path: Path) -> AsyncIterator[PermittedBelt]:
     home = Home(tmp_path / "home")
     home.claim()
-    running = PermittedBelt(home, ports.free(1)[0])
+    running = PermittedBelt(home, free_port())
     yield running
     await running.stop()
 

@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 
 from belt.main import app
 from contracts import cloudevents
+from services.host import free_port
 from services.messaging.connection import Bus, connect
 from services.messaging.errors import MAX_ERRORS, MAX_LOST, RETRY_DELAYS
-from tests.conftest import NatsServer, free_port
+from tests.conftest import NatsServer
 from tests.integration.services.monitor.traffic import PUSH, idle, impatient, kept, lines, push, wait_for
 from tests.waiting import eventually, until
 

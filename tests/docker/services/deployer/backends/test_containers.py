@@ -12,13 +12,14 @@ import docker
 import pytest
 
 from contracts.events import ImagePushed
-from services.deployer.backends.containers import ALWAYS, ContainerBackend, NoImage, free_port, remove_all
+from services.deployer.backends.containers import ALWAYS, ContainerBackend, NoImage, remove_all
 from services.deployer.backends.engine import Engine
 from services.deployer.backends.images import ImageCache
 from services.deployer.backends.protocol import BackendAway, Server
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.readiness import DidNotStart, HttpChecks, Lost
 from services.docker_engine.errors import DockerTrouble, ImageMissing, RegistryAway, Unauthorized
+from services.host import free_port
 from services.storage.registry import Deployed
 from tests.docker import tiny
 from tests.docker.registries import PASSWORD, USER, Registry

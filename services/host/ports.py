@@ -1,4 +1,4 @@
-"""Ports of this machine: which are free, and who holds one."""
+"""Ports of this machine: free ones, and the process that listens on a port."""
 
 import random
 import socket
@@ -8,11 +8,19 @@ LOWEST = 20_000
 RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-def free(count: int) -> list[int]:
-    """Ports on 127.0.0.1 that nobody listens on.
+def free_port() -> int:
+    """Return a port on 127.0.0.1 that nobody listens on; see `free_ports`."""
+    return free_ports(1)[0]
 
-    They lie below those that the system gives to outgoing connections. There, while a server is being started again,
-    a client that knocks at its port could be given that very port, connect to itself and keep the server out.
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports on 127.0.0.1 that nobody listens on.
+
+    They lie below the range that the system uses for outgoing connections. Within that range, a client that connects
+    while the server restarts could be given the server's own port, connect to itself and block the server.
+
+    Raises:
+        OSError: too few ports are free.
     """
     found: list[int] = []
     for port in random.sample(range(LOWEST, _first_outgoing()), k=1000):
@@ -24,7 +32,7 @@ def free(count: int) -> list[int]:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on 127.0.0.1:`port` now."""
+    """Return whether a server could listen on 127.0.0.1:`port` now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -34,8 +42,8 @@ def is_free(port: int) -> bool:
         return True
 
 
-def holder(port: int) -> str | None:
-    """The process that listens on `port`, as "pid 4711: its command line"; None when it cannot be seen."""
+def port_holder(port: int) -> str | None:
+    """Return the process that listens on `port`, as "pid 4711: its command line"; None when it cannot be seen."""
     import psutil
 
     try:
