@@ -1,4 +1,4 @@
-"""Where the bus and the gateway are: the environment, else what `belt up` wrote into its home."""
+"""Addresses of the bus and the gateway: from the environment, else from the files that `belt up` wrote."""
 
 import asyncio
 import os
@@ -19,13 +19,13 @@ from services.messaging import Bus, BusSettings, connect
 from services.storage import ArtifactStore, open_artifact_store
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8080"
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 _MODEL: TypeAdapter[str] = TypeAdapter(ModelName)
 _VERSION: TypeAdapter[str] = TypeAdapter(Version)
 
 
-def run(work: Coroutine[Any, Any, Answer]) -> Answer:
-    """Do the asynchronous part of a command; what cannot be done is said and exits with 1."""
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run the asynchronous part of a command; on `Failed` print the reason and exit with 1."""
     try:
         return asyncio.run(work)
     except Failed as error:
@@ -33,10 +33,10 @@ def run(work: Coroutine[Any, Any, Answer]) -> Answer:
 
 
 def nats_url(home: Path) -> str:
-    """How to reach the bus, credentials included.
+    """Return the URL of the bus, credentials included.
 
     Raises:
-        Failed: neither NATS_URL nor a bus started on this home.
+        Failed: NATS_URL is not set and no `belt up` runs on this home.
     """
     if url := os.environ.get("NATS_URL"):
         return url
@@ -51,10 +51,10 @@ def nats_url(home: Path) -> str:
 
 
 def gateway(home: Path) -> str:
-    """URL of the gateway, without a slash at the end.
+    """Return the URL of the gateway, without a slash at the end.
 
     Raises:
-        Failed: nothing says where it is. Guessing would talk to somebody else's belt.
+        Failed: no address is known. A guess could reach the gateway of another user.
     """
     if url := os.environ.get("BELT_GATEWAY"):
         return url.rstrip("/")
@@ -62,25 +62,25 @@ def gateway(home: Path) -> str:
     try:
         return file.read_text().strip().rstrip("/")
     except OSError:
-        if os.environ.get("NATS_URL"):  # in containers the bus is named, and the gateway is where it always is
+        if os.environ.get("NATS_URL"):  # in containers NATS_URL is set and the gateway has its usual address
             return DEFAULT_GATEWAY
     raise Failed(f"no gateway: there is no {file}. Start one with `belt up`, or set BELT_GATEWAY or --home")
 
 
-def model(given: str) -> str:
-    """`given`, when a model can be called so.
+def model_name(given: str) -> str:
+    """Check the name of a model.
 
     Raises:
-        Failed: it cannot: there is no such model anywhere.
+        Failed: no model can have this name.
     """
     try:
         return _MODEL.validate_python(given)
     except ValidationError:
-        raise Failed(f"no model {given!r}: names are a-z, 0-9 and - between them; `belt models` lists them") from None
+        raise Failed(f"no model {given!r}: a name has only a-z, 0-9 and -; `belt models` lists the models") from None
 
 
 def is_version(given: str) -> bool:
-    """Whether a version can be called so."""
+    """Return whether `given` has the form of a version, `<generation>-<hash>`."""
     try:
         _VERSION.validate_python(given)
     except ValidationError:
@@ -89,42 +89,44 @@ def is_version(given: str) -> bool:
 
 
 @asynccontextmanager
-async def bus(home: Path, *, patient: bool = False) -> AsyncIterator[Bus]:
-    """A connection to the bus.
+async def bus(home: Path, *, reconnect: bool = False) -> AsyncIterator[Bus]:
+    """Connect to the bus.
 
     Args:
-        home: of the `belt up` to talk to, unless NATS_URL is set.
-        patient: come back after an outage, for commands that follow; the first connection has to succeed all the same.
+        home: home of the `belt up` to connect to, unless NATS_URL is set.
+        reconnect: connect again after an outage, for commands that follow events; the first attempt has to succeed.
 
     Raises:
-        Failed: nobody answers, the credentials are wrong, or the bus has no streams of ours.
+        Failed: the bus does not answer, refuses the credentials, or has no streams of Bentobelt.
     """
     url = nats_url(home)
     connection = await _connect(url)
-    if patient:
+    if reconnect:
         await connection.close()
         connection = await connect(url, name="belt")
     try:
         yield connection
     except NotFoundError as error:
         raise Failed(
-            f"the bus at {shown(url)} lacks a stream or bucket of ours ({error}): is `belt up` ready?"
+            f"the bus at {without_credentials(url)} lacks a stream or bucket of ours ({error}): is `belt up` ready?"
         ) from error
     except (nats.errors.Error, ServiceUnavailableError, APIError, TimeoutError) as error:
-        raise Failed(f"the bus at {shown(url)} did not answer: {type(error).__name__} {error}".rstrip()) from error
+        raise Failed(
+            f"the bus at {without_credentials(url)} did not answer: {type(error).__name__} {error}".rstrip()
+        ) from error
     finally:
         await connection.close()
 
 
 @contextmanager
 def artifacts(bus: Bus) -> Iterator[ArtifactStore]:
-    """The artifact store; what is fetched from it is gone afterwards."""
+    """Open the artifact store; files fetched from it are removed when the block ends."""
     with TemporaryDirectory(prefix="belt-") as scratch:
         yield open_artifact_store(bus, BusSettings().model_copy(update={"home": Path(scratch)}))
 
 
-def shown(url: str) -> str:
-    """A bus URL without its credentials."""
+def without_credentials(url: str) -> str:
+    """Return a bus URL without user and password."""
     scheme, found, rest = url.rpartition("://")
     return f"{scheme}{found}{rest.rpartition('@')[2]}"
 
@@ -133,6 +135,6 @@ async def _connect(url: str) -> Bus:
     try:
         return await asyncio.wait_for(connect(url, name="belt", patient=False), 5)
     except (nats.errors.AuthorizationError, nats.errors.InvalidUserCredentialsError) as error:
-        raise Failed(f"the bus at {shown(url)} refuses these credentials: {error}") from error
+        raise Failed(f"the bus at {without_credentials(url)} refuses these credentials: {error}") from error
     except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
-        raise Failed(f"no bus at {shown(url)}: start one with `belt up`, or set NATS_URL") from error
+        raise Failed(f"no bus at {without_credentials(url)}: start one with `belt up`, or set NATS_URL") from error

@@ -1,4 +1,4 @@
-"""Requests to the gateway, and what it refuses in words for a person."""
+"""HTTP requests to the gateway; its errors are shortened for a person."""
 
 import json
 import re
@@ -9,59 +9,59 @@ import httpx
 from belt.output import Failed
 
 SECONDS = 60.0
-SAID_BY_THE_SERVER = 3
-"""Of all that is wrong with a request, its `error` tells the first three; `details` lists more."""
+ERRORS_IN_MESSAGE = 3
+"""Number of errors that the server writes into `error`; `details` lists them all."""
 _LONG_LIST = re.compile(r"(?:[^\s,;:]+, ){10,}(?:and )?[^\s,;:]+")
-NAMED = 5
+NAMES_SHOWN = 5
 HINTS = {
     404: "; `belt deployments` lists what is live",
-    502: "; its server has just ended and is started again: try again in some seconds",
-    503: "; if it has just been started try again in some seconds, else `belt doctor`",
+    502: "; its server has just ended and is being restarted: try again in some seconds",
+    503: "; try again in some seconds if it has just been started; else run `belt doctor`",
 }
-"""What to do about an answer of the gateway."""
+"""Advice for each status of the gateway."""
 
 
 def call(method: str, url: str, body: Any = None, *, verbatim: bool = False) -> Any:
-    """The JSON that the gateway answers.
+    """Send a request and return the JSON of the answer.
 
     Args:
-        method: of HTTP.
-        url: all of it.
-        body: what is sent, as JSON.
-        verbatim: show an error as the server wrote it, not in short.
+        method: HTTP method.
+        url: full URL.
+        body: sent as JSON.
+        verbatim: show an error exactly as the server wrote it, not shortened.
 
     Raises:
-        Failed: nobody answers there, or it answered an error.
+        Failed: the gateway does not answer, or answers with an error.
     """
     try:
         answer = httpx.request(method, url, json=body, timeout=SECONDS, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise Failed(
-            f"no answer from {url}: {error}. Is `belt up` running? BELT_GATEWAY names another gateway"
+            f"no answer from {url}: {error}. Is `belt up` running? Set BELT_GATEWAY to use another gateway"
         ) from None
     if answer.is_success:
         return answer.json()
     hint = HINTS.get(answer.status_code, "")
-    said = answer.text.strip() if verbatim else in_short(answer.text)
-    raise Failed(f"{url} answered {answer.status_code}: {said}{hint}")
+    message = answer.text.strip() if verbatim else short_error(answer.text)
+    raise Failed(f"{url} answered {answer.status_code}: {message}{hint}")
 
 
-def in_short(text: str) -> str:
-    """The `error` of an answer and how much else is wrong; an answer of another make as it is."""
+def short_error(text: str) -> str:
+    """Return the `error` of an answer and the number of further errors; any other text as it is."""
     try:
         found = json.loads(text)
     except ValueError:
         return text.strip()
     if not isinstance(found, dict) or not isinstance(found.get("error"), str):
         return text.strip()
-    more = len(found.get("details") or ()) - SAID_BY_THE_SERVER
-    return _LONG_LIST.sub(_cut, found["error"]) + (f"; and {more} more" if more > 0 else "")
+    more = len(found.get("details") or ()) - ERRORS_IN_MESSAGE
+    return _LONG_LIST.sub(_shorten, found["error"]) + (f"; and {more} more" if more > 0 else "")
 
 
-def names(all: list[str]) -> str:
-    """The first names and how many more there are."""
-    return ", ".join(all[:NAMED]) + (f", … {len(all) - NAMED} more" if len(all) > NAMED else "")
+def first_names(all: list[str]) -> str:
+    """Return the first names and the number of the others."""
+    return ", ".join(all[:NAMES_SHOWN]) + (f", … {len(all) - NAMES_SHOWN} more" if len(all) > NAMES_SHOWN else "")
 
 
-def _cut(found: re.Match[str]) -> str:
-    return names(found[0].split(", "))
+def _shorten(found: re.Match[str]) -> str:
+    return first_names(found[0].split(", "))

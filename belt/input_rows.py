@@ -1,4 +1,4 @@
-"""Reads rows that a person hands over: a CSV, Parquet, JSON or JSON-lines file, `-` for stdin, or JSON itself."""
+"""Reads the rows of a command: from a CSV, Parquet, JSON or JSON-lines file, from stdin (`-`), or from JSON text."""
 
 import json
 import math
@@ -20,15 +20,15 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def read(given: str, key: str, text: Collection[str] = ()) -> list[Row]:
-    """The rows in `given`.
+    """Read rows.
 
     Args:
         given: a file name, `-`, or JSON text: a list of objects, one object, or `{key: [...]}`.
-        key: under which a request to the gateway has them (`rows`, `labels`).
-        text: columns of a CSV file whose cells are text, also where they look like numbers.
+        key: name of the list in a request to the gateway (`rows`, `labels`).
+        text: columns of a CSV file whose cells stay text, even if they look like numbers.
 
     Raises:
-        Failed: no such file, not what its name says, or no rows.
+        Failed: the file is missing, has another format than its name says, or has no rows.
     """
     if given == "-":
         return _from_json(sys.stdin.read(), key, "stdin")
@@ -57,7 +57,7 @@ def _from_json(text: str, key: str, where: str) -> list[Row]:
     if isinstance(found, dict):
         found = found.get(key, [found])
     if not isinstance(found, list) or not found or not all(isinstance(row, dict) for row in found):
-        raise Failed(f"{where} has no rows; wanted a list of objects, JSON lines, or {{{key!r}: [...]}}")
+        raise Failed(f"{where} has no rows; give a list of objects, JSON lines, or {{{key!r}: [...]}}")
     return found
 
 
@@ -69,13 +69,13 @@ def _lines(text: str) -> list[Any] | None:
 
 
 def _from_table(file: Path, text: Collection[str]) -> list[Row]:
-    import pandas as pd  # only here: half a second that the other commands need not wait
+    import pandas as pd  # imported here: it takes half a second, and other commands do not need it
 
     if not file.is_file():
         raise FileNotFoundError(2, "No such file or directory", str(file))
     try:
         rows = _from_csv(file, text) if file.suffix.lower() == ".csv" else _records(pd.read_parquet(file))
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's complaints about content are both
+    except (ValueError, OSError) as error:  # pandas and pyarrow raise either for bad content
         raise Failed(f"cannot read {file}: {error}") from None
     if not rows:
         raise Failed(f"{file} has no rows")
@@ -83,7 +83,7 @@ def _from_table(file: Path, text: Collection[str]) -> list[Row]:
 
 
 def _from_csv(file: Path, text: Collection[str]) -> list[Row]:
-    """Every cell on its own: one that is no number does not make text of its whole column."""
+    """Read a CSV file cell by cell, so that one text cell does not turn its whole column into text."""
     import pandas as pd
 
     return [
@@ -98,7 +98,7 @@ def _records(frame: "DataFrame") -> list[Row]:
 
 
 def value(cell: str) -> int | float | bool | str:
-    """What a cell of a CSV file says: a number, true or false, else the text itself."""
+    """Return the value of a CSV cell: a number, true or false, else the text itself."""
     word = cell.strip()
     if word.lower() in ("true", "false"):
         return word.lower() == "true"

@@ -1,6 +1,4 @@
-"""Shows what happens while it happens: on a terminal a line per event above the stages of what is under way,
-elsewhere plain lines.
-"""
+"""A live view of runs: on a terminal one line per event above the stages of the active runs, elsewhere plain lines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,17 +23,17 @@ COLOURS = {
     "failed": "red", "done": "green", "working": "cyan", "waiting": "dim", "stopped": "yellow",
 }  # fmt: skip
 MARKS = {"done": "✓", "failed": "✗", "stopped": "■", "waiting": "·"}
-LOUD = ("warning", "error", "critical")
+SHOWN_LEVELS = ("warning", "error", "critical")
 TRACES = ("exception", "traceback")
-"""Where a line has a traceback: a worker's, or a serving process's."""
+"""Fields of a log line with a traceback: the first one of workers, the second one of serving processes."""
 _SPINNER = Spinner("dots", style="cyan")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a room says it is: `done` of `total` of a step; both may be unknown."""
+    """Progress of a service within a run: `done` of `total` of a step; both may be unknown."""
 
-    room: str
+    service: str
     step: str
     done: float | None
     total: float | None
@@ -46,34 +44,34 @@ class Progress:
 
 
 def progress(line: Mapping[str, Any]) -> Progress | None:
-    """The progress in a log line, if it is one."""
+    """Return the progress in a log line; None when the line is something else."""
     if line.get("event") != "progress":
         return None
     done, total = line.get("done"), line.get("total")
     return Progress(
-        room=str(line.get("service", "")),
+        service=str(line.get("service", "")),
         step=str(line.get("step", "")),
         done=done if isinstance(done, int | float) else None,
         total=total if isinstance(total, int | float) else None,
     )
 
 
-def furthest(before: Progress | None, now: Progress) -> Progress:
-    """The step of `now` with a count that never falls: steps of a room run side by side and each has its own."""
-    if before is None or before.room != now.room or before.total != now.total or before.done is None:
+def latest_progress(before: Progress | None, now: Progress) -> Progress:
+    """Return `now` with a count that never falls: parallel steps of a service report counts of their own."""
+    if before is None or before.service != now.service or before.total != now.total or before.done is None:
         return now
     return replace(now, done=max(before.done, now.done or 0))
 
 
-class Screen:
-    """A console that is told events and log lines. On a terminal it keeps the runs under way at the bottom."""
+class LiveView:
+    """Shows events and log lines on a console. On a terminal the stages of the active runs stay at the bottom."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._runs: dict[str, Run] = {}
         self._over: set[str] = set()
         self._progress: dict[str, Progress] = {}
-        self._told: set[tuple[str, str, str]] = set()
+        self._printed_steps: set[tuple[str, str, str]] = set()
         self._live = Live(console=console, get_renderable=self._view, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
@@ -84,12 +82,12 @@ class Screen:
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
         self._live.stop()
 
-    def happened(self, event: Event, about: Envelope, run: Run | None) -> None:
-        """Show an event, and the run it belongs to as it stands after it."""
+    def show_event(self, event: Event, about: Envelope, run: Run | None) -> None:
+        """Show an event, and the state of its run after it."""
         self._progress.pop(about.run, None)
         self._runs.pop(about.run, None)
         self._over.discard(about.run)
-        if run and run.over:
+        if run and run.is_over:
             self._over.add(run.id)
         elif run:
             self._runs[run.id] = run
@@ -97,28 +95,27 @@ class Screen:
         if detail := wording.detail(event):
             self._print(Text(indent(detail, "          "), "dim"))
 
-    def logged(self, line: Mapping[str, Any]) -> None:
-        """Show a log line: progress moves the bar, warnings and errors are printed, without their tracebacks."""
+    def show_log(self, line: Mapping[str, Any]) -> None:
+        """Show a log line: progress moves the bar; warnings and errors are printed without their tracebacks."""
         run = str(line.get("run", ""))
-        if made := progress(line):
-            if self._works(run, made.room):
-                self._made(run, made)
-        elif line.get("level") in LOUD:
+        if reported := progress(line):
+            if self._may_be_working(run, reported.service):
+                self._show_progress(run, reported)
+        elif line.get("level") in SHOWN_LEVELS:
             self._print(log_line({name: value for name, value in line.items() if name not in TRACES}))
 
-    def _works(self, run: str, room: str) -> bool:
-        """Whether a room may still be at it: lines come on a stream of their own, also after the event that ends it."""
+    def _may_be_working(self, run: str, service: str) -> bool:
+        # Log lines have a stream of their own: a line may arrive after the event that ended its stage.
         if known := self._runs.get(run):
-            return any(stage.room == room and stage.state == "working" for stage in known.stages)
+            return any(stage.service == service and stage.state == "working" for stage in known.stages)
         return run not in self._over
 
-    def _made(self, run: str, made: Progress) -> None:
-        before = self._progress.get(run)
-        self._progress[run] = furthest(before, made)
-        told = (run, made.room, made.step)
-        if not self._console.is_terminal and told not in self._told:
-            self._told.add(told)
-            self._print(Text(f"          {made.room}: {made.step}"))
+    def _show_progress(self, run: str, reported: Progress) -> None:
+        self._progress[run] = latest_progress(self._progress.get(run), reported)
+        step = (run, reported.service, reported.step)
+        if not self._console.is_terminal and step not in self._printed_steps:
+            self._printed_steps.add(step)
+            self._print(Text(f"          {reported.service}: {reported.step}"))
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=not self._console.is_terminal)
@@ -127,33 +124,34 @@ class Screen:
         grid = Table.grid(padding=(0, 1))
         for run in self._runs.values():
             for stage in run.stages:
-                working = stage.state == "working"
-                made = self._progress.get(run.id) if working else None
-                grid.add_row(*stage_row(run, stage, made if made and made.room == stage.room else None))
+                reported = self._progress.get(run.id) if stage.state == "working" else None
+                grid.add_row(
+                    *stage_row(run, stage, reported if reported and reported.service == stage.service else None)
+                )
         return grid
 
 
-def stage_row(run: Run, stage: Stage, made: Progress | None = None) -> list[RenderableType]:
-    """Mark, model, room, time and what it says, or how far it is."""
+def stage_row(run: Run, stage: Stage, reported: Progress | None = None) -> list[RenderableType]:
+    """Return the cells of a stage: mark, model, service, time, summary (or the current step) and a progress bar."""
     colour = COLOURS[stage.state]
     mark: RenderableType = _SPINNER if stage.state == "working" else Text(MARKS[stage.state], colour)
     bar: RenderableType = ""
-    if made and made.done is not None and made.total:
-        bar = ProgressBar(total=made.total, completed=made.done, width=20)
-    says = str(made) if made else stage.says
-    return [mark, run.model, Text(stage.room, colour), wording.duration(stage.seconds), Text(says), bar]
+    if reported and reported.done is not None and reported.total:
+        bar = ProgressBar(total=reported.total, completed=reported.done, width=20)
+    summary = str(reported) if reported else stage.summary
+    return [mark, run.model, Text(stage.service, colour), wording.duration(stage.seconds), Text(summary), bar]
 
 
 def event_line(event: Event, about: Envelope) -> Text:
-    """`12:00:01  digits d04e8771  model.trained  accuracy 0.972`."""
+    """Return `12:00:01  digits d04e8771  model.trained  trained in 1.5 s: accuracy 0.972`."""
     colour = "red" if about.subject.endswith((".failed", "data.rejected")) else "bold"
     text = Text(f"{about.time.astimezone():%H:%M:%S}  ", "dim")
     text.append(f"{about.model} ", "cyan").append(f"{about.run}  ", "dim")
-    return text.append(f"{about.subject:<17} ", colour).append(wording.says(event), "not dim")
+    return text.append(f"{about.subject:<17} ", colour).append(wording.describe(event), "not dim")
 
 
 def log_line(line: Mapping[str, Any]) -> Text:
-    """One log line for a person: time, level, service, run, message, and what else it says."""
+    """Return a log line for a person: time, level, service, model, run, message, and its other fields."""
     known = ("timestamp", "level", "service", "run", "model", "event", "subject", "event_id", *TRACES)
     level = str(line.get("level", "info"))
     colour = {"error": "red", "critical": "red", "warning": "yellow"}.get(level, "dim")
@@ -170,7 +168,7 @@ def log_line(line: Mapping[str, Any]) -> Text:
 
 
 def _clock(timestamp: object) -> str:
-    """The local time of day of an ISO timestamp; what is none stays as it is."""
+    """Return the local time of day of an ISO timestamp; any other text stays as it is."""
     try:
         return f"{datetime.fromisoformat(str(timestamp)).astimezone():%H:%M:%S}"
     except ValueError:

@@ -1,6 +1,6 @@
-"""How belt speaks: the answer on stdout (a table, or JSON with --json), everything else on stderr.
+"""Output of the commands: the result on stdout (a table, or JSON with --json), everything else on stderr.
 
-Exit codes: 0 done, 1 failed, 2 misuse.
+Exit codes: 0 success, 1 failure, 2 wrong usage.
 """
 
 import json
@@ -22,30 +22,30 @@ Home = Annotated[
 ]
 HOME = Path(".belt")
 PIPED_WIDTH = 240
-"""Columns when stdout is no terminal: nothing is cut off for grep."""
+"""Columns when stdout is not a terminal, so that lines stay whole for grep."""
 
 
 class Failed(Exception):
-    """The command cannot do it; the text says why and what to do. Exit code 1."""
+    """A command cannot go on; the text says why and what to do next. Exit code 1."""
 
 
 def stdout() -> Console:
-    """Where answers go."""
+    """Return the console for results."""
     return _console(stderr=False)
 
 
 def stderr() -> Console:
-    """Where notes, progress and errors go."""
+    """Return the console for notes, progress and errors."""
     return _console(stderr=True)
 
 
 def info(text: str) -> None:
-    """Something a person may want to know; never part of the answer."""
+    """Print a note for a person on stderr."""
     stderr().print(text, markup=False, highlight=False, style="dim", soft_wrap=True)
 
 
 def fail(text: str) -> NoReturn:
-    """Say why it failed and leave with 1."""
+    """Print why the command failed and exit with 1."""
     stderr().print(f"[bold red]failed:[/] {_escape(text)}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
@@ -53,18 +53,18 @@ def fail(text: str) -> NoReturn:
 def result(as_json: bool, document: object, view: RenderableType) -> None:
     """Print `document` as one JSON document, or `view` for a person."""
     if as_json:
-        print(json.dumps(document, default=plain, indent=2, ensure_ascii=False))
+        print(json.dumps(document, default=to_json, indent=2, ensure_ascii=False))
     else:
         stdout().print(view, soft_wrap=isinstance(view, str), markup=False, highlight=False)
 
 
-def line(document: object) -> None:
-    """Print one line of a stream of JSON."""
-    print(json.dumps(document, default=plain, ensure_ascii=False), flush=True)
+def json_line(document: object) -> None:
+    """Print `document` as one line of JSON."""
+    print(json.dumps(document, default=to_json, ensure_ascii=False), flush=True)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str) -> RenderableType:
-    """Rows under headings, or the sentence `empty` when there is none."""
+    """Return a table, or the sentence `empty` when there are no rows."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         drawn.add_column(column, overflow="fold")
@@ -73,8 +73,8 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str) 
     return drawn if drawn.row_count else empty
 
 
-def facts(pairs: Mapping[str, object]) -> RenderableType:
-    """Name and value under each other; values that are missing are left out."""
+def key_values(pairs: Mapping[str, object]) -> RenderableType:
+    """Return a table of names and values; missing values are left out."""
     drawn = Table(box=None, pad_edge=False, show_header=False)
     drawn.add_column(style="bold", no_wrap=True)
     drawn.add_column(overflow="fold")
@@ -84,19 +84,19 @@ def facts(pairs: Mapping[str, object]) -> RenderableType:
     return drawn
 
 
-def moment(time: datetime | float | None) -> str:
-    """A time as a person here reads it."""
+def local_time(time: datetime | float | None) -> str:
+    """Return a time in the local time zone, to the second; empty for None."""
     if time is None:
         return ""
     when = datetime.fromtimestamp(time) if isinstance(time, int | float) else time
     return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def plain(value: object) -> object:
-    """What `json.dumps` does not know by itself.
+def to_json(value: object) -> object:
+    """Convert a value that `json.dumps` cannot.
 
     Raises:
-        TypeError: not something belt prints.
+        TypeError: the value has no JSON form.
     """
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
@@ -105,15 +105,15 @@ def plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not printed as JSON")
 
 
-class _Notes(Console):
-    """What is said by the way: when nobody reads it any more, as with `belt up 2>&1 | head`, the work goes on."""
+class _StderrConsole(Console):
+    """A console that ignores a closed pipe: with `belt up 2>&1 | head` the work goes on."""
 
     def on_broken_pipe(self) -> None:
         return
 
 
 def _console(*, stderr: bool) -> Console:
-    console = _Notes(stderr=True) if stderr else Console()
+    console = _StderrConsole(stderr=True) if stderr else Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console

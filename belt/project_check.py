@@ -1,6 +1,6 @@
-"""Looks at a model project before it is pushed: what can be found wrong here need not travel.
+"""Checks a model project before it is pushed, so that a mistake is found before a run starts.
 
-The estimator's code is read, never run: it may need packages that only the trainer has.
+The estimator's code is parsed, never run: it may need packages that only the trainer has.
 """
 
 import ast
@@ -12,29 +12,29 @@ from contracts.artifact_ref import CSV, PARQUET
 from contracts.model_spec import BadSpec, ModelSpec, parse
 
 MEDIA_TYPES = {".csv": CSV, ".parquet": PARQUET, ".pq": PARQUET}
-CARRIED_BYTES = 1_000_000
-"""Data up to this size also stays in the archive, so that an event without a dataset can use it; more would weigh on
-every image, which carries the archive."""
+ARCHIVED_BYTES = 1_000_000
+"""Largest data file that also stays in the project's archive, where an event without a dataset finds it. The archive is
+part of every image, so larger files are left out."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the data of a push comes from: a local file to upload, or a URI that workers can read."""
+    """The data of a push: a local file to upload, or a URI that workers can read."""
 
     file: Path | None = None
     uri: str | None = None
 
 
-def spec_of(folder: Path) -> ModelSpec:
-    """The model.yaml of a project, checked together with the code it names.
+def load_spec(folder: Path) -> ModelSpec:
+    """Read the model.yaml of a project and check it together with the code it names.
 
     Raises:
-        Failed: says what is wrong and where.
+        Failed: something is wrong; the text names the file and the line.
     """
     try:
         spec = parse((folder / "model.yaml").read_text())
     except FileNotFoundError:
-        raise Failed(f"{folder} is not a model project: it has no model.yaml") from None
+        raise Failed(f"{folder} is not a model project: it has no model.yaml. Name the folder that has one") from None
     except UnicodeDecodeError as error:
         raise Failed(f"{folder}/model.yaml is not UTF-8: {error.reason} at byte {error.start}") from None
     except BadSpec as error:
@@ -44,11 +44,11 @@ def spec_of(folder: Path) -> ModelSpec:
     return spec
 
 
-def source_of(folder: Path, spec: ModelSpec, data: str | None) -> Source:
-    """The data of a push: `--data`, else the project's own.
+def data_source(folder: Path, spec: ModelSpec, data: str | None) -> Source:
+    """Return the data of a push: `--data`, else the dataset in model.yaml.
 
     Raises:
-        Failed: none is named, or the file does not exist or is of an unknown kind.
+        Failed: no data is named, or the file does not exist, or it is neither CSV nor Parquet.
     """
     named = data or spec.dataset
     if not named:
@@ -61,13 +61,13 @@ def source_of(folder: Path, spec: ModelSpec, data: str | None) -> Source:
     if not file.is_file():
         raise Failed(f"no such file: {file} ({'--data' if data else 'dataset in model.yaml'})")
     if file.suffix.lower() not in MEDIA_TYPES:
-        raise Failed(f"{file.name} is neither CSV nor Parquet by its name (.csv, .parquet)")
+        raise Failed(f"{file.name} is neither CSV nor Parquet: its name must end in .csv, .parquet or .pq")
     return Source(file=file)
 
 
-def left_out(folder: Path, source: Source) -> frozenset[Path]:
-    """What of `folder` stays out of the archive: large data, which travels by itself, and links to it."""
-    if not source.file or source.file.stat().st_size <= CARRIED_BYTES:
+def excluded_files(folder: Path, source: Source) -> frozenset[Path]:
+    """Return the files that stay out of the archive: a large data file, which is uploaded alone, and links to it."""
+    if not source.file or source.file.stat().st_size <= ARCHIVED_BYTES:
         return frozenset()
     return frozenset(path for path in folder.rglob("*") if path.is_file() and path.samefile(source.file))
 
@@ -100,5 +100,5 @@ def _top_level(code: ast.Module) -> set[str]:
             case ast.AnnAssign(target=ast.Name(id=name)):
                 names.add(name)
             case ast.If() | ast.Try():
-                names.add("*")  # defined depending on something: only running it would tell
+                names.add("*")  # defined conditionally: only running the code would show which names exist
     return names

@@ -1,7 +1,7 @@
-"""The project's own tests, as the trainer will run them: `python -m belt.testing PROJECT`, for the git hook and CI.
+"""Runs a project's tests as the trainer does: `python -m belt.testing PROJECT`, for the git hook and CI.
 
-A project with `requirements` gets the environment that the trainer makes for it, from the same lock and in the same
-folder, so that whoever is first makes it for both.
+A project with `requirements` gets the environment that the trainer uses, from the same lock and in the same folder.
+The first of the two that needs it creates it.
 """
 
 import asyncio
@@ -19,24 +19,24 @@ from services.sandbox import BadRequirements, Environments, IndexTrouble, Instal
 from services.storage import FsspecArtifactStore
 
 PACKAGES = Path(pytest.__file__).parents[1]
-"""A project's environment has what serving needs, and pytest is not among it: ours comes last on its path."""
+"""The project's environment has no pytest, so the folder with ours is the last entry of its path."""
 RUN = f"import sys; sys.path.append({str(PACKAGES)!r}); import pytest; sys.exit(pytest.main())"
 CONFIGS = ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 NOTHING_COLLECTED = 5
-"""Exit code of pytest; the trainer lets it pass, too."""
+"""Exit code of pytest when there are no tests; it counts as success, as in the trainer."""
 
 
 def run(folder: Path, envs: Path) -> int:
-    """Exit code of the tests of the project in `folder`; 0 when it has none.
+    """Run the tests of the project in `folder` and return their exit code; 0 when it has none.
 
     Raises:
         Failed: there is no usable model.yaml, or its requirements cannot be installed.
     """
-    spec = project_check.spec_of(folder)
+    spec = project_check.load_spec(folder)
     if not (folder / "tests").is_dir():
         return 0
     python = asyncio.run(interpreter(spec.requirements, envs))
-    # Never one of the folders above, which the trainer does not get to see.
+    # Only a configuration inside the project counts: the trainer does not see the folders above it.
     config = next((name for name in CONFIGS if (folder / name).exists()), os.devnull)
     arguments = ("-q", "-p", "no:cacheprovider", "--rootdir=.", "-c", config, "tests")
     environ = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"} | os.environ
@@ -45,10 +45,10 @@ def run(folder: Path, envs: Path) -> int:
 
 
 async def interpreter(requirements: tuple[str, ...], envs: Path) -> Path:
-    """The Python that has these packages beside those of serving, made under `envs` when it is missing.
+    """Return the Python that has these packages and those of serving; create its environment under `envs` if missing.
 
     Raises:
-        Failed: no versions fit, or they cannot be had.
+        Failed: no versions fit together, or they cannot be installed.
     """
     if not requirements:
         return Path(sys.executable)
@@ -58,7 +58,7 @@ async def interpreter(requirements: tuple[str, ...], envs: Path) -> Path:
         try:
             return await environments.python(await environments.resolve(requirements))
         except (BadRequirements, IndexTrouble, InstallTimedOut) as error:
-            raise Failed(f"the project's requirements: {error}") from None
+            raise Failed(f"cannot install the project's requirements: {error}") from None
 
 
 def main() -> None:

@@ -62,9 +62,9 @@ class Belt:
     async def stages(self) -> dict[str, dict[str, float]]:
         """Seconds per stage of every run."""
         bus = await connect((self.home / "nats.url").read_text().strip())
-        stories = runs.stories(await history.events(bus))
+        stories = runs.build_runs(await history.events(bus))
         await bus.close()
-        return {run.id: {stage.room: stage.seconds or 0.0 for stage in run.stages} for run in stories}
+        return {run.id: {stage.service: stage.seconds or 0.0 for stage in run.stages} for run in stories}
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class PermittedBelt(LocalStack):
     def __init__(self, home: Home, port: int) -> None:
         self._passwords = {user: f"{user}-secret" for user in permissions.users((TARGET,))}
         super().__init__(home, port, lambda _: None)
-        (home.run / "users.conf").write_text(bootstrap.users(self._passwords, (TARGET,)))
+        (home.run / "users.conf").write_text(bootstrap.nats_users(self._passwords, (TARGET,)))
         common = os.path.relpath(INFRA / "nats" / "jetstream.conf", home.run)
         config = f'listen: "127.0.0.1:{self._ports[BUS]}"\ninclude "{common}"\ninclude "users.conf"\n'
         (home.run / "nats.conf").write_text(config)
@@ -43,19 +43,19 @@ class PermittedBelt(LocalStack):
 
     async def start_bus(self) -> None:
         """Start the bus alone, with its streams."""
-        self._keepers[BUS].start()
-        await self._make_topology()
+        self._supervisors[BUS].start()
+        await self._create_topology()
 
     def violations(self) -> list[tuple[str, str]]:
         """User and subject of what was tried and refused, as the bus has logged it."""
         return violations(self.home.log(BUS).read_text())
 
-    def _part(self, name: str) -> ProgramSpec:
-        part = super()._part(name)
+    def _program(self, name: str) -> ProgramSpec:
+        program = super()._program(name)
         if name != BUS:
-            return part
-        argv = (part.argv[0], "-c", str(self.home.run / "nats.conf"))
-        return ProgramSpec(name, argv, {**part.env, "BUS_STORE": json.dumps(str(self.home.bus))}, part.log)
+            return program
+        argv = (program.argv[0], "-c", str(self.home.run / "nats.conf"))
+        return ProgramSpec(name, argv, {**program.env, "BUS_STORE": json.dumps(str(self.home.bus))}, program.log)
 
     def _worker_environ(self, name: str) -> dict[str, str]:
         user = f"{name}-{TARGET}" if name == permissions.DEPLOYER else name
@@ -63,7 +63,7 @@ class PermittedBelt(LocalStack):
         assert name in WORKERS
         return super()._worker_environ(name) | own
 
-    async def _make_topology(self) -> None:
+    async def _create_topology(self) -> None:
         people, self.nats_url = self.nats_url, self.url(permissions.SETUP)
-        await super()._make_topology()
+        await super()._create_topology()
         self.nats_url = people

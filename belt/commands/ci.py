@@ -1,4 +1,4 @@
-"""`belt ci`: a workflow for a CI service that runs the project's tests and pushes it onto the belt."""
+"""`belt ci`: prints a workflow for a CI service that runs a project's tests and pushes the project."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +16,9 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(metavar="[PROJECT]", exists=True, file_okay=False, help="The model project.")]
 
 GITHUB = """\
-# Tests the model project and, on the main branch, pushes it onto the belt.
+# Tests the model project and, on the default branch, pushes it to Bentobelt.
 # Settings of the repository: secret NATS_URL (the bus), variable BENTOBELT_REPO (git URL of Bentobelt).
-# The runner has to reach the bus, which listens on 127.0.0.1 unless told otherwise: a self-hosted runner does.
+# The runner has to reach the bus. By default the bus listens on 127.0.0.1: use a self-hosted runner on its machine.
 name: "belt: {model}"
 on:
   push:
@@ -52,7 +52,7 @@ jobs:
 """
 
 GITLAB = """\
-# Tests the model project and, on the default branch, pushes it onto the belt.
+# Tests the model project and, on the default branch, pushes it to Bentobelt.
 # CI/CD variables: NATS_URL (the bus, masked), BENTOBELT_REPO (git URL of Bentobelt).
 "belt {model}":
   image: python:3.11
@@ -90,14 +90,14 @@ def gitlab(folder: Folder = Path(), json: Json = False) -> None:
 
 
 def workflow(template: str, model: ModelName, folder: str) -> str:
-    """The text of a workflow for the project in `folder`, relative to the top of its repository."""
+    """Return the text of a workflow for the project in `folder`, a path from the top of its repository."""
     paths = "**" if folder == "." else f"{folder}/**"
     return template.format(model=model, folder=folder, paths=paths)
 
 
 def _print(template: str, folder: Path, json: bool) -> None:
     try:
-        spec = project_check.spec_of(folder)
+        spec = project_check.load_spec(folder)
         text = workflow(template, spec.name, _in_repository(folder.resolve()))
     except Failed as error:
         output.fail(str(error))

@@ -1,4 +1,4 @@
-"""`belt doctor`: what is wrong on this machine or with the belt on it, and what to do about each thing."""
+"""`belt doctor`: checks this machine and the `belt up` on it, with advice for each problem."""
 
 import asyncio
 import os
@@ -28,14 +28,14 @@ GIB = 1024**3
 LOW_DISK = 2 * GIB
 LOCK = ROOT / "requirements" / "serving.txt"
 PIN = re.compile(r"^([a-z0-9._-]+)==(\S+) \\$", re.MULTILINE)
-"""A pin for every platform; those with a marker may rightly be missing."""
+"""A pin without an environment marker: the package has to be there on every platform."""
 MARKS = {"ok": "✓", "note": "·", "problem": "✗"}
-Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port that the gateway of `belt up` would take.")]
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the gateway of `belt up`.")]
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing looked at. A `note` is worth knowing; `todo` says what a person can do about a `problem`."""
+    """Result of one check. A `note` needs no action; `todo` is the advice for a `problem`."""
 
     what: str
     state: Literal["ok", "note", "problem"]
@@ -44,20 +44,20 @@ class CheckResult:
 
 
 def doctor(home: output.Home = output.HOME, port: Port = 8080, as_json: output.Json = False) -> None:
-    """Check this machine and the belt on it, and say what to do about each problem.
+    """Check this machine and its `belt up`, and say what to do about each problem.
 
-    Exits 1 when there is a problem.
+    Exits with 1 when there is a problem.
 
     Examples:  belt doctor    belt doctor --json
     """
-    findings = asyncio.run(_look(Home(home), port))
+    findings = asyncio.run(_check(Home(home), port))
     rows = [(MARKS[finding.state], finding.what, finding.found, finding.todo) for finding in findings]
-    table = output.table(("", "what", "found", "what to do"), rows, "")
+    table = output.table(("", "WHAT", "FOUND", "WHAT TO DO"), rows, "")
     output.result(as_json, [asdict(finding) for finding in findings], table)
     raise typer.Exit(any(finding.state == "problem" for finding in findings))
 
 
-async def _look(home: Home, port: int) -> list[CheckResult]:
+async def _check(home: Home, port: int) -> list[CheckResult]:
     findings = [*machine(home)]
     async for finding in belt_up(home, port):
         findings.append(finding)  # noqa: PERF401  # extend() takes no async iterator
@@ -66,44 +66,46 @@ async def _look(home: Home, port: int) -> list[CheckResult]:
     return findings
 
 
-def judge(what: str, good: bool, found: str, todo: str) -> CheckResult:
-    """What was found, and what to do unless it is good."""
-    return CheckResult(what, "ok", found) if good else CheckResult(what, "problem", found, todo)
+def check(what: str, is_good: bool, found: str, todo: str) -> CheckResult:
+    """Return the result of a check; the advice is left out when all is good."""
+    return CheckResult(what, "ok", found) if is_good else CheckResult(what, "problem", found, todo)
 
 
 # -- this machine --------------------------------------------------------------------------------------------
 
 
 def machine(home: Home) -> Iterator[CheckResult]:
-    """Python, the binaries, the packages that models are trained and served with, the folder and its disk."""
+    """Check Python, the binaries, the packages that models are trained and served with, the home and its disk."""
     python = f"{platform.python_version()} at {sys.executable}"
-    yield judge("python", sys.version_info >= (3, 11), python, "make setup PYTHON=<a Python of 3.11 or newer>")
+    yield check("python", sys.version_info >= (3, 11), python, "make setup PYTHON=<a Python of 3.11 or newer>")
     yield binary("nats-server", "-v")
     yield binary("traefik", "version")
     yield environment(LOCK.read_text())
     existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
     able = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-    yield judge("home", able, str(home.root), f"{existing} cannot be written: choose another with --home")
+    yield check("home", able, str(home.root), f"{existing} is not writable: choose another folder with --home")
     free = shutil.disk_usage(existing).free
-    yield judge("disk", free > LOW_DISK, f"{free / GIB:.1f} GiB free", f"make room where {existing} is")
+    yield check("disk", free > LOW_DISK, f"{free / GIB:.1f} GiB free", f"free some space on the disk of {existing}")
 
 
-def binary(name: str, ask_version: str) -> CheckResult:
-    """A binary that comes as a wheel."""
+def binary(name: str, version_flag: str) -> CheckResult:
+    """Check a binary that is installed from a wheel."""
     try:
-        said = subprocess.run([BIN / name, ask_version], capture_output=True, text=True, timeout=20, check=True).stdout
+        printed = subprocess.run(
+            [BIN / name, version_flag], capture_output=True, text=True, timeout=20, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         return CheckResult(name, "problem", str(error), "make setup")
-    number = re.search(r"\d+\.\d+\.\d+", said)
-    return CheckResult(name, "ok", number[0] if number else said.strip())
+    number = re.search(r"\d+\.\d+\.\d+", printed)
+    return CheckResult(name, "ok", number[0] if number else printed.strip())
 
 
 def environment(lock: str) -> CheckResult:
-    """Whether the packages that models are trained and served with are those of the lock."""
+    """Check that the packages that models are trained and served with have the versions of the lock."""
     pins = PIN.findall(lock)
     wrong = [f"{name} {have or 'missing'}, locked {pin}" for name, pin in pins if (have := _installed(name)) != pin]
     found = "; ".join(wrong[:5]) or f"{len(pins)} packages as locked, scikit-learn {_installed('scikit-learn')}"
-    return judge("packages", not wrong, found, "make setup")
+    return check("packages", not wrong, found, "make setup")
 
 
 def _installed(package: str) -> str | None:
@@ -113,11 +115,11 @@ def _installed(package: str) -> str | None:
         return None
 
 
-# -- the belt on it ------------------------------------------------------------------------------------------
+# -- belt up -------------------------------------------------------------------------------------------------
 
 
 async def belt_up(home: Home, port: int) -> AsyncIterator[CheckResult]:
-    """The `belt up` on this home with its workers and gateway; or whether one could be started."""
+    """Check the `belt up` on this home, its workers and its gateway; without one, check that it could start."""
     running = home.running() if home.is_claimed() else None
     if running is None:
         yield CheckResult("belt up", "note", f"not running on {home.root}", "belt up")
@@ -128,31 +130,31 @@ async def belt_up(home: Home, port: int) -> AsyncIterator[CheckResult]:
             )
         held = "" if is_free(port) else port_holder(port) or "in use"
         ours = held.startswith(tuple(f"pid {process.pid}:" for process in left))
-        yield judge("port", ours or not held, f"{port}: {held or 'free'}", "belt up --port <another>")
+        yield check("port", ours or not held, f"{port}: {held or 'free'}", "belt up --port <another>")
         return
-    since = output.moment(running.since)
+    since = output.local_time(running.since)
     yield CheckResult("belt up", "ok", f"pid {running.pid}, since {since}, gateway {running.gateway}")
     for name in (GATEWAY, *WORKERS):
         process = running.processes.get(name)
         answer = await status(process.port, "/ping" if name == GATEWAY else "/health") if process else None
         found = f"answers {answer}" if answer else "does not answer"
-        yield judge(name, answer == 200, found, f"belt up starts it again when it ends; {home.log(name)} says why")
+        yield check(name, answer == 200, found, f"read {home.log(name)}; belt up restarts a process that ended")
 
 
 async def bus(home: Home) -> list[CheckResult]:
-    """Whether the bus answers, and has all streams and consumers."""
+    """Check that the bus answers and has all streams, and count the dead letters."""
     try:
         async with connection.bus(home.root) as bus:
-            where = connection.shown(connection.nats_url(home.root))
+            where = connection.without_credentials(connection.nats_url(home.root))
             return [CheckResult(BUS, "ok", where), await _streams(bus), await _dead_letters(bus)]
     except output.Failed as error:
-        return [CheckResult(BUS, "problem", str(error), "belt up; or set NATS_URL")]
+        return [CheckResult(BUS, "problem", str(error), "start `belt up`, or set NATS_URL")]
 
 
 async def _streams(bus: Bus) -> CheckResult:
     missing = [stream for stream in subjects.STREAMS if not await _exists(bus, stream)]
-    found = f"missing: {', '.join(missing)}" if missing else "all there"
-    return judge("streams", not missing, found, "python -m services.messaging.streams")
+    found = f"missing: {', '.join(missing)}" if missing else f"all {len(subjects.STREAMS)} exist"
+    return check("streams", not missing, found, "python -m services.messaging.streams")
 
 
 async def _dead_letters(bus: Bus) -> CheckResult:

@@ -1,4 +1,4 @@
-"""`belt hook install`: `git push` runs the project's tests and pushes the project onto the belt."""
+"""`belt hook install`: `git push` runs the project's tests and then `belt push`."""
 
 import sys
 from pathlib import Path
@@ -10,28 +10,28 @@ import typer
 from belt import git, output, project_check
 from belt.output import HOME, Failed, Home, Json
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Push from git: install a hook.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Install a git hook that pushes the project.")
 
 NAME = "pre-push"
 MARK = "# written by `belt hook install`"
 BEFORE = "pre-push.before-belt"
 
 PROJECTS = "pre-push.belt"
-"""Folder beside the hook with a file for each installed project, called as its model."""
+"""Folder beside the hook with one file per installed project, named after its model."""
 
 SCRIPT = f"""\
 #!/bin/sh
-{MARK}: for each project in {PROJECTS}/ that the remote does not have as it is, its tests, then `belt push`.
-# `git push --no-verify` goes without it; delete a project's file there to leave it out, or this file to be rid of it.
+{MARK}: for each project in {PROJECTS}/ that differs from the remote, run its tests, then `belt push`.
+# `git push --no-verify` skips this hook. To remove a project delete its file there; to remove the hook, this file.
 set -e
 refs=$(cat) remote=$1 given=$BENTOBELT_HOME here=$(dirname "$0") changed=
 if [ -x "$here/{BEFORE}" ]; then printf '%s\\n' "$refs" | "$here/{BEFORE}" "$@"; fi
-# git tells hooks where its repository is; the tests' own calls of git must not hear of it.
+# git sets GIT_DIR and others for its hooks; git commands inside the tests must not see them.
 unset $(git rev-parse --local-env-vars)
 
 differs() {{
     printf '%s\\n' "$refs" | while read -r _ new _ old; do
-        case $new in *[!0]*) ;; *) continue ;; esac  # a branch that is deleted
+        case $new in *[!0]*) ;; *) continue ;; esac  # a branch that is being deleted
         case $old in
             *[!0]*) git -C "$1" diff --quiet "$old" "$new" -- . 2>/dev/null || echo yes ;;
             *) git -C "$1" rev-list -1 "$new" --not --remotes="$remote" -- . ;;
@@ -42,13 +42,13 @@ differs() {{
 for file in "$here/{PROJECTS}"/*; do
     name=${{file##*/}}
     . "$file"
-    if ! [ -e "$project/model.yaml" ]; then echo "belt: $name is not in $project now: left out" >&2
+    if ! [ -e "$project/model.yaml" ]; then echo "belt: skipped $name: there is no model.yaml in $project any more" >&2
     elif [ -n "$(differs "$project")" ]; then changed="$changed $name"
-    else echo "belt: $name is as $remote has it: left out" >&2; fi
+    else echo "belt: skipped $name: $remote already has it" >&2; fi
 done
 for name in $changed; do
     . "$here/{PROJECTS}/$name"
-    echo "belt: tests of $name" >&2
+    echo "belt: running the tests of $name" >&2
     BENTOBELT_HOME="${{given:-$home}}" "$python" -m belt.testing "$project"
 done
 for name in $changed; do
@@ -60,7 +60,7 @@ done
 
 @app.callback()
 def hook() -> None:
-    """Push from git: install a hook."""
+    """Install a git hook that pushes the project."""
 
 
 @app.command()
@@ -68,13 +68,13 @@ def install(
     folder: Annotated[
         Path, typer.Argument(metavar="[PROJECT]", exists=True, file_okay=False, help="The model project.")
     ] = Path(),
-    force: Annotated[bool, typer.Option(help="Keep a hook that is there already and run it first.")] = False,
+    force: Annotated[bool, typer.Option(help="Keep an existing hook and run it first.")] = False,
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Write a pre-push hook: the project's tests have to pass and the push to the belt has to be taken.
+    """Install a pre-push hook: `git push` stops when the project's tests or `belt push` fail.
 
-    Further projects of the repository share the hook. A project is pushed when `git push` brings a change to it.
+    All projects of a repository share the hook. It pushes a project when `git push` contains a change in its folder.
 
     Example:  belt hook install examples/digits
     """
@@ -86,16 +86,16 @@ def install(
 
 
 def write(folder: Path, home: Path, force: bool) -> Path:
-    """Install the hook for the project in `folder`, beside those that are installed; returns its file.
+    """Install the hook for the project in `folder` and return the hook's file; other projects stay installed.
 
     Raises:
-        Failed: no project, no git repository, another folder has this model installed, or someone else's hook is
-            there and `force` is not given.
+        Failed: there is no project or no git repository; the hook has this model from another folder; or there is a
+            hook of another program and `force` is not given.
     """
-    model = project_check.spec_of(folder).name
+    model = project_check.load_spec(folder).name
     hooks = git.hooks(folder)
     if hooks is None:
-        raise Failed(f"{folder} is not in a git repository; `git init` makes one")
+        raise Failed(f"{folder} is not in a git repository; create one with `git init`")
     entry = hooks / PROJECTS / model
     _refuse_another(entry, model, folder)
     entry.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ def write(folder: Path, home: Path, force: bool) -> Path:
 
 
 def variables(folder: Path, home: Path, python: Path) -> str:
-    """What the hook has to know of a project, as a shell reads it."""
+    """Return the shell variables that the hook needs for a project."""
     return f"python={quote(str(python))}\nproject={quote(str(folder))}\nhome={quote(str(home))}\n"
 
 
@@ -119,14 +119,14 @@ def _refuse_another(entry: Path, model: str, folder: Path) -> None:
     known = dict(word.split("=", 1) for word in split(entry.read_text()))
     if known["project"] != str(folder) and (Path(known["project"]) / "model.yaml").exists():
         raise Failed(
-            f"the hook has {model} from {known['project']} already: give one of them another name, or delete {entry}"
+            f"the hook already has {model} from {known['project']}: rename one of the two models, or delete {entry}"
         )
 
 
 def _set_aside(file: Path, force: bool) -> None:
     aside = file.with_name(BEFORE)
     if not force:
-        raise Failed(f"{file} is not ours; --force keeps it as {BEFORE} and runs it first")
+        raise Failed(f"{file} is a hook of another program; --force keeps it as {BEFORE} and runs it first")
     if aside.exists():
-        raise Failed(f"{aside} is there already: merge it and {file.name} by hand first")
+        raise Failed(f"{aside} already exists: merge it and {file.name} by hand first")
     file.rename(aside)

@@ -1,4 +1,4 @@
-"""`belt logs`: what the workers and the serving processes logged."""
+"""`belt logs`: shows the log lines of the workers and the serving processes."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,11 +17,13 @@ from services.timeline import runs as timeline
 
 
 def logs(
-    run: Annotated[str | None, typer.Argument(help="Only lines about this run (or the beginning of its id).")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
-    service: Annotated[str | None, typer.Option(help="Only this service: trainer, …, serving.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Only lines of this run; the first characters of its id are enough.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow new lines until Ctrl-C.")] = False,
+    service: Annotated[str | None, typer.Option(help="Only this service, e.g. trainer or serving.")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="How many of the last lines.")] = 200,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Number of lines, newest last.")] = 200,
     home: Home = HOME,
     json: Json = False,
 ) -> None:
@@ -35,15 +37,15 @@ def logs(
 
 
 async def _logs(home: Path, wanted: Mapping[str, str | None], limit: int, follow: bool, as_json: bool) -> None:
-    async with connection.bus(home, patient=follow) as bus:
+    async with connection.bus(home, reconnect=follow) as bus:
         kept, start = await history.logs(bus)
         lines = [line for line in kept if matches(line, wanted)]
         for line in lines[len(lines) - min(limit, len(lines)) :]:
             _print(line, as_json)
         if not lines and wanted["run"] and not follow:
-            runs.find(timeline.stories(await history.events(bus)), wanted["run"])  # refuses a run that never was
+            runs.find(timeline.build_runs(await history.events(bus)), wanted["run"])  # fails when there is no such run
         if not lines and not follow:
-            output.info("no such lines in the last 24 hours")
+            output.info("no log lines match; they are kept for 24 hours")
         if follow:
             await _follow(bus, start, wanted, as_json)
 
@@ -55,7 +57,7 @@ async def _follow(bus: Bus, start: int, wanted: Mapping[str, str | None], as_jso
 
 
 def matches(line: Mapping[str, Any], wanted: Mapping[str, str | None]) -> bool:
-    """Whether a line is about what is wanted; a run may be given by the beginning of its id."""
+    """Return whether a line has the wanted values; of a run the first characters of its id are enough."""
     if (run := wanted.get("run")) and not str(line.get("run") or "").startswith(run):
         return False
     return all(value in (None, line.get(name)) for name, value in wanted.items() if name != "run")
@@ -63,6 +65,6 @@ def matches(line: Mapping[str, Any], wanted: Mapping[str, str | None]) -> bool:
 
 def _print(line: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        output.line(dict(line))
+        output.json_line(dict(line))
     else:
         output.stdout().print(log_line(line), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`belt models` and `belt deployments`: the registry, which outlives the event stream."""
+"""`belt models` and `belt deployments`: read the registry, which is kept longer than the event stream."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from services.timeline import wording
 
 
 def models(home: Home = HOME, json: Json = False) -> None:
-    """List the models: what is live, which versions are approved or wait for a person, the last run.
+    """List the models with the live version, the approved ones, those that wait for a review, and the last run.
 
     Example:  belt models
     """
@@ -27,23 +27,21 @@ def models(home: Home = HOME, json: Json = False) -> None:
         for m in found
     )
     columns = ("MODEL", "LIVE", "APPROVED (NEWEST 3)", "WAITING FOR REVIEW", "LAST RUN", "PROJECT")
-    output.result(json, found, output.table(columns, rows, "No models yet: `belt push PROJECT` makes the first."))
+    output.result(json, found, output.table(columns, rows, "No models yet: `belt push PROJECT` makes the first one."))
 
 
 def deployments(home: Home = HOME, json: Json = False) -> None:
-    """List what is live on which target, since when, and which version a rollback goes back to.
+    """List the live version of each model and target, and the version that a rollback goes back to.
 
     Example:  belt deployments --json
     """
-    found = connection.run(_lives(home))
+    found = connection.run(_deployments(home))
     rows = (
-        [x.model, x.target, x.version, x.previous, output.moment(x.since), x.url, wording.short_image(x.image)]
+        [x.model, x.target, x.version, x.previous, output.local_time(x.since), x.url, wording.short_image(x.image)]
         for x in found
     )
     columns = ("MODEL", "TARGET", "LIVE", "PREVIOUS", "SINCE", "URL", "IMAGE")
-    output.result(
-        json, found, output.table(columns, rows, "Nothing is deployed yet: `belt runs` shows what is under way.")
-    )
+    output.result(json, found, output.table(columns, rows, "Nothing is deployed yet: `belt runs` shows the runs."))
 
 
 async def _models(home: Path) -> list[dict[str, Any]]:
@@ -56,7 +54,7 @@ async def _models(home: Path) -> list[dict[str, Any]]:
         ]
 
 
-async def _lives(home: Path) -> list[Live]:
+async def _deployments(home: Path) -> list[Live]:
     async with connection.bus(home) as bus:
         return await Registry(bus).lives()
 

@@ -1,4 +1,4 @@
-"""`belt predict` and `belt feedback`: talk to a live model through the gateway."""
+"""`belt predict` and `belt feedback`: send rows and labels to a live model through the gateway."""
 
 import json as json_text
 from pathlib import Path
@@ -7,52 +7,54 @@ from typing import Annotated, Any
 import typer
 
 from belt import connection, input_rows, output
-from belt.gateway_client import call, names
+from belt.gateway_client import call, first_names
 from belt.output import HOME, Failed, Home, Json
 
 BATCH = 500
 """Rows in one request."""
 LABELS = 1000
-"""Labels in one request: far below what serving takes at once, and it makes one event of them."""
+"""Labels in one request; serving publishes them as one event and accepts many more."""
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
 def predict(
     model: Model,
-    given: Annotated[str, typer.Argument(metavar="ROWS", help="CSV, Parquet, JSON(L) file, - for stdin, or JSON.")],
+    given: Annotated[
+        str, typer.Argument(metavar="ROWS", help="File (CSV, Parquet, JSON, JSON lines), - for stdin, or JSON.")
+    ],
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Ask the live version for predictions. Columns of a file that are no features are left out.
+    """Get predictions from the live version. Columns of a table that are not features are left out.
 
     Example:  belt predict diabetes examples/diabetes/data/diabetes.csv
     """
     try:
-        url = f"{connection.gateway(home)}/{connection.model(model)}"
-        asked = _asked(given, url, json)
-        answer = _ask(url, asked, json)
+        url = f"{connection.gateway(home)}/{connection.model_name(model)}"
+        rows = _rows(given, url, json)
+        answer = _predict(url, rows, json)
         classes = _classes(url, answer, json)
     except Failed as error:
         output.fail(str(error))
     output.result(json, answer, _predictions(answer, classes))
-    output.info(f"{answer['model']} {answer['version']}; `belt trace ID` leads an id back to its data and commit")
+    output.info(f"{answer['model']} {answer['version']}; `belt trace ID` traces an id back to its data and commit")
 
 
 def feedback(
     model: Model,
     given: Annotated[
         str,
-        typer.Argument(metavar="LABELS", help="CSV, Parquet, JSON(L) file with id and label; -, JSON, or ID=LABEL."),
+        typer.Argument(metavar="LABELS", help="File with id and label, - for stdin, JSON, or ID=LABEL."),
     ],
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Send labels that became known, by prediction id. After a failure send all again: each counts once.
+    """Send the true labels of predictions. After a failure send all of them again: each counts once.
 
     Example:  belt feedback digits labels.csv
     """
     try:
-        url = f"{connection.gateway(home)}/{connection.model(model)}"
+        url = f"{connection.gateway(home)}/{connection.model_name(model)}"
         accepted = _send(url, _labels(given, url, json), json)
     except Failed as error:
         output.fail(str(error))
@@ -75,19 +77,21 @@ def _labels(given: str, url: str, as_json: bool) -> list[input_rows.Row]:
 
 
 def _send(url: str, labels: list[input_rows.Row], as_json: bool) -> int:
-    """How many were accepted, however many requests that takes.
+    """Send all labels, in several requests if need be, and return the number of accepted ones.
 
     Raises:
-        Failed: a request was refused; what was sent before is taken.
+        Failed: a request was refused; the labels of earlier requests are accepted.
     """
     accepted = 0
     for start in range(0, len(labels), LABELS):
         try:
             answer = call("POST", f"{url}/feedback", {"labels": labels[start : start + LABELS]}, verbatim=as_json)
         except Failed as error:
-            counted = f"(labels are counted from label {start} of yours)\n" if start else ""
-            sure = f"{accepted} of {len(labels)} labels are known to be taken"
-            raise Failed(f"{error}\n{counted}{sure}; once that is put right send all again, each counts once") from None
+            offset = f"(label 0 in this error is your label {start})\n" if start else ""
+            count = f"at least {accepted} of {len(labels)} labels were accepted"
+            raise Failed(
+                f"{error}\n{offset}{count}; correct the error, then send all of them again: each counts once"
+            ) from None
         accepted += answer["accepted"]
     return accepted
 
@@ -99,39 +103,39 @@ def _value(text: str) -> Any:
         return text
 
 
-def _asked(given: str, url: str, as_json: bool) -> list[input_rows.Row]:
-    """The rows to ask for; of a table only what the live version takes, text where it wants text."""
+def _rows(given: str, url: str, as_json: bool) -> list[input_rows.Row]:
+    """Read the rows of a request. Of a table, keep only the features of the live version, text columns as text."""
     if Path(given).suffix.lower() not in input_rows.TABLES or not Path(given).is_file():
         return input_rows.read(given, "rows")
     features = {one["name"]: one["type"] for one in call("GET", f"{url}/info", verbatim=as_json)["features"]}
     found = input_rows.read(given, "rows", {name for name, type in features.items() if type == "string"})
     if extra := [name for name in found[0] if name not in features]:
-        output.info(f"not features, left out: {names(extra)}")
+        output.info(f"left out, because they are not features: {first_names(extra)}")
     return [{name: value for name, value in row.items() if name in features} for row in found]
 
 
-def _ask(url: str, asked: list[input_rows.Row], as_json: bool) -> Any:
-    """One answer for all rows, however many requests that takes.
+def _predict(url: str, rows: list[input_rows.Row], as_json: bool) -> Any:
+    """Request predictions, in several requests if need be, and join them to one answer.
 
     Raises:
         Failed: a request was refused.
     """
     joined: dict[str, Any] = {}
-    for start in range(0, len(asked), BATCH):
+    for start in range(0, len(rows), BATCH):
         try:
-            answer = call("POST", f"{url}/predict", {"rows": asked[start : start + BATCH]}, verbatim=as_json)
+            answer = call("POST", f"{url}/predict", {"rows": rows[start : start + BATCH]}, verbatim=as_json)
         except Failed as error:
-            raise Failed(f"{error}\n(rows are counted from row {start} of yours)" if start else str(error)) from None
+            raise Failed(f"{error}\n(row 0 in this error is your row {start})" if start else str(error)) from None
         if joined and joined["version"] != answer["version"]:
             output.info(
-                f"{answer['version']} went live meanwhile: it answered from row {start} on (ids name the version)"
+                f"{answer['version']} went live meanwhile and answered from row {start} on (each id names its version)"
             )
         joined = {**answer, "predictions": joined.get("predictions", []) + answer["predictions"]}
     return joined
 
 
 def _classes(url: str, answer: Any, as_json: bool) -> list[str]:
-    """What the shares of a prediction are about, in their order; only a table needs to know."""
+    """Return the classes in the order of the probabilities; only the table needs them."""
     first = answer["predictions"][0].get("probabilities") if answer["predictions"] else None
     if as_json or not isinstance(first, list):
         return []
@@ -139,13 +143,17 @@ def _classes(url: str, answer: Any, as_json: bool) -> list[str]:
 
 
 def _predictions(answer: Any, classes: list[str]) -> Any:
-    told = answer["predictions"]
-    shares = any(one.get("probabilities") for one in told)
-    about = f" ({names(classes)})" if classes else ""
-    columns = ("ID", "PREDICTION", *([f"PROBABILITIES{about}"] if shares else []))
+    predictions = answer["predictions"]
+    has_probabilities = any(one.get("probabilities") for one in predictions)
+    order = f" ({first_names(classes)})" if classes else ""
+    columns = ("ID", "PREDICTION", *([f"PROBABILITIES{order}"] if has_probabilities else []))
     cells = (
-        [one["id"], _number(one["prediction"]), *([_probabilities(one.get("probabilities"))] if shares else [])]
-        for one in told
+        [
+            one["id"],
+            _number(one["prediction"]),
+            *([_probabilities(one.get("probabilities"))] if has_probabilities else []),
+        ]
+        for one in predictions
     )
     return output.table(columns, cells, "no predictions")
 

@@ -1,4 +1,4 @@
-"""`belt push`: a model project and its data onto the belt."""
+"""`belt push`: uploads a model project and its data and starts a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 
 from belt import connection, git, output, project_check
 from belt.commands import runs, watch
-from belt.live_view import Screen
+from belt.live_view import LiveView
 from belt.output import HOME, Failed, Home, Json
 from belt.project_check import MEDIA_TYPES, Source
 from belt.publish import SOURCE, publish
@@ -24,7 +24,7 @@ from services.timeline import runs as timeline
 
 @dataclass(frozen=True)
 class Push:
-    """What is pushed; its run is known before anything is published."""
+    """One push; the id of its run is known before anything is published."""
 
     folder: Path
     model: str
@@ -41,23 +41,23 @@ def push(
     folder: Annotated[Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")],
     data: Annotated[str | None, typer.Option(help="Data to train on: a local file (uploaded) or a URI.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it is deployed.")] = False,
-    reason: Annotated[str | None, typer.Option(help="Why, for the people who read `belt runs`.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Reason of the push, shown with its run.")] = None,
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Push a model project: checks it, uploads it with its data, and starts a run, whose id it prints.
+    """Check a model project, upload it with its data, start a run, and print the run's id.
 
     Example:  belt push examples/digits --data rows.parquet --wait
     """
     try:
-        spec = project_check.spec_of(folder)
-        wanted = Push(folder, spec.name, project_check.source_of(folder, spec, data), reason, str(uuid4()))
+        spec = project_check.load_spec(folder)
+        wanted = Push(folder, spec.name, project_check.data_source(folder, spec, data), reason, str(uuid4()))
     except Failed as error:
         output.fail(str(error))
     try:
         connection.run(_push_and_follow(wanted, home, json) if wait else _push(wanted, home, json))
     except KeyboardInterrupt:
-        output.info(f"interrupted; once pushed, the run goes on: `belt watch {wanted.run}` follows it again")
+        output.info(f"interrupted; a run that was pushed goes on: follow it with `belt watch {wanted.run}`")
         raise typer.Exit(1) from None
 
 
@@ -71,21 +71,21 @@ async def _push(wanted: Push, home: Path, as_json: bool) -> None:
 
 
 async def _push_and_follow(wanted: Push, home: Path, as_json: bool) -> None:
-    async with connection.bus(home, patient=True) as bus:
+    async with connection.bus(home, reconnect=True) as bus:
         event = await _upload(bus, wanted)
-        async with history.happenings(bus) as upcoming:
+        async with history.follow_all(bus) as upcoming:
             await publish(bus, event, id=wanted.id)
             if not as_json:
                 print(wanted.run, flush=True)
-            with Screen(output.stderr()) as screen:
-                ended = await watch.until_over(upcoming, wanted.run, screen)
-    _finish(ended, as_json)
+            with LiveView(output.stderr()) as view:
+                run = await watch.until_over(upcoming, wanted.run, view)
+    _finish(run, as_json)
 
 
 async def _upload(bus: Bus, wanted: Push) -> DataPushed:
     with connection.artifacts(bus) as artifacts:
         archive = await artifacts.put(
-            pack_folder(wanted.folder, project_check.left_out(wanted.folder, wanted.source)), TAR_GZ
+            pack_folder(wanted.folder, project_check.excluded_files(wanted.folder, wanted.source)), TAR_GZ
         )
         dataset = await _dataset(artifacts, wanted.source)
     commit = git.commit(wanted.folder)
@@ -102,5 +102,5 @@ def _finish(run: Run, as_json: bool) -> None:
     if as_json:
         output.result(True, runs.document(run), "")
     if run.outcome != "deployed":
-        output.fail(f"{timeline.verdict(run)}\nnext: {timeline.command_after(run)}")
+        output.fail(f"{timeline.outcome_line(run)}\nnext: {timeline.next_command(run)}")
     output.info(f"{run.model} {run.version} is live at {run.url}")

@@ -1,4 +1,4 @@
-"""`belt replay`: publish a stored event again, as the same event or, with --rerun, as the start of a new run."""
+"""`belt replay`: publishes a stored event again, as the same event or, with --rerun, as the start of a new run."""
 
 import json as json_text
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from services.timeline import history
 
 
 def replay(
-    event: Annotated[str, typer.Argument(metavar="EVENT|RUN", help="EVENTS:<sequence>, an event's id, or a run.")],
-    rerun: Annotated[bool, typer.Option("--rerun", help="Do it all again, as a new run.")] = False,
+    event: Annotated[str, typer.Argument(metavar="EVENT|RUN", help="EVENTS:<sequence>, the id of an event, or a run.")],
+    rerun: Annotated[bool, typer.Option("--rerun", help="Start a new run with the same payload.")] = False,
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Publish an event again; of a run the one that was given up, or else the one that started it.
+    """Publish a stored event again: of a run the event that a stage gave up, else the one that started the run.
 
-    It stays the same event: a worker that has dealt with it says again what it said then, and one that has not (it gave
-    it up, or its outcome got lost) deals with it now. With --rerun it is a new event and starts a new run.
+    It stays the same event. A worker that has already handled it publishes its recorded outputs again; a worker that
+    gave it up, or whose outputs were lost, handles it now. With --rerun it is a new event and starts a new run.
 
     Example:  belt replay 3f2a90c1d4e5b6a7 --rerun
     """
@@ -36,7 +36,7 @@ def replay(
     document = {"run": about.run, "event": about.id, "subject": about.subject, "sequence": sequence, "rerun": rerun}
     output.result(json, document, about.run)
     follow = f"belt watch {about.run}" if rerun else "belt watch"
-    output.info(f"{about.subject} is on the bus again as EVENTS:{sequence}; follow it with `{follow}`")
+    output.info(f"{about.subject} was published again as EVENTS:{sequence}; follow it with `{follow}`")
 
 
 async def _replay(home: Path, given: str, rerun: bool) -> tuple[Envelope, int]:
@@ -50,27 +50,27 @@ async def _replay(home: Path, given: str, rerun: bool) -> tuple[Envelope, int]:
 
 
 async def _find(bus: Bus, given: str, rerun: bool) -> Envelope:
-    """The envelope of the event that is meant.
+    """Return the envelope of the wanted event.
 
     Raises:
-        Failed: there is none, or several.
+        Failed: no event matches, or several do.
     """
     stored = [about for _, about in await history.events(bus)]
     found = [a for a in stored if given in (a.id, f"EVENTS:{a.sequence}")]
     found = found or _of_runs([a for a in stored if a.run.startswith(given)], rerun)
     if not found:
         raise Failed(
-            f"no event and no run {given!r} in the stream, which keeps 30 days; `belt run RUN` lists its events"
+            f"there is no event and no run {given!r} in the last 30 days; `belt run RUN` lists the events of a run"
         )
     if len({(a.identity, a.subject) for a in found}) > 1:
         listed = ", ".join(f"EVENTS:{a.sequence} ({a.subject})" for a in found[:5])
-        raise Failed(f"{given!r} may be any of {listed}: name one of them")
+        raise Failed(f"{given!r} matches {listed}: name one of them")
     return found[0]
 
 
 def _of_runs(stored: Sequence[Envelope], rerun: bool) -> list[Envelope]:
-    """What is meant of each run: what its last event, a `<stage>.failed`, was about, or else its start."""
-    ends = {a.run: a for a in stored if a.subject != "alert.raised"}  # which tells of it
+    """Return for each run the event to replay: the cause of a final `<stage>.failed`, else the start of the run."""
+    ends = {a.run: a for a in stored if a.subject != "alert.raised"}  # an alert follows the failure
     causes = {(end.run, end.causation) for end in ends.values() if end.subject.endswith(".failed") and not rerun}
     given_up = [a for a in stored if (a.run, a.id) in causes]
     others = ends.keys() - {a.run for a in given_up}
@@ -78,13 +78,13 @@ def _of_runs(stored: Sequence[Envelope], rerun: bool) -> list[Envelope]:
 
 
 def _as_new(about: Envelope) -> Envelope:
-    """The same cause under a new id, now.
+    """Return the envelope of a new event with the same payload.
 
     Raises:
-        Failed: it is not what starts a run.
+        Failed: this event does not start a run.
     """
     if about.subject not in STARTS_A_RUN:
-        raise Failed(f"{about.subject} starts no run; `belt replay {about.run} --rerun` does the whole run again")
+        raise Failed(f"{about.subject} starts no run; `belt replay {about.run} --rerun` repeats the whole run")
     id = str(uuid4())
     run = cloudevents.run_of(SOURCE, id, about.model)
     new = {"id": id, "source": SOURCE, "run": run, "causation": about.id, "time": datetime.now(UTC)}
@@ -92,9 +92,9 @@ def _as_new(about: Envelope) -> Envelope:
 
 
 def _headers(about: Envelope) -> dict[str, str]:
-    """What makes the message this very event, also when it first came without headers.
+    """Return the headers that identify the event, also when it was first published without headers.
 
-    The Nats-Msg-Id is a new one: the bus would drop the old one within an hour.
+    The Nats-Msg-Id is new, because the bus drops a repeated one within an hour.
     """
     written = {
         "ce-specversion": "1.0",
@@ -112,6 +112,6 @@ def _headers(about: Envelope) -> dict[str, str]:
 
 
 def _payload(message: RawStreamMsg, about: Envelope) -> bytes:
-    """The plain payload, as it was; a structured event is published in binary mode."""
+    """Return the payload unchanged; the payload of a structured event is taken out, for binary mode."""
     body = message.data or b""
     return json_text.dumps(json_text.loads(body)["data"]).encode() if about.structured else body

@@ -1,4 +1,4 @@
-"""`belt review`: a person decides about the versions that the gate did not pass."""
+"""`belt review`: a person approves or rejects the versions that the gate did not pass."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,19 +17,19 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
-    help="Decide about versions that the gate did not pass.",
+    help="Approve or reject versions that the gate did not pass.",
 )
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[str, typer.Argument(help="The version, as `belt review list` shows it.")]
 Decision = Literal["approve", "reject"]
-Reason = Annotated[str, typer.Option(help="Why; it stays with the version.")]
-By = Annotated[str | None, typer.Option(help="Who decides. Default: git's user.name, else the login name.")]
+Reason = Annotated[str, typer.Option(help="Reason; it is stored with the version.")]
+By = Annotated[str | None, typer.Option(help="Name of the person. Default: git's user.name, else the login name.")]
 
 
 @app.command("list")
 def waiting(home: Home = HOME, json: Json = False) -> None:
-    """List the versions that wait for a person, with every condition's estimate, interval and outcome.
+    """List the versions that wait for a review, with the estimate, interval and outcome of each condition.
 
     Example:  belt review list
     """
@@ -43,7 +43,7 @@ def waiting(home: Home = HOME, json: Json = False) -> None:
 def approve(
     model: Model, version: Version, reason: Reason, by: By = None, home: Home = HOME, json: Json = False
 ) -> None:
-    """Let a version go live although the gate did not pass it.
+    """Approve a version that the gate did not pass; it is then built and deployed.
 
     Example:  belt review approve digits 12-9f3c2a1b --reason "the drop is noise"
     """
@@ -54,7 +54,7 @@ def approve(
 def reject(
     model: Model, version: Version, reason: Reason, by: By = None, home: Home = HOME, json: Json = False
 ) -> None:
-    """Close a version for good.
+    """Reject a version for good.
 
     Example:  belt review reject digits 12-9f3c2a1b --reason "worse on sevens"
     """
@@ -65,11 +65,13 @@ def reject(
 def report(
     model: Model,
     version: Version,
-    file: Annotated[Path | None, typer.Option("--output", "-o", help="Default: MODEL-VERSION.html here.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: MODEL-VERSION.html here.")
+    ] = None,
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Fetch the page about a version's held-out rows.
+    """Save the HTML report on the held-out rows of a version.
 
     Example:  belt review report digits 12-9f3c2a1b -o report.html
     """
@@ -88,13 +90,13 @@ def _decide(
     json: bool,
 ) -> None:
     if not reason.strip():
-        raise typer.BadParameter("say why: --reason must not be empty")
+        raise typer.BadParameter("--reason must not be empty: give the reason of the decision")
     who = by or git.person(Path.cwd())
     candidate = connection.run(_publish(model, version, decision, who, reason, home))
     document = {"model": model, "version": version, "decision": decision, "by": who, "run": candidate.run}
     output.result(json, document, f"{model} {version}: {wording.DECIDED[decision]} by {who}")
     if decision == "approve":
-        output.info(f"it goes on now; follow it with `belt watch {candidate.run}`")
+        output.info(f"the run continues; follow it with `belt watch {candidate.run}`")
 
 
 async def _publish(model: str, version: str, decision: Decision, by: str, reason: str, home: Path) -> Candidate:
@@ -119,7 +121,7 @@ async def _report(model: str, version: str, home: Path) -> bytes:
     async with connection.bus(home) as bus:
         candidate = await _candidate(Registry(bus), model, version)
         if candidate.report is None:
-            raise Failed(f"there is no report about {model} {version}")
+            raise Failed(f"there is no report on {model} {version}; `belt trace {model}:{version}` shows its verdict")
         try:
             with connection.artifacts(bus) as artifacts:
                 return (await artifacts.fetch(candidate.report)).read_bytes()
@@ -128,10 +130,12 @@ async def _report(model: str, version: str, home: Path) -> bytes:
 
 
 async def _candidate(registry: Registry, model: str, version: str) -> Candidate:
-    found = await registry.candidate(connection.model(model), version) if connection.is_version(version) else None
+    found = await registry.candidate(connection.model_name(model), version) if connection.is_version(version) else None
     if found is None:
         known = ", ".join(c.version for c in (await registry.candidates(model))[-5:])
-        raise Failed(f"no version {version!r} of {model}; " + (f"there are {known}" if known else "it has none"))
+        raise Failed(
+            f"there is no version {version!r} of {model}; " + (f"it has {known}" if known else "it has no versions")
+        )
     return found
 
 

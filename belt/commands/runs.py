@@ -1,4 +1,4 @@
-"""`belt runs` and `belt run`: what happened, read from the event stream."""
+"""`belt runs` and `belt run`: show runs, read from the event stream."""
 
 from textwrap import indent, shorten
 from typing import Annotated, Any
@@ -12,119 +12,129 @@ from belt import connection, live_view, output
 from belt.output import HOME, Failed, Home, Json
 from services.timeline import Run, history, wording
 from services.timeline import runs as timeline
+from services.timeline.runs import RunEvent
 
-WHY = 240
-"""Characters of a run's reason in a list; `belt run` shows all of it."""
+REASON_LENGTH = 240
+"""Characters of a run's reason in a list; `belt run` shows the whole reason."""
 
 
 def runs(
     model: Annotated[str | None, typer.Option(help="Only runs of this model.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of runs, newest first.")] = 20,
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """List the runs, newest first: outcome, what is under way, how long it took.
+    """List the runs, newest first, with their outcome and their time.
 
     Example:  belt runs --model digits
     """
-    told = [run for run in connection.run(_stories(home)) if model in (None, run.model)][::-1][:limit]
-    output.result(json, [summary(run) for run in told], _table(told))
+    found = [run for run in connection.run(_runs(home)) if model in (None, run.model)][::-1][:limit]
+    output.result(json, [summary(run) for run in found], _table(found))
 
 
 def run(
-    run: Annotated[str, typer.Argument(help="Id of a run, or the beginning of one.")],
+    run: Annotated[str, typer.Argument(help="Id of a run; its first characters are enough.")],
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Show one run: its stages with their times, the outcome, and every event.
+    """Show one run: its outcome, its stages with their times, and every event.
 
     Example:  belt run 3f2a90c1d4e5b6a7
     """
     found = connection.run(_find(home, run))
-    output.result(json, document(found), picture(found))
+    output.result(json, document(found), view(found))
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """A run as JSON, without its events."""
+    """Return a run as JSON, without its stages and events."""
     return {
         "run": run.id,
         "model": run.model,
         "version": run.version,
         "outcome": run.outcome,
-        "under_way": run.under_way,
-        "why": run.why,
+        "under_way": run.active_service,
+        "why": run.reason,
         "url": run.url,
         "started_by": run.started_by,
         "event": run.cause,
         "generation": run.generation,
         "started": run.started,
         "seconds": run.seconds,
-        "next": timeline.command_after(run),
+        "next": timeline.next_command(run),
     }
 
 
 def document(run: Run) -> dict[str, Any]:
-    """A run as JSON, with stages and events."""
+    """Return a run as JSON, with its stages and events."""
     stages = [
-        {"stage": stage.room, "state": stage.state, "seconds": stage.seconds, "says": stage.says}
+        {"stage": stage.service, "state": stage.state, "seconds": stage.seconds, "says": stage.summary}
         for stage in run.stages
     ]
-    return summary(run) | {"stages": stages, "events": [vars(moment) for moment in run.moments]}
+    return summary(run) | {"stages": stages, "events": [_event(event) for event in run.events]}
 
 
-def picture(run: Run) -> Group:
-    """A run for a person."""
+def _event(event: RunEvent) -> dict[str, Any]:
+    known = vars(event)
+    return {"says" if name == "summary" else name: value for name, value in known.items()}
+
+
+def view(run: Run) -> Group:
+    """Return a run as a person reads it."""
     head = {
         "run": run.id,
         "model": f"{run.model} {run.version or ''}",
-        "outcome": f"{run.outcome}, {run.under_way} works on it" if run.under_way else run.outcome,
-        "why": run.why if run.outcome != "deployed" else "",
+        "outcome": f"{run.outcome}, {run.active_service} works on it" if run.active_service else run.outcome,
+        "why": run.reason if run.outcome != "deployed" else "",
         "url": run.url,
-        "started": f"{output.moment(run.started)} by {run.started_by} {run.cause}",
+        "started": f"{output.local_time(run.started)} by {run.started_by} {run.cause}",
         "took": wording.duration(run.seconds),
-        "next": timeline.command_after(run),
+        "next": timeline.next_command(run),
     }
-    detail = next((moment.detail for moment in reversed(run.moments) if moment.detail), "")
-    told: tuple[str | Text, ...] = ("", Text(indent(detail, "  "), "dim"))
-    why = told if detail and run.outcome == "failed" else ()
-    return Group(output.facts(head), *why, "", _stages(run), "", _moments(run))
+    detail = next((event.detail for event in reversed(run.events) if event.detail), "")
+    shows_detail = detail and run.outcome == "failed"
+    error: list[str | Text] = ["", Text(indent(detail, "  "), "dim")] if shows_detail else []
+    return Group(output.key_values(head), *error, "", _stages(run), "", _events(run))
 
 
-def find(told: list[Run], id: str) -> Run:
-    """The run with this id, or with an id that begins so.
+def find(runs: list[Run], id: str) -> Run:
+    """Return the run whose id is, or begins with, `id`.
 
     Raises:
-        Failed: none, or several.
+        Failed: no run matches, or several do.
     """
-    found = [run for run in told if run.id == id] or [run for run in told if run.id.startswith(id)]
+    found = [run for run in runs if run.id == id] or [run for run in runs if run.id.startswith(id)]
     if not found:
-        raise Failed(f"no run {id!r} in the last 30 days; `belt runs` lists them, `belt trace` knows older versions")
+        raise Failed(
+            f"there is no run {id!r} in the last 30 days; `belt runs` lists the runs, `belt trace` knows older versions"
+        )
     if len(found) > 1:
         raise Failed(f"{len(found)} runs begin with {id!r}: {', '.join(run.id for run in found)}")
     return found[0]
 
 
-async def _stories(home: Home) -> list[Run]:
+async def _runs(home: Home) -> list[Run]:
     async with connection.bus(home) as bus:
-        return timeline.stories(await history.events(bus))
+        return timeline.build_runs(await history.events(bus))
 
 
 async def _find(home: Home, id: str) -> Run:
-    return find(await _stories(home), id)
+    return find(await _runs(home), id)
 
 
-def _table(told: list[Run]) -> Any:
+def _table(runs: list[Run]) -> Any:
     rows = (
         [
             run.id,
             run.model,
             run.version,
             run.outcome,
-            output.moment(run.started),
+            output.local_time(run.started),
             wording.duration(run.seconds),
-            f"{run.under_way} works on it" if run.under_way else shorten(run.why, WHY, placeholder=" …"),
+            f"{run.active_service} works on it"
+            if run.active_service
+            else shorten(run.reason, REASON_LENGTH, placeholder=" …"),
         ]
-        for run in told
+        for run in runs
     )
     columns = ("RUN", "MODEL", "VERSION", "OUTCOME", "STARTED", "TOOK", "WHAT")
     return output.table(columns, rows, "No runs yet: `belt push PROJECT` starts one.")
@@ -133,19 +143,19 @@ def _table(told: list[Run]) -> Any:
 def _stages(run: Run) -> Table:
     grid = Table.grid(padding=(0, 2))
     for stage in run.stages:
-        mark, _, room, took, says, _ = live_view.stage_row(run, stage)
-        grid.add_row(mark if stage.state != "working" else "…", room, took, says)
+        mark, _, service, took, summary, _ = live_view.stage_row(run, stage)
+        grid.add_row(mark if stage.state != "working" else "…", service, took, summary)
     return grid
 
 
-def _moments(run: Run) -> Any:
+def _events(run: Run) -> Any:
     rows = (
         [
-            f"+{(moment.time - run.started).total_seconds():.2f} s",
-            f"EVENTS:{moment.sequence}",
-            moment.subject,
-            moment.says,
+            f"+{(event.time - run.started).total_seconds():.2f} s",
+            f"EVENTS:{event.sequence}",
+            event.subject,
+            event.summary,
         ]
-        for moment in run.moments
+        for event in run.events
     )
     return output.table(("TIME", "EVENT", "SUBJECT", "WHAT"), rows, "")

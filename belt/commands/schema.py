@@ -1,4 +1,4 @@
-"""`belt schema`: what an event looks like, for programs that publish or read them."""
+"""`belt schema`: prints the schemas of the events, for programs that publish or read them."""
 
 import json as json_text
 from typing import Annotated
@@ -39,4 +39,4 @@ def _of(subject: str) -> dict[str, object]:
         return schemas.of_event(subject)
     except KeyError:
         known = ", ".join([*EVENTS, schemas.ASYNCAPI])
-        raise typer.BadParameter(f"nothing is published on {subject!r}; there are {known}") from None
+        raise typer.BadParameter(f"there is no event {subject!r}; name one of {known}") from None

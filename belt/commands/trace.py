@@ -1,4 +1,4 @@
-"""`belt trace`: from a prediction, a version or an image back to everything it came from, in one answer."""
+"""`belt trace`: traces a prediction, a version or an image back to everything it was made from."""
 
 import re
 from pathlib import Path
@@ -21,23 +21,24 @@ _TAG = re.compile(rf"^(?:(?P<model>[a-z0-9-]{{1,40}})[:.@/ ])?(?P<version>{_VERS
 
 def trace(
     given: Annotated[
-        str, typer.Argument(metavar="PREDICTION|VERSION|IMAGE", help="A prediction id, [MODEL:]VERSION, or an image.")
+        str,
+        typer.Argument(metavar="PREDICTION|VERSION|IMAGE", help="Id of a prediction, [MODEL:]VERSION, or an image."),
     ],
     home: Home = HOME,
     json: Json = False,
 ) -> None:
-    """Lead a prediction, a version or an image back to run, cause, commit, data, verdict and image.
+    """Trace a prediction, a version or an image back to its run, cause, commit, data, verdict and image.
 
-    Reads the registry, which outlives the event stream.
+    Reads the registry, which is kept longer than the event stream.
 
     Example:  belt trace digits.12-9f3c2a1b.01J8Z3
     """
     found = connection.run(_trace(home, given))
-    output.result(json, found, _picture(found))
+    output.result(json, found, _view(found))
 
 
 def parse(given: str) -> tuple[str | None, str] | None:
-    """Model and version named by a prediction id, a tag or a bare version; None when it names neither."""
+    """Return the model and version in a prediction id, a tag or a bare version; None when it is something else."""
     match = _PREDICTION.match(given) or _TAG.match(given)
     return (match["model"], match["version"]) if match else None
 
@@ -64,9 +65,13 @@ async def _candidate(registry: Registry, given: str) -> Candidate:
         if version and (candidate := await registry.candidate(model, version)):
             found.append(candidate)
     if not found:
-        raise Failed(f"nothing is known of {given!r}: no prediction id, no version and no image of any model here")
+        raise Failed(
+            f"{given!r} is no prediction id, version or image of a model here; `belt models` lists models and versions"
+        )
     if len(found) > 1:
-        raise Failed(f"several models have {given}: write {' or '.join(f'{c.model}:{c.version}' for c in found)}")
+        raise Failed(
+            f"several models have a version {given}: write {' or '.join(f'{c.model}:{c.version}' for c in found)}"
+        )
     return found[0]
 
 
@@ -79,12 +84,12 @@ async def _version_of_image(registry: Registry, model: str, image: str) -> str |
 
 
 async def _from_stream(bus: Bus, candidate: Candidate) -> dict[str, Any]:
-    """What only the stream knows, while it does: the event that started the run, and an image not deployed yet."""
+    """Return what only the event stream has: the event that started the run, and an image not deployed yet."""
     known: dict[str, Any] = {"cause": None, "image": None}
     for event, about in await history.events(bus):
         if about.id == candidate.started_by and about.model == candidate.model:
-            says = wording.says(event)
-            known["cause"] = {"subject": about.subject, "time": about.time, "source": about.source, "says": says}
+            summary = wording.describe(event)
+            known["cause"] = {"subject": about.subject, "time": about.time, "source": about.source, "says": summary}
         if isinstance(event, ImagePushed) and (event.model, event.version) == (candidate.model, candidate.version):
             known["image"] = event.image
     return known
@@ -115,15 +120,13 @@ def _answer(candidate: Candidate, images: list[Deployed], live_on: list[str]) ->
     }
 
 
-def _picture(found: dict[str, Any]) -> Any:
+def _view(found: dict[str, Any]) -> Any:
     cause = found["cause"] or {}
     python, lock = found["environment"]["python"], found["environment"]["lock"]
-    started = " ".join(filter(None, (cause.get("subject"), found["started_by"], output.moment(cause.get("time")))))
-    judged = found["verdict"]
-    conditions = (
-        [wording.condition(ConditionResult.model_validate(one)) for one in judged["conditions"]] if judged else []
-    )
-    return output.facts(
+    started = " ".join(filter(None, (cause.get("subject"), found["started_by"], output.local_time(cause.get("time")))))
+    verdict = found["verdict"]
+    results = [ConditionResult.model_validate(result) for result in verdict["conditions"]] if verdict else []
+    return output.key_values(
         {
             "model": found["model"],
             "version": found["version"],
@@ -138,7 +141,7 @@ def _picture(found: dict[str, Any]) -> Any:
             "project": f"sha256:{found['project']['sha256']}",
             "python": f"{python}, lock {lock[:12]}, seed {found['seed']}",
             "metrics": wording.metrics(found["metrics"]),
-            "verdict": "\n".join([judged["outcome"], *conditions]) if judged else "not judged",
+            "verdict": "\n".join([verdict["outcome"], *map(wording.condition, results)]) if verdict else "not judged",
             "image": found["image"],
             "report": found["report"],
         }

@@ -1,4 +1,4 @@
-"""`belt up`: the whole belt in one command, until Ctrl-C."""
+"""`belt up`: runs the bus, the gateway and all workers until Ctrl-C."""
 
 import asyncio
 import contextlib
@@ -18,17 +18,17 @@ from belt.local.stack import GRACE_SECONDS, LocalStack, NotStarted
 from services.host import is_free, port_holder
 
 Folder = Annotated[
-    Path, typer.Option("--home", envvar="BENTOBELT_HOME", help="Folder for all state; made when it is missing.")
+    Path, typer.Option("--home", envvar="BENTOBELT_HOME", help="Folder for all state; created when it is missing.")
 ]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the gateway on 127.0.0.1.")]
 INTERRUPTED = 130
 
 
 def up(home: Folder = output.HOME, port: Port = 8080) -> None:
-    """Start bus, gateway and the six workers here and keep them running, until Ctrl-C.
+    """Start the bus, the gateway and the six workers, and keep them running until Ctrl-C.
 
-    Prints the line `ready` on stdout when a push will be served. HOME/nats.url then says how to reach the bus; the
-    other commands find it there. A second Ctrl-C ends everything at once.
+    Prints the line `ready` on stdout as soon as it accepts a push. The address of the bus is then in HOME/nats.url,
+    where the other commands find it. A second Ctrl-C ends everything at once.
 
     Examples:  belt up    belt up --home /srv/belt --port 9000
     """
@@ -36,47 +36,48 @@ def up(home: Folder = output.HOME, port: Port = 8080) -> None:
     try:
         claimed.claim()
         if ended := orphans.end(claimed.root, GRACE_SECONDS, last="nats-server"):
-            output.info(f"ended {ended} processes left from a `belt up` on {claimed.root} that was killed")
+            output.info(f"ended {ended} processes of a `belt up` on {claimed.root} that was killed")
         claimed.forget()
         _refuse_port_in_use(port)
-        asyncio.run(_live(claimed, port))
+        asyncio.run(_run(claimed, port))
     except (Occupied, NotStarted) as error:
         output.fail(str(error))
     except OSError as error:
-        output.fail(f"{claimed.root}: {error.strerror or error}")
+        output.fail(f"cannot use {claimed.root}: {error.strerror or error}; choose another folder with --home")
 
 
 def _refuse_port_in_use(port: int) -> None:
     if not is_free(port):
-        held = port_holder(port)
-        output.fail(f"port {port} is in use{f' by {held}' if held else ''}: end that, or choose another with --port")
-
-
-async def _live(home: Home, port: int) -> None:
-    since, stop = time.monotonic(), _stop_signals(home)
-    local = LocalStack(home, port, output.info)
-    telling: asyncio.Task[None] | None = None
-    try:
-        if not await _unless(stop, local.start()):
-            return
-        output.info(
-            f"belt is up after {time.monotonic() - since:.1f} s: gateway {local.gateway}, state in {home.root}."
+        holder = port_holder(port)
+        output.fail(
+            f"port {port} is in use{f' by {holder}' if holder else ''}: end it, or choose another port with --port"
         )
-        output.info("Push a project with `belt push`; Ctrl-C stops everything.")
-        with contextlib.suppress(BrokenPipeError):  # nobody reads it: no reason to end
+
+
+async def _run(home: Home, port: int) -> None:
+    started, stop = time.monotonic(), _stop_signals(home)
+    stack = LocalStack(home, port, output.info)
+    report: asyncio.Task[None] | None = None
+    try:
+        if not await _until(stop, stack.start()):
+            return
+        seconds = time.monotonic() - started
+        output.info(f"everything runs after {seconds:.1f} s: gateway {stack.gateway}, state in {home.root}")
+        output.info("push a project with `belt push PROJECT`; Ctrl-C stops everything")
+        with contextlib.suppress(BrokenPipeError):  # a closed stdout is no reason to end
             print("ready", flush=True)
-        telling = asyncio.create_task(restart_status.report(local.live, port, output.info))
-        await _unless(stop, local.watch())
+        report = asyncio.create_task(restart_status.report(stack.live, port, output.info))
+        await _until(stop, stack.watch())
     finally:
-        if telling:
-            telling.cancel()
+        if report:
+            report.cancel()
         output.info("stopping")
-        await local.stop()
+        await stack.stop()
         output.info("stopped")
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
-    """Do `work` to its end (True), or until it is to stop (False)."""
+async def _until(stop: asyncio.Event, work: Coroutine[None, None, None]) -> bool:
+    """Run `work` to its end and return True; cancel it and return False when `stop` is set."""
     working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)

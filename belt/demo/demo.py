@@ -1,4 +1,4 @@
-"""`belt demo`: the whole story on real data, with the real commands, on a home of its own that is gone afterwards."""
+"""`belt demo`: shows the whole loop on real data with the real commands, in a temporary home."""
 
 import asyncio
 import contextlib
@@ -25,10 +25,10 @@ from services.timeline import Run, history, runs, wording
 
 PROJECT = Path(__file__).resolve().parents[2] / "examples" / "digits"
 MODEL, TRAINED_ON = "digits", 1000
-"""Images 1 to 1 000 train the first version; the camera sees the other 797, which no version was trained on."""
+"""The first 1 000 images train the first version; the camera sends the other 797."""
 BEFORE_ROWS, AFTER_ROWS = 400, 400
 INTERRUPTED = 130
-NEXT = """go on with a belt of your own, after `. .venv/bin/activate`:
+NEXT = """to go on with your own `belt up`, after `. .venv/bin/activate`:
   belt up
   belt push examples/digits --wait
   belt predict digits examples/digits/data/digits.parquet"""
@@ -38,8 +38,8 @@ DRIFT_SECONDS, RETRAIN_SECONDS = 90.0, 90.0
 def demo(json: Json = False) -> None:
     """Show the whole loop on the 1 797 handwritten digits that ship with scikit-learn.
 
-    Starts a belt of its own, pushes examples/digits, answers traffic, turns the camera upside down, and waits until
-    the belt has noticed, retrained, judged and rolled out by itself. Takes about a minute; leaves nothing behind.
+    Starts `belt up` in a temporary home, pushes examples/digits, sends traffic and turns the camera upside down. Then
+    it waits until the drift is detected and a retrained version is judged and live. Takes about a minute.
 
     Example:  belt demo
     """
@@ -56,85 +56,89 @@ async def _demo(as_json: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="belt-demo-") as folder:
         home, port = Path(folder) / "home", free_port()
         names, images = _split(Path(folder) / "first.parquet")
-        chapter("1. The belt: bus, gateway and six workers")
+        heading("1. Start the bus, the gateway and six workers")
         async with belt_up(home, port):
-            chapter(f"2. Push {PROJECT.name}: train, judge, build, roll out")
+            heading(f"2. Push {PROJECT.name}: train, judge, build, deploy")
             await belt(
                 "push", str(PROJECT), "--data", str(Path(folder) / "first.parquet"), "--wait", "--home", str(home)
             )
-            async with connection.bus(home, patient=True) as bus:
+            async with connection.bus(home, reconnect=True) as bus:
                 traffic = CameraTraffic(f"http://127.0.0.1:{port}", MODEL, names, images)
-                first, second = await _live_through(bus, home, traffic)
-                stories = runs.stories(await history.events(bus))
-                _report(stories, traffic, first, second, time.monotonic() - started, as_json)
+                first, second = await _run_scenario(bus, home, traffic)
+                found = runs.build_runs(await history.events(bus))
+                _report(found, traffic, first, second, time.monotonic() - started, as_json)
 
 
-async def _live_through(bus: Bus, home: Path, traffic: CameraTraffic) -> tuple[str, str]:
-    """Traffic before, during and after the drift; returns the two versions that answered it."""
+async def _run_scenario(bus: Bus, home: Path, traffic: CameraTraffic) -> tuple[str, str]:
+    """Send traffic before, during and after the drift; return the versions that answered at first and at the end."""
     async with running(traffic):
-        chapter("3. Steady traffic; labels arrive late")
-        async with progress_line.telling(traffic):
-            await _answered(traffic, BEFORE_ROWS, 60)
+        heading("3. Send steady traffic; the labels arrive late")
+        async with progress_line.show(traffic):
+            await _wait_for_answers(traffic, BEFORE_ROWS, 60)
         first = traffic.answers[0].version
-        output.info(f"first answer by {first}: accuracy {traffic.accuracy(version=first, upside_down=False)[0]:.3f}")
-        chapter("4. The camera is mounted upside down")
-        since = await history.next_sequence(bus, "EVENTS")
+        output.info(f"version {first} answers: accuracy {traffic.accuracy(version=first, upside_down=False)[0]:.3f}")
+        heading("4. Turn the camera upside down")
+        start = await history.next_sequence(bus, "EVENTS")
         traffic.upside_down = True
-        async with progress_line.telling(traffic):
-            run = await _drift(bus, traffic, since)
-        chapter("5. Retrain on old and new rows, compare with the champion, roll out under traffic")
+        async with progress_line.show(traffic):
+            run = await _wait_for_drift(bus, traffic, start)
+        heading("5. Retrain on old and new rows, compare with the live version, deploy under traffic")
         await asyncio.wait_for(belt("watch", run, "--home", str(home)), RETRAIN_SECONDS)
-        told = _find(runs.stories(await history.events(bus)), run)
-        if told.outcome != "deployed" or not told.version:
-            raise Failed(f"the retrained version was not deployed but {told.outcome}: {told.why}")
-        chapter("6. Traffic goes on")
-        async with progress_line.telling(traffic):
-            await _answered_by(traffic, told.version, AFTER_ROWS, 60)
-        return first, told.version
+        ended = _find(runs.build_runs(await history.events(bus)), run)
+        if ended.outcome != "deployed" or not ended.version:
+            raise Failed(f"the retrained version was not deployed: {ended.outcome}, {ended.reason}")
+        heading("6. Send more traffic to the new version")
+        async with progress_line.show(traffic):
+            await _wait_for_answers_by(traffic, ended.version, AFTER_ROWS, 60)
+        return first, ended.version
 
 
-async def _drift(bus: Bus, traffic: CameraTraffic, since: int) -> str:
-    """The run that the monitor starts when it has seen enough."""
+async def _wait_for_drift(bus: Bus, traffic: CameraTraffic, start: int) -> str:
+    """Return the run that the monitor starts when it has detected the drift."""
     labels = traffic.labels
     try:
         async with asyncio.timeout(DRIFT_SECONDS):
-            async for event, about in history.follow_events(bus, since):
+            async for event, about in history.follow_events(bus, start):
                 if isinstance(event, DriftDetected) and event.action == "retrain":
-                    output.info(f"after {traffic.labels - labels} labels: {wording.says(event)}")
+                    output.info(f"after {traffic.labels - labels} labels: {wording.describe(event)}")
                     return about.run
     except TimeoutError:
         pass
-    raise Failed(f"the monitor did not notice the loss within {DRIFT_SECONDS:g} s ({traffic.labels - labels} labels)")
+    raise Failed(f"the monitor detected no drift within {DRIFT_SECONDS:g} s ({traffic.labels - labels} labels)")
 
 
-async def _answered(traffic: CameraTraffic, count: int, seconds: float) -> None:
+async def _wait_for_answers(traffic: CameraTraffic, count: int, seconds: float) -> None:
     await _until(lambda: len(traffic.answers) >= count, seconds, f"{count} answers", traffic)
 
 
-async def _answered_by(traffic: CameraTraffic, version: str, count: int, seconds: float) -> None:
-    def enough() -> bool:
+async def _wait_for_answers_by(traffic: CameraTraffic, version: str, count: int, seconds: float) -> None:
+    def is_done() -> bool:
         return traffic.accuracy(version=version, upside_down=True)[1] >= count
 
-    await _until(enough, seconds, f"{count} answers by {version}", traffic)
+    await _until(is_done, seconds, f"{count} answers by {version}", traffic)
 
 
-async def _until(enough: Callable[[], bool], seconds: float, what: str, traffic: CameraTraffic) -> None:
+async def _until(is_done: Callable[[], bool], seconds: float, what: str, traffic: CameraTraffic) -> None:
     deadline = time.monotonic() + seconds
-    while not enough():
+    while not is_done():
         if time.monotonic() > deadline:
-            lately = "; ".join(traffic.failures[-3:]) or "no request failed"
-            raise Failed(f"no {what} within {seconds:g} s ({lately})")
+            failures = "; ".join(traffic.failures[-3:]) or "no request failed"
+            raise Failed(f"there were no {what} within {seconds:g} s ({failures})")
         await asyncio.sleep(0.1)
 
 
 def _report(runs: list[Run], traffic: CameraTraffic, first: str, second: str, seconds: float, as_json: bool) -> None:
-    """The timeline of both runs, the accuracies and the failures; fails when the story did not end well."""
+    """Print the events of both runs, the accuracies and the failures.
+
+    Raises:
+        Failed: a request failed, or the new version is not better.
+    """
     phases = {
         "before": traffic.accuracy(version=first, upside_down=False),
         "during": traffic.accuracy(version=first, upside_down=True),
         "after": traffic.accuracy(version=second, upside_down=True),
     }
-    chapter("The story")
+    heading("Result")
     _timeline(runs)
     rows = [(phase, f"{share:.3f}", count) for phase, (share, count) in phases.items()]
     document = {
@@ -144,26 +148,26 @@ def _report(runs: list[Run], traffic: CameraTraffic, first: str, second: str, se
         "seconds": round(seconds, 1),
         "versions": [first, second],
     }
-    output.result(as_json, document, output.table(("camera", "accuracy", "answers"), rows, ""))
+    output.result(as_json, document, output.table(("CAMERA", "ACCURACY", "ANSWERS"), rows, ""))
     output.info(f"{len(traffic.answers)} answers, {len(traffic.failures)} failed requests, {seconds:.0f} s in all")
     if traffic.failures:
         raise Failed(f"{len(traffic.failures)} requests failed, e.g. {traffic.failures[0]}")
     if phases["after"][0] <= phases["during"][0]:
-        raise Failed("the retrained version is no better than the one it replaced")
+        raise Failed("the retrained version is not better than the one before")
 
 
 def _timeline(runs: list[Run]) -> None:
     start = runs[0].started
     rows = [
-        (f"+{(moment.time - start).total_seconds():.1f} s", number, moment.subject, moment.says)
+        (f"+{(event.time - start).total_seconds():.1f} s", number, event.subject, event.summary)
         for number, run in enumerate(runs, 1)
-        for moment in run.moments
+        for event in run.events
     ]
-    output.stderr().print(output.table(("time", "run", "event", "what"), rows, ""))
+    output.stderr().print(output.table(("TIME", "RUN", "EVENT", "WHAT"), rows, ""))
 
 
 def _split(target: Path) -> tuple[list[str], list[DigitImage]]:
-    """Write the first images as training data; the others are what the camera will see."""
+    """Write the first images as training data; return the names of the pixels and the images of the camera."""
     import pandas as pd
 
     frame = pd.read_parquet(PROJECT / "data" / "digits.parquet")
@@ -179,7 +183,7 @@ def _split(target: Path) -> tuple[list[str], list[DigitImage]]:
 
 @asynccontextmanager
 async def belt_up(home: Path, port: int) -> AsyncIterator[None]:
-    """A whole belt until the block is left; Ctrl-C reaches it through us."""
+    """Run `belt up` while the block runs."""
     process = _start(home, port)
     try:
         assert process.stdout is not None
@@ -189,7 +193,7 @@ async def belt_up(home: Path, port: int) -> AsyncIterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        _ended(process)
+        _wait_for_end(process)
 
 
 def _start(home: Path, port: int) -> "subprocess.Popen[str]":
@@ -197,8 +201,8 @@ def _start(home: Path, port: int) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def _ended(process: "subprocess.Popen[str]") -> None:
-    """Wait until a stopped belt is gone, also when Ctrl-C is pressed again meanwhile: then at once."""
+def _wait_for_end(process: "subprocess.Popen[str]") -> None:
+    """Wait until `belt up` has ended. A second Ctrl-C ends it at once."""
     try:
         process.wait(30)
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
@@ -207,14 +211,14 @@ def _ended(process: "subprocess.Popen[str]") -> None:
 
 
 async def belt(*arguments: str) -> None:
-    """Run a belt command as a person would.
+    """Run a belt command as a person does.
 
     Raises:
-        Failed: it did not exit with 0.
+        Failed: its exit code is not 0.
     """
     output.info(f"$ belt {' '.join(arguments)}")
     command = [sys.executable, "-m", "belt.main", *arguments]
-    # In a session of its own: a Ctrl-C is ours to answer, once.
+    # In a session of its own, so that Ctrl-C reaches only this process.
     process = await asyncio.create_subprocess_exec(*command, stdout=sys.stderr, start_new_session=True)
     try:
         code = await process.wait()
@@ -222,14 +226,14 @@ async def belt(*arguments: str) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-            output.stderr().show_cursor()  # it had no time to do so itself
+            output.stderr().show_cursor()  # a killed command leaves it hidden
     if code:
         raise Failed(f"`belt {arguments[0]}` exited with {code}")
 
 
 @asynccontextmanager
 async def running(traffic: CameraTraffic) -> AsyncIterator[None]:
-    """Traffic for as long as the block lasts."""
+    """Send traffic while the block runs."""
     task = asyncio.create_task(traffic.run())
     try:
         yield
@@ -238,8 +242,8 @@ async def running(traffic: CameraTraffic) -> AsyncIterator[None]:
         await asyncio.wait_for(task, 30)
 
 
-def chapter(title: str) -> None:
-    """A heading, so that a reader sees where the story is."""
+def heading(title: str) -> None:
+    """Print a heading above a step of the demo."""
     output.stderr().print(Rule(f"[bold]{title}", align="left"))
 
 

@@ -1,4 +1,4 @@
-"""How the demo's traffic goes, told while it goes: one line that changes on a terminal, else one every few seconds."""
+"""Progress of the demo's traffic: one changing line on a terminal, elsewhere a line every few seconds."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,12 +10,12 @@ from belt import output
 from belt.demo.traffic import CameraTraffic
 
 RECENT = 200
-"""Answers that make up the accuracy of the line."""
+"""Number of answers that the accuracy is computed from."""
 TERMINAL_SECONDS, PLAIN_SECONDS = 0.5, 5.0
 
 
 def line(traffic: CameraTraffic) -> str:
-    """`1 240 answers · 0 failed · accuracy 0.44 (last 200) · 480 labels`."""
+    """Return `1 240 answers · 0 failed · accuracy 0.44 (last 200) · 480 labels`."""
     recent = [answer.right for answer in traffic.answers[-RECENT:]]
     accuracy = f"accuracy {sum(recent) / len(recent):.2f} (last {len(recent)})" if recent else "no accuracy yet"
     counts = f"{_count(len(traffic.answers))} answers · {_count(len(traffic.failures))} failed"
@@ -23,15 +23,15 @@ def line(traffic: CameraTraffic) -> str:
 
 
 @asynccontextmanager
-async def telling(traffic: CameraTraffic, console: Console | None = None) -> AsyncIterator[None]:
-    """Tell how the traffic goes for as long as the block lasts.
+async def show(traffic: CameraTraffic, console: Console | None = None) -> AsyncIterator[None]:
+    """Show the progress of the traffic while the block runs.
 
     Args:
-        traffic: under way.
+        traffic: running traffic.
         console: default: stderr.
     """
     console = console or output.stderr()
-    task = asyncio.create_task(_tell(traffic, console))
+    task = asyncio.create_task(_refresh(traffic, console))
     try:
         yield
     finally:
@@ -39,7 +39,7 @@ async def telling(traffic: CameraTraffic, console: Console | None = None) -> Asy
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _tell(traffic: CameraTraffic, console: Console) -> None:
+async def _refresh(traffic: CameraTraffic, console: Console) -> None:
     if not console.is_terminal:
         while True:
             await asyncio.sleep(PLAIN_SECONDS)

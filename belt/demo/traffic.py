@@ -1,6 +1,6 @@
-"""Steady traffic of a camera that reads digits: asks the gateway, and learns the truth a while later.
+"""Steady traffic of a camera that reads digits: requests predictions, and sends the labels some seconds later.
 
-The images are real and the model has never seen them. Turning the camera upside down rotates what it sends.
+The images are real and no model was trained on them. When the camera is upside down, its images are rotated by 180°.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ import httpx
 
 CLIENTS = 4
 PAUSE_SECONDS = 0.04
-"""Between two questions of one client: a steady load, not a race."""
+"""Pause between two requests of one client."""
 LABEL_SECONDS = 2.0
-"""How much later than the answer its label becomes known."""
+"""Time between a prediction and its label."""
 ANSWER_SECONDS = 10.0
 
 
@@ -28,13 +28,13 @@ class DigitImage:
     digit: int
 
     def turned(self) -> "DigitImage":
-        """The same image upside down: rotating by 180° reverses the order of the pixels."""
+        """Return the image upside down: a rotation by 180° reverses the order of the pixels."""
         return DigitImage(self.pixels[::-1], self.digit)
 
 
 @dataclass(frozen=True)
 class CameraAnswer:
-    """What came back for one image, and when."""
+    """The answer for one image, and its time in unix seconds."""
 
     time: float
     version: str
@@ -44,13 +44,13 @@ class CameraAnswer:
 
 @dataclass
 class CameraTraffic:
-    """Asks for predictions until it is told to stop.
+    """Requests predictions and sends labels until `stop`.
 
     Args:
         gateway: URL of the gateway.
-        model: which model to ask.
+        model: name of the model.
         names: feature names, in the order of the pixels.
-        images: what the camera sees, over and over.
+        images: images of the camera, used again and again.
     """
 
     gateway: str
@@ -61,26 +61,26 @@ class CameraTraffic:
     answers: list[CameraAnswer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     labels: int = 0
-    _late: deque[tuple[float, str, int]] = field(default_factory=deque)
+    _due: deque[tuple[float, str, int]] = field(default_factory=deque)
     _next: int = 0
     _stopped: bool = False
 
     async def run(self) -> None:
-        """Ask and label until `stop`."""
+        """Send requests and labels until `stop`."""
         limits = httpx.Limits(max_connections=CLIENTS + 1)
         async with httpx.AsyncClient(base_url=self.gateway, timeout=ANSWER_SECONDS, limits=limits) as http:
-            await asyncio.gather(self._label(http), *(self._ask(http) for _ in range(CLIENTS)))
+            await asyncio.gather(self._send_labels(http), *(self._predict(http) for _ in range(CLIENTS)))
 
     def stop(self) -> None:
-        """Let the questions under way be answered, then end."""
+        """End after the answers to open requests."""
         self._stopped = True
 
     def accuracy(self, *, version: str, upside_down: bool) -> tuple[float, int]:
-        """Share of right answers of a version to images of one orientation, and their number."""
+        """Return the share of right answers of a version to images of one orientation, and the number of answers."""
         right = [a.right for a in self.answers if (a.version, a.upside_down) == (version, upside_down)]
         return (sum(right) / len(right) if right else float("nan")), len(right)
 
-    async def _ask(self, http: httpx.AsyncClient) -> None:
+    async def _predict(self, http: httpx.AsyncClient) -> None:
         while not self._stopped:
             turned = self.upside_down
             image = self.images[self._next % len(self.images)]
@@ -91,28 +91,28 @@ class CameraTraffic:
                 [prediction] = found["predictions"]
                 right = prediction["prediction"] == image.digit
                 self.answers.append(CameraAnswer(time.time(), found["version"], right, turned))
-                self._late.append((time.monotonic() + LABEL_SECONDS, prediction["id"], image.digit))
+                self._due.append((time.monotonic() + LABEL_SECONDS, prediction["id"], image.digit))
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _label(self, http: httpx.AsyncClient) -> None:
+    async def _send_labels(self, http: httpx.AsyncClient) -> None:
         while not self._stopped:
             known = []
-            while self._late and self._late[0][0] <= time.monotonic():
-                _, id, digit = self._late.popleft()
+            while self._due and self._due[0][0] <= time.monotonic():
+                _, id, digit = self._due.popleft()
                 known.append({"id": id, "label": digit})
             if known and await self._post(http, "feedback", {"labels": known}):
                 self.labels += len(known)
             await asyncio.sleep(0.2)
 
-    async def _post(self, http: httpx.AsyncClient, what: str, body: object) -> dict[str, Any] | None:
-        """The answer; anything but a 200 is a failure, and is counted."""
+    async def _post(self, http: httpx.AsyncClient, endpoint: str, body: object) -> dict[str, Any] | None:
+        """Return the answer; any status but 200 is counted as a failure and gives None."""
         try:
-            response = await http.post(f"/{self.model}/{what}", json=body)
+            response = await http.post(f"/{self.model}/{endpoint}", json=body)
         except httpx.HTTPError as error:
-            self.failures.append(f"{what}: {type(error).__name__} {error}")
+            self.failures.append(f"{endpoint}: {type(error).__name__} {error}")
             return None
         if response.status_code != 200:
-            self.failures.append(f"{what}: {response.status_code} {response.text[:200]}")
+            self.failures.append(f"{endpoint}: {response.status_code} {response.text[:200]}")
             return None
         found: dict[str, Any] = response.json()
         return found

@@ -1,7 +1,7 @@
-"""Serving containers of a home. They are the engine's, no children of `belt up`, so it ends them by their label.
+"""Serving containers of a home. They are children of the Docker engine, so `belt up` finds and ends them by a label.
 
-`run/containers` is there while there may be some: a `belt up` that was killed leaves it to the next one, which may run
-with other settings. Without it, and without the setting, Docker is not even looked for.
+The file `run/containers` exists as long as there may be some. After a `belt up` that was killed the next one finds the
+file and ends them, even if it runs with other settings. Without file and setting, Docker is not used at all.
 """
 
 import hashlib
@@ -12,38 +12,38 @@ from belt.local.home import Home
 
 
 def label(home: Home) -> str:
-    """What its deployer labels them with: other belts may use the same engine."""
+    """Return the label of this home's containers; other homes may use the same engine."""
     return f"up-{hashlib.sha256(str(home.root).encode()).hexdigest()[:16]}"
 
 
 def expect(home: Home) -> None:
-    """Note that there will be some, if the deployer is set to containers."""
-    if _are_set():
+    """Record that there may be containers, if the deployer is set to start them."""
+    if _are_enabled():
         (home.run / "containers").touch()
 
 
-def end(home: Home, grace: float, say: Callable[[str], None]) -> None:
-    """End them all.
+def end(home: Home, grace: float, report: Callable[[str], None]) -> None:
+    """End all serving containers of a home.
 
     Args:
-        home: whose they are.
-        grace: seconds they may finish their requests.
-        say: told when they cannot be ended; the next `belt up` tries again.
+        home: home of the containers.
+        grace: seconds that they get to finish their requests.
+        report: called with a sentence when they cannot be ended; the next `belt up` tries again.
     """
-    noted = home.run / "containers"
-    if not noted.exists() and not _are_set():
+    record = home.run / "containers"
+    if not record.exists() and not _are_enabled():
         return
-    # Heavy, and only for those who have an engine.
+    # Imported here, because the Docker client is slow to import and only needed with an engine.
     from services.deployer.backends.containers import remove_all
     from services.docker_engine.errors import DockerRefused, DockerTrouble
 
     try:
         remove_all(label(home), grace)
     except (DockerTrouble, DockerRefused) as error:
-        say(f"serving containers may go on, until the next `belt up` here: {error}")
+        report(f"serving containers may still run; the next `belt up` on this home ends them: {error}")
         return
-    noted.unlink(missing_ok=True)
+    record.unlink(missing_ok=True)
 
 
-def _are_set() -> bool:
+def _are_enabled() -> bool:
     return os.environ.get("DEPLOYER_SERVERS") == "containers"

@@ -1,11 +1,12 @@
-"""The folder a `belt up` keeps its state in, and the claim to it.
+"""The folder with the state of a `belt up`, and the lock that lets one `belt up` use it at a time.
 
 ```
-nats.url     how to reach the bus, credentials included (mode 0600)      gateway.url   where models answer
-bus/         JetStream's files          gateway/   Traefik's routes      logs/         one file per process
-<room>/      that worker's scratch      envs/      Python environments of projects with extra requirements
-run/         up.lock, up.json: what runs (pids, ports), and bus.url: the address that the bus keeps from start to start;
-             containers: there while an engine may serve for this home
+nats.url     URL of the bus, credentials included (mode 0600)
+gateway.url  URL of the gateway
+bus/         files of JetStream          gateway/   routes of Traefik          logs/   one file per process
+<service>/   working files of a worker   envs/      Python environments of projects with extra requirements
+run/         up.lock; up.json: the running processes (pids, ports); bus.url: the address of the bus, kept over restarts;
+             containers: exists as long as Docker may run serving containers of this home
 ```
 """
 
@@ -28,11 +29,11 @@ class RunningProcess(BaseModel):
 
     pid: int
     port: int
-    """Where a worker answers /health, the bus its clients, the gateway /ping."""
+    """Port for /health of a worker, clients of the bus, /ping of the gateway."""
 
 
 class RunningBelt(BaseModel):
-    """What `run/up.json` says: the `belt up` on this home, and what it has started."""
+    """Content of `run/up.json`: the `belt up` on this home and the processes it has started."""
 
     pid: int
     since: datetime
@@ -42,7 +43,7 @@ class RunningBelt(BaseModel):
 
 
 class Home:
-    """Paths under one folder, which is created readable for its owner only."""
+    """Paths under one folder, which only its owner can read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -58,29 +59,29 @@ class Home:
         return self.logs / f"{name}.log"
 
     def claim(self) -> None:
-        """Make the folders and hold the home until this process ends, however it ends.
+        """Create the folders and lock the home until this process ends.
 
         Raises:
-            Occupied: another one holds it.
+            Occupied: another `belt up` has locked it.
         """
         for folder in (self.root, self.bus, self.gateway, self.logs, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = try_lock(self.run / "up.lock")  # the claim lasts as long as this file is open
+        self._lock = try_lock(self.run / "up.lock")  # the lock lasts as long as this file is open
         if self._lock is None:
             raise Occupied(self._occupied())
 
     def is_claimed(self) -> bool:
-        """Whether a `belt up` runs on this home now."""
+        """Return whether a `belt up` runs on this home now."""
         try:
             lock = try_lock(self.run / "up.lock")
         except OSError:
-            return False  # there is no such home, or it is not ours to read
+            return False  # there is no such home, or this user may not read it
         if lock is not None:
             lock.close()
         return lock is None
 
     def running(self) -> RunningBelt | None:
-        """What runs on this home, as its `belt up` last wrote it."""
+        """Return the processes on this home, as their `belt up` last wrote them; None without a file."""
         with contextlib.suppress(OSError, ValueError):
             return RunningBelt.model_validate_json((self.run / "up.json").read_bytes())
         return None
@@ -89,18 +90,18 @@ class Home:
         write_private(self.run / "up.json", running.model_dump_json(indent=2))
 
     def forget(self) -> None:
-        """Remove what says how to reach something that runs no more."""
+        """Remove the files with addresses and pids of processes that have ended."""
         for file in (self.nats_url, self.gateway_url, self.run / "up.json"):
             file.unlink(missing_ok=True)
 
     def _occupied(self) -> str:
         running = self.running()
-        who = (
+        user = (
             f" (pid {running.pid}, since {running.since:%Y-%m-%d %H:%M}, gateway {running.gateway})" if running else ""
         )
-        return f"{self.root} is in use by another `belt up`{who}: stop that one, or give this one another --home"
+        return f"{self.root} is in use by another `belt up`{user}: stop that one, or choose another folder with --home"
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner may read; readers see the old content or the new content."""
+    """Write a file that only its owner can read, atomically: a reader sees the old content or the new one."""
     write_atomically(file, text, mode=0o600)

@@ -1,7 +1,7 @@
-"""Processes that belong to a home, found by a mark in their environment, whoever started them and whoever died.
+"""Processes that belong to a home, found by a variable in their environment.
 
-The mark is inherited: it finds workers, their jobs and serving processes alike, with no moment between a start and a
-record of it in which a kill -9 would lose one. psutil checks the start time before it signals a pid.
+Child processes inherit the variable, so it finds workers, their jobs and serving processes. Unlike a list of pids it is
+complete even if `belt up` is killed right after a start. psutil checks the start time before it signals a pid.
 """
 
 import contextlib
@@ -12,30 +12,30 @@ from pathlib import Path
 import psutil
 
 MARK = "BENTOBELT_UP"
-"""Environment variable of everything a `belt up` has started: its home."""
+"""Environment variable of every process that a `belt up` has started; its value is the home."""
 POLL = 0.02
 
 
 def find(home: Path) -> list[psutil.Process]:
-    """Living processes of that home (an absolute path), this one excepted."""
+    """Return the running processes of a home (an absolute path), without this one."""
     return [process for process in psutil.process_iter() if _belongs(process, str(home))]
 
 
 def _belongs(process: psutil.Process, home: str) -> bool:
     try:
-        mine = bool(process.environ().get(MARK) == home)
-    except (psutil.Error, OSError):  # ended meanwhile, or another user's
+        belongs = bool(process.environ().get(MARK) == home)
+    except (psutil.Error, OSError):  # it has ended, or belongs to another user
         return False
-    return mine and process.pid != os.getpid() and _alive(process)
+    return belongs and process.pid != os.getpid() and _alive(process)
 
 
 def end(home: Path, grace: float, *, last: str) -> int:
-    """End all of them: SIGTERM, after `grace` seconds SIGKILL. Returns how many there were.
+    """End all processes of a home: SIGTERM, after `grace` seconds SIGKILL. Return their number.
 
     Args:
         home: an absolute path.
         grace: seconds.
-        last: name of the program to end after the others, which need it to end well.
+        last: name of the program to end last, because the others need it to end cleanly.
     """
     found = find(home)
     first = [process for process in found if process.name() != last]
@@ -48,7 +48,7 @@ def end(home: Path, grace: float, *, last: str) -> int:
 
 
 def kill(home: Path) -> None:
-    """End all of them without asking. What one of them forks meanwhile is found in the next round."""
+    """Kill all processes of a home, in rounds until none is left, because one may fork meanwhile."""
     while found := find(home):
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -63,7 +63,7 @@ def _wait(processes: list[psutil.Process], seconds: float) -> None:
 
 
 def _alive(process: psutil.Process) -> bool:
-    # psutil's own waiting counts a zombie as alive, and in a container nobody may be there to reap it.
+    # psutil counts a zombie as running, and in a container there may be no parent that reaps it.
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""Models that were live when `belt up` ended last: the deployer starts them again, and a person wants to know when."""
+"""Reports when the models that were live before a restart of `belt up` answer again."""
 
 import asyncio
 import time
@@ -6,28 +6,28 @@ from collections.abc import Callable, Collection
 
 from belt.local.stack import status
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 POLL = 0.2
 
 
-async def report(models: Collection[str], port: int, say: Callable[[str], None]) -> None:
-    """Say which models are on their way, and of each when it answers.
+async def report(models: Collection[str], port: int, info: Callable[[str], None]) -> None:
+    """Report the models that are being restarted, and each one when it answers.
 
     Args:
-        models: that were live.
-        port: of the gateway.
-        say: told in sentences for a person.
+        models: models that were live.
+        port: port of the gateway.
+        info: called with one sentence at a time.
     """
     if models:
-        say(f"live before, being started again (503 until then): {', '.join(models)}")
-    await asyncio.gather(*(_tell_of(model, port, say) for model in models))
+        info(f"restarting the models that were live (they answer 503 until then): {', '.join(models)}")
+    await asyncio.gather(*(_report_when_ready(model, port, info) for model in models))
 
 
-async def _tell_of(model: str, port: int, say: Callable[[str], None]) -> None:
-    since = time.monotonic()
+async def _report_when_ready(model: str, port: int, info: Callable[[str], None]) -> None:
+    started = time.monotonic()
     while await status(port, f"/{model}/readyz") != 200:
-        if time.monotonic() - since > PATIENCE_SECONDS:
-            say(f"{model} does not answer yet: `belt logs` may say why")
+        if time.monotonic() - started > TIMEOUT_SECONDS:
+            info(f"{model} does not answer after {TIMEOUT_SECONDS:.0f} s; see `belt logs --model {model}`")
             return
         await asyncio.sleep(POLL)
-    say(f"{model} answers again after {time.monotonic() - since:.1f} s")
+    info(f"{model} answers after {time.monotonic() - started:.1f} s")

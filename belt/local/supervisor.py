@@ -1,8 +1,6 @@
-"""Keeps processes running: started again as soon as they end, ended together, their logs bounded.
+"""Keeps a process running: restarts it when it ends, ends it on request, and bounds the size of its log.
 
-Small on purpose. circus, the supervisor that comes with BentoML, looks at its children a few times a second instead of
-being told, starts a crashing one again without pause, and reads their output through pipes: when the supervisor is
-killed, the next line that a worker logs raises BrokenPipeError in the middle of its work. See docs/decisions.
+docs/decisions/0006-a-supervisor-of-our-own.md explains why circus, which comes with BentoML, is not used.
 """
 
 import asyncio
@@ -16,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STEADY_SECONDS = 10.0
-"""A process that lived this long has not crashed at start: it is started again at once."""
+"""A process that ran longer than this did not fail at its start, and is restarted at once."""
 PAUSES = (0.0, 0.0, 0.25, 0.5, 1.0, 2.0, 5.0)
-"""Seconds before the start after the 1st, 2nd, … death in a row that came too soon."""
+"""Seconds before the restart after 0, 1, 2, … failed starts in a row."""
 LOG_BYTES = 10 * 1024**2
-"""Size at which a log is moved to `<name>.log.1`, which is overwritten."""
+"""Size at which a log is moved to `<name>.log.1`, whose old content is lost."""
 
 
 @dataclass(frozen=True)
 class ProgramSpec:
-    """One process to keep running."""
+    """A program that is kept running."""
 
     name: str
     argv: tuple[str, ...]
@@ -35,52 +33,58 @@ class ProgramSpec:
 
 @dataclass(frozen=True)
 class ProcessExit:
-    """A part ended by itself. `code` is an exit code, or minus a signal; `in_a_row` counts those right after starts."""
+    """End of a process that nobody asked for.
 
-    part: ProgramSpec
+    `code` is the exit code, or the negative number of a signal. `failed_starts` counts failed starts in a row.
+    """
+
+    program: ProgramSpec
     code: int
-    in_a_row: int
+    failed_starts: int
 
     def __str__(self) -> str:
-        end = f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
-        return f"{self.part.name} ended ({end})"
+        cause = f"signal {signal.Signals(-self.code).name}" if self.code < 0 else f"exit code {self.code}"
+        return f"{self.program.name} ended ({cause})"
 
 
 class ProcessSupervisor:
-    """Keeps one part running from `start()` to `stop()`.
+    """Keeps one program running from `start()` to `stop()`.
 
     Args:
-        part: what to run.
-        started: called with every new process.
-        died: called when it ended by itself, before it is started again.
+        program: the program to run.
+        on_start: called after every start.
+        on_exit: called when the process ended by itself, before it is restarted.
     """
 
     def __init__(
-        self, part: ProgramSpec, started: Callable[["ProcessSupervisor"], None], died: Callable[[ProcessExit], None]
+        self,
+        program: ProgramSpec,
+        on_start: Callable[["ProcessSupervisor"], None],
+        on_exit: Callable[[ProcessExit], None],
     ) -> None:
-        self.part = part
-        self._started, self._died = started, died
+        self.program = program
+        self._on_start, self._on_exit = on_start, on_exit
         self._process: asyncio.subprocess.Process | None = None
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def task(self) -> asyncio.Task[None]:
-        """Ends after `stop()`; before that only by an error of ours."""
+        """The task of this supervisor; it ends after `stop()`, earlier only with an error."""
         assert self._task is not None, "not started"
         return self._task
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs now."""
+        """Pid of the running process; None when there is none."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     def start(self) -> None:
-        """Start the process and keep it."""
-        self._task = asyncio.create_task(self._keep(), name=self.part.name)
+        """Start the process and keep it running."""
+        self._task = asyncio.create_task(self._keep_running(), name=self.program.name)
 
     async def stop(self, grace: float) -> None:
-        """End the process: SIGTERM, after `grace` seconds SIGKILL, and with it what it has started."""
+        """End the process and its children: SIGTERM, after `grace` seconds SIGKILL."""
         self._stop.set()
         if self._task is None:
             return
@@ -89,36 +93,36 @@ class ProcessSupervisor:
         self._signal(signal.SIGKILL)
         await self._task
 
-    async def _keep(self) -> None:
-        soon = 0
+    async def _keep_running(self) -> None:
+        failed_starts = 0
         while not self._stop.is_set():
-            since = time.monotonic()
-            self._process = await _spawn(self.part)
+            started = time.monotonic()
+            self._process = await _spawn(self.program)
             if self._stop.is_set():
                 self._signal(signal.SIGTERM)
-            self._started(self)
+            self._on_start(self)
             code = await self._process.wait()
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # what it left behind in its session
+                os.killpg(self._process.pid, signal.SIGKILL)  # children that it left in its session
             if self._stop.is_set():
                 return
-            soon = 0 if time.monotonic() - since > STEADY_SECONDS else soon + 1
-            self._died(ProcessExit(self.part, code, soon))
+            failed_starts = 0 if time.monotonic() - started > STEADY_SECONDS else failed_starts + 1
+            self._on_exit(ProcessExit(self.program, code, failed_starts))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), PAUSES[min(soon, len(PAUSES) - 1)])
+                await asyncio.wait_for(self._stop.wait(), PAUSES[min(failed_starts, len(PAUSES) - 1)])
 
     def _signal(self, number: signal.Signals) -> None:
         if self.pid is not None and self._process is not None:
             self._process.send_signal(number)
 
 
-async def _spawn(part: ProgramSpec) -> asyncio.subprocess.Process:
-    # A session of its own: the Ctrl-C of a terminal reaches only the supervisor, which ends the parts in order.
-    # The log is a file, not a pipe: a part never notices that the supervisor was killed.
-    with part.log.open("ab") as log:
+async def _spawn(program: ProgramSpec) -> asyncio.subprocess.Process:
+    # A session of its own: Ctrl-C in a terminal reaches only `belt up`, which ends the processes in order.
+    # The log is a file, not a pipe: a process can still write when `belt up` was killed.
+    with program.log.open("ab") as log:
         return await asyncio.create_subprocess_exec(
-            *part.argv,
-            env=part.env,
+            *program.argv,
+            env=program.env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -127,7 +131,7 @@ async def _spawn(part: ProgramSpec) -> asyncio.subprocess.Process:
 
 
 def bound(log: Path) -> None:
-    """Keep a log below LOG_BYTES and its predecessor. Its writer appends, so that it writes on at the new end."""
+    """Move a log larger than LOG_BYTES to `<name>.log.1`. Its writer appends, so it goes on in the emptied file."""
     if log.exists() and log.stat().st_size > LOG_BYTES:
         shutil.copyfile(log, log.with_name(f"{log.name}.1"))
         os.truncate(log, 0)

@@ -27,7 +27,7 @@ def free_ports(count: int) -> list[int]:
         if len(found) < count and is_free(port):
             found.append(port)
     if len(found) < count:
-        raise OSError(f"there are no {count} free ports on 127.0.0.1")
+        raise OSError(f"found fewer than {count} free ports on 127.0.0.1")
     return found
 
 

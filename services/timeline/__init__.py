@@ -1,4 +1,4 @@
-"""Read models of the event stream, for whoever shows it: events, the runs they add up to, a sentence for each."""
+"""Read models of the event stream: its history, the runs in it, and a sentence for each event."""
 
 from services.timeline import history, runs, wording
 from services.timeline.runs import Run, Stage

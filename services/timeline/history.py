@@ -1,4 +1,7 @@
-"""Reads the streams: the events so far, live ones, and log lines. The bus forgets a reader a minute after it left."""
+"""Readers of the event and log streams: everything that is stored, and live what is new.
+
+Each reader is a consumer of its own, which the server removes a minute after the reader went away.
+"""
 
 import asyncio
 import json
@@ -19,33 +22,33 @@ from contracts.events import Event
 from services.messaging import Bus
 
 BATCH = 500
-"""Messages asked for at a time; an event is a few kB."""
+"""Messages per request; an event has a few kB."""
 POLL_SECONDS = 2.0
-AGAIN_SECONDS = 0.5
+RETRY_SECONDS = 0.5
 IDLE_SECONDS = 60.0
-"""After which the server forgets a reader that went away."""
+"""Time after which the server removes the consumer of a reader that went away."""
 
 
 @dataclass(frozen=True)
-class Happened:
+class StreamItem:
     """An event with its envelope, or a log line."""
 
     event: tuple[Event, Envelope] | None = None
     log: Mapping[str, Any] | None = None
 
 
-Next = Callable[[], Awaitable[Happened]]
+NextItem = Callable[[], Awaitable[StreamItem]]
 
 
 async def events(bus: Bus) -> list[tuple[Event, Envelope]]:
-    """All events of the stream, oldest first; what cannot be read is a dead letter's matter and left out."""
-    return [found async for message in _stored(bus.js, "EVENTS", ">") if (found := _event(message))]
+    """Return all events of the stream, oldest first. Unreadable messages, which become dead letters, are left out."""
+    return [found async for message in _read_stored(bus.js, "EVENTS", ">") if (found := _event(message))]
 
 
 async def logs(bus: Bus) -> tuple[list[Mapping[str, Any]], int]:
-    """All log lines that are kept, oldest first, and the sequence in their stream to go on from."""
+    """Return all stored log lines, oldest first, and the sequence in their stream that the next line gets."""
     lines, upcoming = [], 1
-    async for message in _stored(bus.js, "LOGS", "logs.>"):
+    async for message in _read_stored(bus.js, "LOGS", "logs.>"):
         upcoming = message.metadata.sequence.stream + 1
         if found := _log(message):
             lines.append(found)
@@ -53,55 +56,55 @@ async def logs(bus: Bus) -> tuple[list[Mapping[str, Any]], int]:
 
 
 async def follow_events(bus: Bus, start: int | None = None) -> AsyncIterator[tuple[Event, Envelope]]:
-    """Events as they come, from sequence `start` on (default: only new ones). Outlives a reconnect; never ends."""
+    """Yield events as they arrive, from sequence `start` on (default: new ones only), across reconnects. Never ends."""
     async for message in _follow(bus, "EVENTS", ">", start):
         if found := _event(message):
             yield found
 
 
 async def follow_logs(bus: Bus, start: int | None = None) -> AsyncIterator[Mapping[str, Any]]:
-    """Log lines as they come, from sequence `start` of their stream on (default: only new ones)."""
+    """Yield log lines as they arrive, from sequence `start` of their stream on (default: new ones only)."""
     async for message in _follow(bus, "LOGS", "logs.>", start):
         if found := _log(message):
             yield found
 
 
 @asynccontextmanager
-async def happenings(bus: Bus, start: int | None = None) -> AsyncIterator[Next]:
-    """Events (from sequence `start` on) and new log lines, one by one as they come.
+async def follow_all(bus: Bus, start: int | None = None) -> AsyncIterator[NextItem]:
+    """Follow events (from sequence `start` on) and new log lines together.
 
-    Yields a function to await for the next one; it raises what ended a reader, a connection closed for good.
+    Yields a function to await for the next item. It raises the error that ended a reader, such as a closed connection.
     """
-    queue: asyncio.Queue[Happened] = asyncio.Queue()
-    # Where new ones begin is settled before the caller goes on: nothing it causes is missed.
+    queue: asyncio.Queue[StreamItem] = asyncio.Queue()
+    # Both positions are fixed before the caller goes on, so that no event it causes is missed.
     starts = start or await next_sequence(bus, "EVENTS"), await next_sequence(bus, "LOGS")
 
     async def read_events() -> None:
         async for event in follow_events(bus, starts[0]):
-            queue.put_nowait(Happened(event=event))
+            queue.put_nowait(StreamItem(event=event))
 
     async def read_logs() -> None:
         async for line in follow_logs(bus, starts[1]):
-            queue.put_nowait(Happened(log=line))
+            queue.put_nowait(StreamItem(log=line))
 
     readers = [asyncio.create_task(read_events()), asyncio.create_task(read_logs())]
     try:
-        yield lambda: _first(queue, readers)
+        yield lambda: _next_item(queue, readers)
     finally:
-        await _ended(readers)
+        await _cancel_all(readers)
 
 
-async def _ended(readers: "list[asyncio.Task[None]]") -> None:
-    # More than once if need be: a cancellation that meets the end of nats-py's wait is taken for that end.
-    left = set(readers)
-    while left:
-        for reader in left:
+async def _cancel_all(readers: "list[asyncio.Task[None]]") -> None:
+    # Repeated until all have ended: nats-py can take a cancellation at the end of its wait for its own timeout.
+    running = set(readers)
+    while running:
+        for reader in running:
             reader.cancel()
-        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
+        _, running = await asyncio.wait(running, timeout=RETRY_SECONDS)
     await asyncio.gather(*readers, return_exceptions=True)
 
 
-async def _first(queue: "asyncio.Queue[Happened]", readers: "list[asyncio.Task[None]]") -> Happened:
+async def _next_item(queue: "asyncio.Queue[StreamItem]", readers: "list[asyncio.Task[None]]") -> StreamItem:
     getting = asyncio.create_task(queue.get())
     try:
         await asyncio.wait({getting, *readers}, return_when=asyncio.FIRST_COMPLETED)
@@ -114,19 +117,19 @@ async def _first(queue: "asyncio.Queue[Happened]", readers: "list[asyncio.Task[N
 
 
 async def next_sequence(bus: Bus, stream: str) -> int:
-    """The sequence that the next message of `stream` gets."""
+    """Return the sequence that the next message of `stream` gets."""
     return (await bus.js.stream_info(stream)).state.last_seq + 1
 
 
-async def _stored(js: JetStreamContext, stream: str, subject: str) -> AsyncIterator[Msg]:
+async def _read_stored(js: JetStreamContext, stream: str, subject: str) -> AsyncIterator[Msg]:
     reader = await _reader(js, stream, subject, None)
     try:
-        left = (await reader.consumer_info()).num_pending or 0
-        while left:
-            messages = await reader.fetch(min(BATCH, left), timeout=10)
+        pending = (await reader.consumer_info()).num_pending or 0
+        while pending:
+            messages = await reader.fetch(min(BATCH, pending), timeout=10)
             for message in messages:
                 yield message
-            left = messages[-1].metadata.num_pending
+            pending = messages[-1].metadata.num_pending
     finally:
         await js.delete_consumer(stream, (await reader.consumer_info()).name)
         await reader.unsubscribe()
@@ -138,29 +141,29 @@ async def _follow(bus: Bus, stream: str, subject: str, start: int | None) -> Asy
         try:
             reader = await _reader(bus.js, stream, subject, upcoming)
             while True:
-                for message in await _some(reader, upcoming):
+                for message in await _fetch(reader, upcoming):
                     upcoming = message.metadata.sequence.stream + 1
                     yield message
         except (nats.errors.Error, APIError, ServiceUnavailableError, TimeoutError):
-            # The bus or the reader went away: a new reader goes on where this one stopped.
+            # The bus or the consumer went away: a new consumer goes on where this one stopped.
             if bus.nc.is_closed:
                 raise
-            await asyncio.sleep(AGAIN_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _some(reader: JetStreamContext.PullSubscription, upcoming: int) -> list[Msg]:
-    """What has come; nothing when it is quiet.
+async def _fetch(reader: JetStreamContext.PullSubscription, upcoming: int) -> list[Msg]:
+    """Return the messages that have arrived; an empty list when there are none.
 
     Raises:
-        TimeoutError: the server has sent more than arrived: nobody would send it again.
+        TimeoutError: a message that the server has delivered did not arrive, and the server will not send it again.
     """
     try:
         return await reader.fetch(BATCH, timeout=POLL_SECONDS)
     except (nats.errors.TimeoutError, TimeoutError):
-        # Quiet, or gone? The server answers the second with an error.
+        # Either there are no messages or the consumer is gone; for the latter the server answers with an error.
         sent = (await reader.consumer_info()).delivered
         if sent and sent.stream_seq >= upcoming:
-            raise TimeoutError(f"message {upcoming} was sent and did not arrive") from None
+            raise TimeoutError(f"message {upcoming} was delivered and did not arrive") from None
         return []
 
 

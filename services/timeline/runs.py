@@ -1,7 +1,7 @@
-"""What the events of a run add up to: which stage is where, how long it took, how it ended. Pure.
+"""Runs, computed from their events: the state and time of each stage, and the outcome. Pure.
 
-stories(events)             every run in a history
-after(run, event, about)    one run after one more event, for following it live
+build_runs(events)                every run in a history
+apply_event(run, event, about)    one run after one more event, for following it live
 """
 
 from collections.abc import Iterable
@@ -27,37 +27,35 @@ from contracts.events import (
 from contracts.subjects import STAGES
 from services.timeline import wording
 
-ROOM_OF = STAGES
-ROOMS = tuple(STAGES.values())
 State = Literal["waiting", "working", "done", "failed", "stopped"]
 Outcome = Literal["running", "deployed", "review", "rejected", "failed", "superseded"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One room's part of a run. `stopped`: it ended here, but nothing broke (a rejection, a newer version)."""
+    """One service's part of a run. `stopped` means that the run ended here without an error, e.g. a rejection."""
 
-    room: str
+    service: str
     state: State = "waiting"
     started: datetime | None = None
     ended: datetime | None = None
-    says: str = ""
+    summary: str = ""
 
     @property
     def seconds(self) -> float | None:
-        """From the event that started it to the one that ended it."""
+        """Time between the event that started the stage and the one that ended it; None while it works."""
         if not self.started or not self.ended:
             return None
         return max(0.0, (self.ended - self.started).total_seconds())
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One event on a timeline."""
+class RunEvent:
+    """One event of a run, ready to be shown."""
 
     time: datetime
     subject: str
-    says: str
+    summary: str
     id: str
     source: str
     sequence: int
@@ -66,7 +64,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Run:
-    """A run so far. `outcome` is `review` while a version waits for a person."""
+    """A run so far. `outcome` is `review` while its version waits for a person."""
 
     id: str
     model: str
@@ -79,69 +77,78 @@ class Run:
     ended: datetime | None = None
     version: str | None = None
     outcome: Outcome = "running"
-    why: str = ""
+    reason: str = ""
     url: str | None = None
-    stages: tuple[Stage, ...] = tuple(Stage(room) for room in ROOMS)
-    moments: tuple[Moment, ...] = ()
+    stages: tuple[Stage, ...] = tuple(Stage(service) for service in STAGES.values())
+    events: tuple[RunEvent, ...] = ()
     seen: frozenset[tuple[str, str, str]] = field(default=frozenset(), repr=False)
 
     @property
-    def under_way(self) -> str | None:
-        """The room that works on it."""
-        return next((stage.room for stage in self.stages if stage.state == "working"), None)
+    def active_service(self) -> str | None:
+        """The service that works on the run now."""
+        return next((stage.service for stage in self.stages if stage.state == "working"), None)
 
     @property
-    def broken(self) -> str | None:
-        """The room where it failed."""
-        return next((stage.room for stage in self.stages if stage.state == "failed"), None)
+    def failed_service(self) -> str | None:
+        """The service whose stage failed."""
+        return next((stage.service for stage in self.stages if stage.state == "failed"), None)
 
     @property
-    def over(self) -> bool:
-        """Nothing more will happen by itself."""
+    def is_over(self) -> bool:
+        """Whether nothing more happens unless a person acts."""
         return self.outcome != "running"
 
     @property
     def seconds(self) -> float | None:
-        """From its first event to the one that ended it; None while it runs."""
+        """Time between its first event and the one that ended it; None while it runs."""
         return max(0.0, (self.ended - self.started).total_seconds()) if self.ended else None
 
 
-def stories(events: Iterable[tuple[Event, Envelope]]) -> list[Run]:
-    """Every run in a history, in the order they started. Events of no run (an alert, a rollback's) are left out."""
+def build_runs(events: Iterable[tuple[Event, Envelope]]) -> list[Run]:
+    """Return every run in a history, in the order they started.
+
+    Events that belong to no run, such as an alert or a rollback, are left out.
+    """
     runs: dict[str, Run] = {}
     for event, about in events:
-        if told := after(runs.get(about.run), event, about):
-            runs[about.run] = told
+        if run := apply_event(runs.get(about.run), event, about):
+            runs[about.run] = run
     return list(runs.values())
 
 
-def after(run: Run | None, event: Event, about: Envelope) -> Run | None:
-    """The run after `event`; None when the event belongs to no run. What was seen before changes nothing."""
+def apply_event(run: Run | None, event: Event, about: Envelope) -> Run | None:
+    """Return the run after `event`; None when the event belongs to no run. A repeated event changes nothing."""
     if run is None:
-        run = _begin(event, about)
+        run = _start(event, about)
     key = (about.subject, about.source, about.id)
     if run is None or key in run.seen:
         return run
-    moment = Moment(
-        about.time, about.subject, wording.says(event), about.id, about.source, about.sequence, wording.detail(event)
+    shown = RunEvent(
+        about.time,
+        about.subject,
+        wording.describe(event),
+        about.id,
+        about.source,
+        about.sequence,
+        wording.detail(event),
     )
-    run = replace(run, seen=run.seen | {key}, moments=(*run.moments, moment))
+    run = replace(run, seen=run.seen | {key}, events=(*run.events, shown))
     return _next(run, event, about.time)
 
 
-def verdict(run: Run) -> str:
-    """How a run ended that did not deploy, in one line; why a failure failed is told where it is shown."""
+def outcome_line(run: Run) -> str:
+    """Return in one line how a run ended that did not deploy. The reason of a failure is shown elsewhere."""
     version = f"{run.model} {run.version}"
     return {
-        "review": f"{version} waits for a person: {run.why}",
-        "rejected": f"{version} was rejected: {run.why}",
-        "superseded": f"{version} is not needed: {run.why}",
-        "failed": f"{run.model} is not deployed: the {run.broken} did not get through",
+        "review": f"{version} waits for a person: {run.reason}",
+        "rejected": f"{version} was rejected: {run.reason}",
+        "superseded": f"{version} was not rolled out: {run.reason}",
+        "failed": f"{run.model} was not deployed: the {run.failed_service} failed",
     }.get(run.outcome, f"{run.model} is {run.outcome}")
 
 
-def command_after(run: Run) -> str | None:
-    """What a person can run next."""
+def next_command(run: Run) -> str | None:
+    """Return the command that a person can run next."""
     version = f"{run.model} {run.version}"
     return {
         "running": f"belt watch {run.id}",
@@ -153,71 +160,71 @@ def command_after(run: Run) -> str | None:
     }[run.outcome]
 
 
-def _begin(event: Event, about: Envelope) -> Run | None:
+def _start(event: Event, about: Envelope) -> Run | None:
     retrains = isinstance(event, DriftDetected) and event.action == "retrain"
-    # The stream forgets after 30 days: a run may begin for us with what the trainer said.
-    trainer_said = isinstance(event, DataRejected | ModelTrained | TrainingFailed)
-    if not (retrains or trainer_said or about.subject == "data.pushed"):
+    # The stream keeps 30 days: the first event left of an old run may be the trainer's.
+    from_trainer = isinstance(event, DataRejected | ModelTrained | TrainingFailed)
+    if not (retrains or from_trainer or about.subject == "data.pushed"):
         return None
-    begun = Run(about.run, about.model, about.generation, about.subject, about.id, about.time)
-    return _works(begun, "trainer", about.time)
+    run = Run(about.run, about.model, about.generation, about.subject, about.id, about.time)
+    return _start_stage(run, "trainer", about.time)
 
 
 def _next(run: Run, event: Event, now: datetime) -> Run:
-    says = wording.says(event)
+    summary = wording.describe(event)
     match event:
         case DataRejected():
-            return _ends(run, "trainer", "failed", now, "failed", f"data rejected: {says}")
+            return _end_run(run, "trainer", "failed", now, "failed", f"data rejected: {summary}")
         case ModelTrained():
-            done = _stage(run, "trainer", "done", now, says)
-            return _works(replace(done, version=event.version), "evaluator", now)
+            done = _end_stage(run, "trainer", "done", now, summary)
+            return _start_stage(replace(done, version=event.version), "evaluator", now)
         case ModelApproved():
-            return _works(_stage(run, "evaluator", "done", now, says), "builder", now)
+            return _start_stage(_end_stage(run, "evaluator", "done", now, summary), "builder", now)
         case ModelRejected():
             outcome: Outcome = "review" if event.by == "gate" else "rejected"
-            return _ends(run, "evaluator", "stopped", now, outcome, says)
+            return _end_run(run, "evaluator", "stopped", now, outcome, summary)
         case ReviewDecided(decision="approve"):
-            return _works(run, "evaluator", now)
+            return _start_stage(run, "evaluator", now)
         case ImagePushed():
-            return _works(_stage(run, "builder", "done", now, says), "deployer", now)
+            return _start_stage(_end_stage(run, "builder", "done", now, summary), "deployer", now)
         case StageFailed():
-            return _fails(run, event, now, says)
+            return _fail(run, event, now, summary)
         case _:
-            return _goes_live(run, event, now, says)
+            return _deploy(run, event, now, summary)
 
 
-def _goes_live(run: Run, event: Event, now: datetime, says: str) -> Run:
+def _deploy(run: Run, event: Event, now: datetime, summary: str) -> Run:
     match event:
         case ModelDeployed(reason="release"):
-            live = _ends(run, "deployer", "done", now, "deployed", says)
+            live = _end_run(run, "deployer", "done", now, "deployed", summary)
             return replace(live, url=event.url, version=event.version)
         case ModelSuperseded() if run.outcome != "deployed":
-            return _ends(run, "deployer", "stopped", now, "superseded", says)
+            return _end_run(run, "deployer", "stopped", now, "superseded", summary)
         case _:
             return run
 
 
-def _fails(run: Run, event: StageFailed, now: datetime, says: str) -> Run:
-    # Live somewhere stays deployed: what fails later is another target or a rollback.
+def _fail(run: Run, event: StageFailed, now: datetime, summary: str) -> Run:
+    # A run that is live somewhere stays deployed: a later failure concerns another target or a rollback.
     if run.outcome == "deployed":
         return run
     run = replace(run, version=run.version or event.version)
-    return _ends(run, ROOM_OF[event.stage], "failed", now, "failed", f"{event.stage} failed: {says}")
+    return _end_run(run, STAGES[event.stage], "failed", now, "failed", f"{event.stage} failed: {summary}")
 
 
-def _works(run: Run, room: str, now: datetime) -> Run:
-    begun = _change(run, Stage(room, "working", started=now))
-    return replace(begun, outcome="running", why="", ended=None)
+def _start_stage(run: Run, service: str, now: datetime) -> Run:
+    started = _with_stage(run, Stage(service, "working", started=now))
+    return replace(started, outcome="running", reason="", ended=None)
 
 
-def _ends(run: Run, room: str, state: State, now: datetime, outcome: Outcome, why: str) -> Run:
-    return replace(_stage(run, room, state, now, why), outcome=outcome, why=why, ended=now)
+def _end_run(run: Run, service: str, state: State, now: datetime, outcome: Outcome, reason: str) -> Run:
+    return replace(_end_stage(run, service, state, now, reason), outcome=outcome, reason=reason, ended=now)
 
 
-def _stage(run: Run, room: str, state: State, now: datetime, says: str) -> Run:
-    before = next(stage for stage in run.stages if stage.room == room)
-    return _change(run, replace(before, state=state, ended=now, says=says))
+def _end_stage(run: Run, service: str, state: State, now: datetime, summary: str) -> Run:
+    before = next(stage for stage in run.stages if stage.service == service)
+    return _with_stage(run, replace(before, state=state, ended=now, summary=summary))
 
 
-def _change(run: Run, changed: Stage) -> Run:
-    return replace(run, stages=tuple(changed if stage.room == changed.room else stage for stage in run.stages))
+def _with_stage(run: Run, changed: Stage) -> Run:
+    return replace(run, stages=tuple(changed if stage.service == changed.service else stage for stage in run.stages))

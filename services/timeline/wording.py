@@ -1,4 +1,4 @@
-"""One line for a person about an event. Pure."""
+"""One sentence for a person about each event. Pure."""
 
 from contracts.artifact_ref import ArtifactRef
 from contracts.events import (
@@ -20,41 +20,42 @@ from contracts.events import (
 from contracts.verdicts import ConditionResult, Verdict
 
 DETAIL_LINES = 15
-FOR_MACHINES = frozenset({"e_value", "p_value", "max_loss", "coverage", "columns"})
-"""Numbers behind an alarm that tell a person nothing by themselves; `--json` has them."""
+INTERNAL_EVIDENCE = frozenset({"e_value", "p_value", "max_loss", "coverage", "columns"})
+"""Evidence of an alarm that means little without the method behind it; `--json` shows it."""
 DECIDED = {"approve": "approved", "reject": "rejected"}
 
 
-def says(event: Event) -> str:
-    """What happened, in one line."""
+def describe(event: Event) -> str:
+    """Return in one line what happened."""
     match event:
         case DataPushed():
             return _joined(dataset(event.dataset), event.commit and f"commit {_commit(event.commit)}", event.reason)
         case DataRejected():
             return "; ".join(event.violations)
         case ModelTrained():
-            return _joined(metrics(event.metrics), f"{event.seconds:.1f} s", *event.warnings)
+            return _joined(f"trained in {event.seconds:.1f} s: {metrics(event.metrics)}", *event.warnings)
         case ModelApproved():
-            return _joined(f"by {event.approved_by}", event.reason, verdict(event.verdict))
+            return _decision(f"{_who(event.approved_by)} approved it", event.reason, event.verdict)
+        case ModelRejected(by="gate"):
+            return _decision("the gate did not pass it", event.reason, event.verdict)
         case ModelRejected():
-            return _joined(f"by {event.by}", event.reason, verdict(event.verdict))
+            return _decision(f"{event.by} rejected it", event.reason, event.verdict)
         case ReviewDecided():
-            return f"{DECIDED[event.decision]} by {event.by}: {event.reason}"
+            return f"{event.by} {DECIDED[event.decision]} it: {event.reason}"
         case ImagePushed():
-            return _joined(short_image(event.image), size(event.size))
+            return f"pushed {short_image(event.image)} ({size(event.size)})"
         case ModelDeployed():
-            after = f"after {event.previous}" if event.previous else None
-            return _joined(event.url, f"on {event.target}", event.reason, after)
+            return _deployment(event)
         case _:
-            return _says_of_trouble(event)
+            return _describe_problem(event)
 
 
-def _says_of_trouble(event: Event) -> str:
+def _describe_problem(event: Event) -> str:
     match event:
         case ModelSuperseded():
             return f"{event.by} is newer and live"
         case RollbackRequested():
-            return f"to {event.to or 'the previous version'} by {event.by}: {event.reason}"
+            return f"{event.by} wants {event.to or 'the previous version'} back: {event.reason}"
         case DriftDetected():
             return _drift(event)
         case StageFailed():
@@ -65,35 +66,54 @@ def _says_of_trouble(event: Event) -> str:
             return ""
 
 
+def _who(decided_by: str) -> str:
+    return "the gate" if decided_by == "gate" else decided_by
+
+
+def _decision(decision: str, reason: str | None, judged: Verdict) -> str:
+    """`the gate approved it; accuracy > 0.9: 0.972 (0.951 to 0.986) pass`."""
+    decided = f"{decision}: {reason}" if reason else decision
+    return f"{decided}; {verdict(judged)}" if judged.conditions else decided
+
+
+def _deployment(event: ModelDeployed) -> str:
+    """`live on local at http://127.0.0.1:8080/digits, in place of 7-2b1c9f3a`."""
+    rolled_back = "after a rollback, " if event.reason == "rollback" else ""
+    replaced = f", in place of {event.previous}" if event.previous else ""
+    return f"{rolled_back}live on {event.target} at {event.url}{replaced}"
+
+
 def _drift(event: DriftDetected) -> str:
-    """`performance → retrain, accuracy 0.44 instead of 0.98 on 502 labels; most moved: x, y`."""
+    """`performance: accuracy 0.44 instead of 0.98 on 502 labels; a retraining starts; moved most: x, y`."""
     numbers = dict(event.evidence)
     promised, labels = numbers.pop("promised", None), numbers.pop("labels", None)
-    named = [(name, value) for name, value in numbers.items() if name not in FOR_MACHINES]
-    seen = ", ".join(f"{name} {value:.4g}" for name, value in named)
+    seen = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if name not in INTERNAL_EVIDENCE)
     if seen and promised is not None:
         seen += f" instead of {promised:.4g}"
     if seen and labels is not None:
         seen += f" on {labels:.0f} labels"
-    moved = f"; most moved: {', '.join(event.columns[:5])}" if event.columns else ""
-    return _joined(f"{event.kind} → {event.action}", seen) + moved
+    alarm = f"{event.kind}: {seen}" if seen else event.kind
+    action = "a retraining starts" if event.action == "retrain" else "no retraining, only an alert"
+    moved = f"moved most: {', '.join(event.columns[:5])}" if event.columns else ""
+    return "; ".join(filter(None, (alarm, action, moved)))
 
 
 def verdict(judged: Verdict) -> str:
-    """The conditions with their intervals: `accuracy > 0.9: 0.972 (0.951 to 0.986) pass`."""
+    """Return the conditions with their intervals: `accuracy > 0.9: 0.972 (0.951 to 0.986) pass`."""
     return "; ".join(condition(result) for result in judged.conditions)
 
 
 def condition(result: ConditionResult) -> str:
-    """One condition, its estimate with the interval, and the outcome."""
+    """Return one condition, its estimate with the interval, and the outcome."""
     group = f" on {result.group} rows" if result.group != "all" else ""
-    said = f"{result.condition}{group}: {interval(result)} {result.outcome}".replace(":  ", ": ")
-    alone = "champion" in result.condition and result.estimate is None and result.outcome == "pass"
-    return f"{said} (no champion yet)" if alone else said
+    estimate = interval(result)
+    text = f"{result.condition}{group}: {f'{estimate} ' if estimate else ''}{result.outcome}"
+    no_champion = "champion" in result.condition and result.estimate is None and result.outcome == "pass"
+    return f"{text} (no champion yet)" if no_champion else text
 
 
 def interval(result: ConditionResult) -> str:
-    """`0.972 (0.951 to 0.986)`; empty when there was nothing to compare with."""
+    """Return `0.972 (0.951 to 0.986)`; empty when there is no estimate."""
     if result.estimate is None:
         return ""
     if result.low is None or result.high is None:
@@ -102,19 +122,19 @@ def interval(result: ConditionResult) -> str:
 
 
 def metrics(measured: dict[str, float]) -> str:
-    """`accuracy 0.972, f1 0.97`."""
+    """Return `accuracy 0.972, f1 0.97`."""
     return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
 
 
 def dataset(named: str | ArtifactRef | None) -> str:
-    """A dataset as an event names it, short."""
+    """Return a short name for the dataset of an event."""
     if isinstance(named, ArtifactRef):
         return f"data {named.sha256[:10]} ({size(named.size)})"
-    return named or "the project's dataset"
+    return f"data {named}" if named else "the project's dataset"
 
 
 def short_image(image: str) -> str:
-    """An image reference with its digest cut to 12 digits."""
+    """Return an image reference with its digest cut to 12 digits."""
     head, _, digest = image.rpartition("sha256:")
     if not head:
         head, _, digest = image.rpartition("/")
@@ -123,7 +143,7 @@ def short_image(image: str) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people say them."""
+    """Return a number of bytes with its unit, e.g. `2.0 kB`."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -132,7 +152,7 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`0.42 s`, `12 s`, `3 min 5 s`; empty for None."""
+    """Return `0.42 s`, `12 s` or `3 min 5 s`; empty for None."""
     if seconds is None:
         return ""
     if seconds < 10:
@@ -141,7 +161,7 @@ def duration(seconds: float | None) -> str:
 
 
 def last_line(message: str) -> str:
-    """Where a traceback says what it is; a plain message is one line anyway."""
+    """Return the line of a message that names the error: the last one of a traceback, else the first one."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if not lines:
         return ""
@@ -150,7 +170,7 @@ def last_line(message: str) -> str:
 
 
 def detail(event: Event) -> str:
-    """What a failure says beyond its one line: the last lines of its message; empty when that was all."""
+    """Return the last lines of a failure's message; empty when the message has one line only."""
     if not isinstance(event, StageFailed):
         return ""
     lines = [line.rstrip() for line in event.message.strip().splitlines()]

@@ -38,8 +38,8 @@ class NatsContainer(DockerContainer):
         self.ports["4222/tcp"] = ("127.0.0.1", self._port)  # type: ignore[assignment]  # as for registries
         self.with_volume_mapping(str(ROOT / "infra/nats"), "/etc/bentobelt")
         self.with_volume_mapping(str(folder), "/run/secrets")
-        self._passwords = bootstrap.choose(folder / "passwords.json", permissions.users())
-        bootstrap.write(folder / "users.conf", bootstrap.users(self._passwords, ("local",)))
+        self._passwords = bootstrap.choose_passwords(folder / "passwords.json", permissions.users())
+        bootstrap.write(folder / "users.conf", bootstrap.nats_users(self._passwords, ("local",)))
 
     def restart(self) -> None:
         """As `docker restart`, with no time for goodbyes: what the server knew of acks may be older after it."""

@@ -299,7 +299,7 @@ async def test_trace_outlives_the_stream(bus: Bus, belt: Belt) -> None:
 async def test_trace_of_something_unknown_says_so(belt: Belt) -> None:
     done = await belt("trace", "digits.9-00000000.x")
     assert (done.code, done.out) == (1, "")
-    assert "nothing is known of 'digits.9-00000000.x'" in done.err
+    assert "'digits.9-00000000.x' is no prediction id, version or image of a model here" in done.err
 
 
 # -- pushing ---------------------------------------------------------------------------------------------------
@@ -407,10 +407,10 @@ async def test_a_decision_needs_a_reason_and_a_version_that_waits(bus: Bus, belt
     assert done.code == 1
     assert "does not wait for a review: it is approved (by gate)" in done.err
     unknown = await belt("review", "approve", "digits", "9-00000000", "--reason", "x")
-    assert f"no version '9-00000000' of digits; there are {drift_events.VERSION}" in unknown.err
+    assert f"no version '9-00000000' of digits; it has {drift_events.VERSION}" in unknown.err
     nope = await belt("review", "approve", "digits", "nope", "--reason", "x")
     assert (nope.code, nope.out) == (1, "")
-    assert f"no version 'nope' of digits; there are {drift_events.VERSION}" in nope.err
+    assert f"no version 'nope' of digits; it has {drift_events.VERSION}" in nope.err
     assert (
         "no model 'No such'" in (await belt("review", "reject", "No such", drift_events.VERSION, "--reason", "x")).err
     )
@@ -446,16 +446,16 @@ async def test_a_rollback_that_fails_exits_1_with_why(bus: Bus, belt: Belt) -> N
 
 
 async def test_a_rollback_to_nowhere_is_refused_by_name(bus: Bus, belt: Belt) -> None:
-    assert "digits is not deployed anywhere" in (await belt("rollback", "digits")).err
+    assert "digits is not deployed; " in (await belt("rollback", "digits")).err
     await live(await registered(bus), None)
     done = await belt("rollback", "digits")
     assert (done.code, done.out) == (1, "")
     assert f"digits has no previous version to go back to from {drift_events.VERSION}" in done.err
     never = await belt("rollback", "digits", "--to", "9-00000000")
-    assert f"digits 9-00000000 was never deployed; there are {drift_events.VERSION}" in never.err
+    assert f"digits 9-00000000 was never deployed; name one of {drift_events.VERSION}" in never.err
     nope = await belt("rollback", "digits", "--to", "nope")
     assert nope.code == 1
-    assert f"no version 'nope' of digits; there are {drift_events.VERSION}" in nope.err
+    assert f"no version 'nope' of digits; name one of {drift_events.VERSION}" in nope.err
     assert "no model 'No such'" in (await belt("rollback", "No such")).err
     assert (await bus.js.stream_info("EVENTS")).state.messages == 0
 

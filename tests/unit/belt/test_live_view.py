@@ -4,21 +4,21 @@ from io import StringIO
 from rich.console import Console
 
 from belt.commands import runs
-from belt.live_view import Progress, Screen, furthest, log_line, progress
+from belt.live_view import LiveView, Progress, latest_progress, log_line, progress
 from services.timeline import runs as timeline
 from tests.unit.services.monitor import drift_events
 
 
 def shown(events: int, logs: Sequence[Mapping[str, object]], *, terminal: bool) -> str:
-    """What a screen writes about the first events of a run and some log lines."""
+    """The text of a live view after the first events of a run and some log lines."""
     console = Console(file=StringIO(), force_terminal=terminal, width=160, color_system=None, _environ={})
     run = None
-    with Screen(console) as screen:
+    with LiveView(console) as view:
         for event, about in drift_events.whole_run()[:events]:
-            run = timeline.after(run, event, about)
-            screen.happened(event, about, run)
+            run = timeline.apply_event(run, event, about)
+            view.show_event(event, about, run)
         for line in logs:
-            screen.logged(line)
+            view.show_log(line)
     assert isinstance(console.file, StringIO)
     return console.file.getvalue()
 
@@ -42,13 +42,13 @@ def test_every_event_is_a_line() -> None:
     assert [line.split()[3] for line in lines] == [
         "data.pushed", "model.trained", "model.approved", "image.pushed", "model.deployed",
     ]  # fmt: skip
-    assert lines[1].endswith("accuracy 0.972, 1.5 s")
+    assert lines[1].endswith("trained in 1.5 s: accuracy 0.972")
 
 
-def test_without_a_terminal_progress_is_told_once_per_step_and_without_a_count() -> None:
+def test_without_a_terminal_progress_is_shown_once_per_step_and_without_a_count() -> None:
     written = shown(1, [made(1), made(2), made(1, "score"), made(3)], terminal=False)
-    told = [line.strip() for line in written.splitlines()[1:]]
-    assert told == ["trainer: fit", "trainer: score"]
+    steps = [line.strip() for line in written.splitlines()[1:]]
+    assert steps == ["trainer: fit", "trainer: score"]
 
 
 def test_a_count_never_falls_though_steps_run_side_by_side() -> None:
@@ -57,7 +57,7 @@ def test_a_count_never_falls_though_steps_run_side_by_side() -> None:
     for line in (made(0, "read"), made(2, "tests"), made(1, "check"), made(3, "save")):
         found = progress(line)
         assert found
-        now = furthest(now, found)
+        now = latest_progress(now, found)
         counts.append(str(now))
     assert counts == ["read 0/3", "tests 2/3", "check 2/3", "save 3/3"]
 
@@ -70,8 +70,8 @@ def test_lines_of_a_stage_that_has_ended_are_not_shown() -> None:
 def test_a_failure_shows_the_end_of_its_message_once() -> None:
     console = Console(file=StringIO(), width=160, _environ={})
     (event, about) = drift_events.history(drift_events.failed_tests())[0]
-    with Screen(console) as screen:
-        screen.happened(event, about, None)
+    with LiveView(console) as view:
+        view.show_event(event, about, None)
     assert isinstance(console.file, StringIO)
     lines = console.file.getvalue().splitlines()
     assert lines[0].endswith("ProjectTestsFailed: the project's tests fail, so nothing was trained")
@@ -79,12 +79,12 @@ def test_a_failure_shows_the_end_of_its_message_once() -> None:
 
 
 def test_a_failed_run_shows_the_end_of_the_message_too() -> None:
-    (run,) = timeline.stories(drift_events.history(drift_events.pushed(), drift_events.failed_tests()))
+    (run,) = timeline.build_runs(drift_events.history(drift_events.pushed(), drift_events.failed_tests()))
     console = Console(file=StringIO(), width=160, _environ={})
-    console.print(runs.picture(run))
+    console.print(runs.view(run))
     assert isinstance(console.file, StringIO)
     assert console.file.getvalue().count("E   line 29") == 1
-    assert timeline.verdict(run) == "digits is not deployed: the trainer did not get through"
+    assert timeline.outcome_line(run) == "digits was not deployed: the trainer failed"
 
 
 def test_on_a_terminal_the_stages_under_way_stand_at_the_bottom() -> None:
@@ -110,8 +110,8 @@ def test_a_log_line_keeps_what_it_does_not_know() -> None:
 
 def test_a_run_can_be_drawn_at_every_step() -> None:
     for count in range(1, 6):
-        (run,) = timeline.stories(drift_events.whole_run()[:count])
+        (run,) = timeline.build_runs(drift_events.whole_run()[:count])
         console = Console(file=StringIO(), width=200)
-        console.print(runs.picture(run))
+        console.print(runs.view(run))
         assert isinstance(console.file, StringIO)
         assert run.id in console.file.getvalue()

@@ -109,4 +109,4 @@ def test_the_schema_of_an_event_is_printed() -> None:
     assert '"asyncapi": "3.0.0"' in runner.invoke(app, ["schema", "asyncapi", "--json"]).stdout
     unknown = runner.invoke(app, ["schema", "data.pulled"])
     assert unknown.exit_code == 2
-    assert "nothing is published on 'data.pulled'" in unknown.stderr
+    assert "there is no event 'data.pulled'" in unknown.stderr

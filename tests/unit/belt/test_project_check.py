@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_good_project_is_read_without_running_its_code(folder: Path) -> None:
-    assert project_check.spec_of(folder).name == "toy"
+    assert project_check.load_spec(folder).name == "toy"
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_good_project_is_read_without_running_its_code(folder: Path) -> None:
 def test_what_is_wrong_is_said_with_its_place(folder: Path, file: str, text: str, complaint: str) -> None:
     (folder / file).write_text(text)
     with pytest.raises(Failed, match=r"(model\.yaml|pipeline\.py)") as failed:
-        project_check.spec_of(folder)
+        project_check.load_spec(folder)
     assert complaint in str(failed.value)
 
 
@@ -48,18 +48,18 @@ def test_what_is_wrong_is_said_with_its_place(folder: Path, file: str, text: str
 )
 def test_an_estimator_may_be_imported_or_assigned(folder: Path, code: str) -> None:
     (folder / "pipeline.py").write_text(code)
-    assert project_check.spec_of(folder).estimator == "pipeline:build"
+    assert project_check.load_spec(folder).estimator == "pipeline:build"
 
 
 def test_a_folder_without_a_spec_is_no_project(tmp_path: Path) -> None:
     with pytest.raises(Failed, match=r"is not a model project: it has no model\.yaml"):
-        project_check.spec_of(tmp_path)
+        project_check.load_spec(tmp_path)
 
 
 def test_the_projects_own_data_is_the_default(folder: Path) -> None:
-    source = project_check.source_of(folder, project_check.spec_of(folder), None)
+    source = project_check.data_source(folder, project_check.load_spec(folder), None)
     assert source.file == folder / "data.csv"
-    assert project_check.left_out(folder, source) == frozenset()
+    assert project_check.excluded_files(folder, source) == frozenset()
 
 
 def test_large_data_travels_beside_the_archive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_a_link_to_data_is_like_the_data(folder: Path, tmp_path_factory: pytest.
     (folder / "data.csv").unlink()
     (folder / "data.csv").symlink_to(elsewhere)
     (folder / "again.csv").symlink_to("data.csv")
-    source = project_check.source_of(folder, project_check.spec_of(folder), None)
+    source = project_check.data_source(folder, project_check.load_spec(folder), None)
     assert source.file is not None
     assert project_check.MEDIA_TYPES[source.file.suffix] == CSV
     assert packed(folder) == {"model.yaml", "pipeline.py"}
@@ -83,14 +83,14 @@ def test_a_link_to_data_is_like_the_data(folder: Path, tmp_path_factory: pytest.
 
 def packed(folder: Path) -> set[str]:
     """What of a project is in the archive of a push."""
-    source = project_check.source_of(folder, project_check.spec_of(folder), None)
-    archive = io.BytesIO(pack_folder(folder, project_check.left_out(folder, source)))
+    source = project_check.data_source(folder, project_check.load_spec(folder), None)
+    archive = io.BytesIO(pack_folder(folder, project_check.excluded_files(folder, source)))
     with tarfile.open(fileobj=archive) as tar:
         return set(tar.getnames())
 
 
 def test_a_uri_is_left_to_the_workers(folder: Path) -> None:
-    assert project_check.source_of(folder, project_check.spec_of(folder), "s3://b/x.csv").uri == "s3://b/x.csv"
+    assert project_check.data_source(folder, project_check.load_spec(folder), "s3://b/x.csv").uri == "s3://b/x.csv"
 
 
 @pytest.mark.parametrize(
@@ -98,18 +98,18 @@ def test_a_uri_is_left_to_the_workers(folder: Path) -> None:
 )
 def test_data_that_is_not_there_is_refused(folder: Path, data: str, complaint: str) -> None:
     with pytest.raises(Failed, match=complaint):
-        project_check.source_of(folder, project_check.spec_of(folder), data)
+        project_check.data_source(folder, project_check.load_spec(folder), data)
 
 
 def test_data_of_an_unknown_kind_is_refused(folder: Path) -> None:
     with pytest.raises(Failed, match="neither CSV nor Parquet"):
-        project_check.source_of(folder, project_check.spec_of(folder), str(folder / "pipeline.py"))
+        project_check.data_source(folder, project_check.load_spec(folder), str(folder / "pipeline.py"))
 
 
 def test_a_push_without_any_data_is_refused(folder: Path) -> None:
     (folder / "model.yaml").write_text("name: toy\ntarget: y\n")
     with pytest.raises(Failed, match="names no dataset"):
-        project_check.source_of(folder, project_check.spec_of(folder), None)
+        project_check.data_source(folder, project_check.load_spec(folder), None)
 
 
 @pytest.mark.parametrize(

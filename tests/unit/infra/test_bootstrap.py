@@ -68,7 +68,7 @@ def test_belt_is_told_where_everything_is(settings: Settings) -> None:
 
 
 def test_the_gateways_configuration_is_that_of_belt_up(settings: Settings) -> None:
-    text = bootstrap.gateway(settings.infra / "traefik" / "traefik.yml")
+    text = bootstrap.traefik_config(settings.infra / "traefik" / "traefik.yml")
     assert 'address: ":8080"' in text
     assert 'directory: "/routes"' in text
     assert "$" not in text.split("\n", 1)[1]
@@ -76,7 +76,7 @@ def test_the_gateways_configuration_is_that_of_belt_up(settings: Settings) -> No
 
 def test_a_password_that_breaks_a_url_is_refused_by_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PASSWORD_TRAINER", "a/b")
-    with pytest.raises(SystemExit, match="PASSWORD_TRAINER may hold letters, digits"):
+    with pytest.raises(SystemExit, match="PASSWORD_TRAINER may only have letters, digits"):
         run(settings)
 
 

@@ -260,7 +260,9 @@ async def test_what_a_killed_one_left_is_ended_by_the_next(other: Callable[..., 
 
     assert await eventually(known) == live
     await bus.close()
-    until(lambda: "live before, being started again (503 until then): digits" in killed.errors.read_text())
+    until(
+        lambda: "restarting the models that were live (they answer 503 until then): digits" in killed.errors.read_text()
+    )
     following.process.send_signal(signal.SIGINT)
     assert following.exit() == 0
 
@@ -269,6 +271,6 @@ def test_a_worker_that_cannot_start_is_named_with_the_end_of_its_log(other: Call
     refused = other(environ={"DEPLOYER_READY_SECONDS": "soon"})
     assert refused.exit() == 1
     said = refused.errors.read_text()
-    assert "deployer ended (exit code 1), again and again" in said
+    assert "deployer ended (exit code 1) at every start" in said
     assert "unable to parse string as a number" in said
     assert orphans.find(refused.home.root) == []

@@ -96,7 +96,7 @@ def test_one_model_in_two_folders_is_refused_until_one_is_gone(project: Path) ->
     copy = project.parent / "copy"
     shutil.copytree(project, copy)
     hook.write(project, project.parent, force=False)
-    with pytest.raises(Failed, match=f"the hook has toy from {project} already: give one of them another name"):
+    with pytest.raises(Failed, match=f"the hook already has toy from {project}: rename one of the two models"):
         hook.write(copy, project.parent, force=False)
     shutil.rmtree(project)
     hook.write(copy, project.parent, force=False)
@@ -112,7 +112,7 @@ def test_a_foreign_hook_is_kept_unless_forced_and_then_runs_first(project: Path,
     foreign = project.parent / ".git/hooks/pre-push"
     foreign.write_text(f'#!/bin/sh\necho "before $1 $(cat | wc -l)" >> "{tmp_path}/calls"\n')
     foreign.chmod(0o755)
-    with pytest.raises(Failed, match="is not ours; --force keeps it"):
+    with pytest.raises(Failed, match="is a hook of another program; --force keeps it"):
         install(project, stand_in(tmp_path))
     install(project, stand_in(tmp_path), force=True)
     assert git(project, "push", "-q", "origin", "main").returncode == 0

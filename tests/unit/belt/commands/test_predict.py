@@ -102,7 +102,7 @@ def test_columns_of_a_file_that_are_no_features_are_left_out(gateway: Gateway, t
     done = belt(gateway, "predict", "digits", str(tmp_path / "rows.csv"), "--json")
     assert done.exit_code == 0
     assert gateway.asked == [{"rows": [{"x": 0.5}]}]
-    assert "not features, left out: y" in done.stderr
+    assert "left out, because they are not features: y" in done.stderr
 
 
 def test_what_the_server_refuses_is_shown_in_words_and_with_json_as_it_says_it(gateway: Gateway) -> None:
@@ -118,15 +118,15 @@ def test_what_the_server_refuses_is_shown_in_words_and_with_json_as_it_says_it(g
 def test_a_model_that_is_being_started_is_worth_another_try(gateway: Gateway) -> None:
     done = belt(gateway, "predict", "revived", '[{"x": 1}]')
     assert "answered 503: " in done.stderr
-    assert "; if it has just been started try again in some seconds, else `belt doctor`\n" in done.stderr
+    assert "; try again in some seconds if it has just been started; else run `belt doctor`\n" in done.stderr
 
 
 def test_an_error_says_how_much_more_is_wrong_and_cuts_long_lists() -> None:
-    assert gateway_client.in_short(json.dumps(WRONG)) == "label 1: 'label' must be a whole number (y); and 2 more"
+    assert gateway_client.short_error(json.dumps(WRONG)) == "label 1: 'label' must be a whole number (y); and 2 more"
     many = ", ".join(f"pixel_{n}" for n in range(65))
-    short = gateway_client.in_short(json.dumps({"error": f"row 0 lacks {many}"}))
+    short = gateway_client.short_error(json.dumps({"error": f"row 0 lacks {many}"}))
     assert short == "row 0 lacks pixel_0, pixel_1, pixel_2, pixel_3, pixel_4, … 60 more"
-    assert gateway_client.in_short("<html>\n") == "<html>"
+    assert gateway_client.short_error("<html>\n") == "<html>"
 
 
 def test_a_long_file_is_asked_in_batches_and_answered_as_one(gateway: Gateway, tmp_path: Path) -> None:
@@ -154,7 +154,10 @@ def test_one_bad_cell_leaves_the_others_what_they_are(gateway: Gateway, tmp_path
     ]  # fmt: skip
     assert done.exit_code == 1
     assert "label 1: 'label' must be a whole number (y); and 2 more" in done.stderr
-    assert "0 of 4 labels are known to be taken; once that is put right send all again, each counts once" in done.stderr
+    assert (
+        "at least 0 of 4 labels were accepted; correct the error, then send all of them again: each counts once"
+        in done.stderr
+    )
 
 
 def test_many_labels_are_sent_in_batches_and_counted_as_one(gateway: Gateway, tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_a_batch_that_is_refused_says_what_was_taken_before(gateway: Gateway, tm
     (tmp_path / "labels.csv").write_text("id,label\n" + "a,3\n" * 1001 + "b,late\n")
     done = belt(gateway, "feedback", "digits", str(tmp_path / "labels.csv"))
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "(labels are counted from label 1000 of yours)\n1000 of 1002 labels are known to be taken" in done.stderr
+    assert "(label 0 in this error is your label 1000)\nat least 1000 of 1002 labels were accepted" in done.stderr
 
 
 def test_a_name_that_no_model_can_have_is_said(gateway: Gateway) -> None:

@@ -26,7 +26,7 @@ async def test_on_a_terminal_it_is_there_while_the_traffic_goes_and_gone_afterwa
     written = console.file
     assert isinstance(written, StringIO)
     deadline = time.monotonic() + 10
-    async with progress_line.telling(traffic(1240, 480), console):
+    async with progress_line.show(traffic(1240, 480), console):
         while "1 240 answers" not in written.getvalue() and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
     assert "1 240 answers" in written.getvalue()

@@ -33,14 +33,14 @@ def port() -> Iterator[int]:
 
 
 async def test_what_was_live_is_named_and_then_that_it_answers(port: int) -> None:
-    said: list[str] = []
-    await restart_status.report(["digits"], port, said.append)
-    assert said[0] == "live before, being started again (503 until then): digits"
-    assert said[1].startswith("digits answers again after ")
+    reported: list[str] = []
+    await restart_status.report(["digits"], port, reported.append)
+    assert reported[0] == "restarting the models that were live (they answer 503 until then): digits"
+    assert reported[1].startswith("digits answers after ")
     assert Gateway.asked == 3
 
 
-async def test_nothing_is_said_when_nothing_was_live(port: int) -> None:
-    said: list[str] = []
-    await restart_status.report([], port, said.append)
-    assert said == []
+async def test_nothing_is_reported_when_nothing_was_live(port: int) -> None:
+    reported: list[str] = []
+    await restart_status.report([], port, reported.append)
+    assert reported == []
