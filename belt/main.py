@@ -114,8 +114,8 @@ def belt() -> None:
 
     Example:  belt push examples/digits --wait
 
-    The commands find the bus and the gateway in the home folder (--home), where `belt up` wrote their addresses.
-    Set NATS_URL and BELT_GATEWAY to use others.
+    `belt up` writes the addresses of the bus and the gateway into its home (--home).
+    The other commands read them there. Set NATS_URL and BELT_GATEWAY to use others.
     """
 
 

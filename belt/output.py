@@ -18,7 +18,7 @@ from rich.table import Table
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 Home = Annotated[
     Path,
-    typer.Option("--home", envvar="BENTOBELT_HOME", help="Folder of the `belt up` to talk to, unless NATS_URL is set."),
+    typer.Option("--home", envvar="BENTOBELT_HOME", help="Home of the `belt up` to use, unless NATS_URL is set."),
 ]
 HOME = Path(".belt")
 PIPED_WIDTH = 240

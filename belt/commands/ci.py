@@ -13,7 +13,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Print a CI workflow that tests and pushes a project."
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="[PROJECT]", exists=True, file_okay=False, help="The model project.")]
+Folder = Annotated[Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")]
 
 GITHUB = """\
 # Tests the model project and, on the default branch, pushes it to Bentobelt.

@@ -66,15 +66,16 @@ def hook() -> None:
 @app.command()
 def install(
     folder: Annotated[
-        Path, typer.Argument(metavar="[PROJECT]", exists=True, file_okay=False, help="The model project.")
+        Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")
     ] = Path(),
-    force: Annotated[bool, typer.Option(help="Keep an existing hook and run it first.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Keep an existing hook and run it first.")] = False,
     home: Home = HOME,
     json: Json = False,
 ) -> None:
     """Install a pre-push hook: `git push` stops when the project's tests or `belt push` fail.
 
-    All projects of a repository share the hook. It pushes a project when `git push` contains a change in its folder.
+    All projects of a repository share the hook.
+    It pushes a project when `git push` contains a change in its folder.
 
     Example:  belt hook install examples/digits
     """

@@ -27,8 +27,9 @@ def replay(
 ) -> None:
     """Publish a stored event again: of a run the event that a stage gave up, else the one that started the run.
 
-    It stays the same event. A worker that has already handled it publishes its recorded outputs again; a worker that
-    gave it up, or whose outputs were lost, handles it now. With --rerun it is a new event and starts a new run.
+    It stays the same event: a worker that has handled it repeats its outputs.
+    A worker that gave it up, or whose outputs were lost, handles it now.
+    With --rerun it is a new event and starts a new run.
 
     Example:  belt replay 3f2a90c1d4e5b6a7 --rerun
     """

@@ -27,8 +27,9 @@ INTERRUPTED = 130
 def up(home: Folder = output.HOME, port: Port = 8080) -> None:
     """Start the bus, the gateway and the six workers, and keep them running until Ctrl-C.
 
-    Prints the line `ready` on stdout as soon as it accepts a push. The address of the bus is then in HOME/nats.url,
-    where the other commands find it. A second Ctrl-C ends everything at once.
+    Prints the line `ready` on stdout as soon as it accepts a push.
+    The address of the bus is then in HOME/nats.url; the other commands read it there.
+    A second Ctrl-C ends everything at once.
 
     Examples:  belt up    belt up --home /srv/belt --port 9000
     """

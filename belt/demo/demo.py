@@ -38,8 +38,9 @@ DRIFT_SECONDS, RETRAIN_SECONDS = 90.0, 90.0
 def demo(json: Json = False) -> None:
     """Show the whole loop on the 1 797 handwritten digits that ship with scikit-learn.
 
-    Starts `belt up` in a temporary home, pushes examples/digits, sends traffic and turns the camera upside down. Then
-    it waits until the drift is detected and a retrained version is judged and live. Takes about a minute.
+    Starts `belt up` in a temporary home, pushes examples/digits and sends traffic.
+    Then it turns the camera upside down and waits until the drift is detected
+    and a retrained version is judged and live. Takes about a minute.
 
     Example:  belt demo
     """
