@@ -1,4 +1,4 @@
-"""Writes configuration.md from the settings themselves: `python docs/configuration.py` (a test holds it current)."""
+"""Writes configuration.md from the settings themselves: `python docs/configuration.py` (a test keeps it current)."""
 
 import importlib
 import sys
@@ -15,7 +15,7 @@ from contracts.subjects import WORKERS  # noqa: E402
 
 
 def settings_of(module: str) -> type[BaseSettings]:
-    """The settings class of a module: the last one it defines."""
+    """Return the settings class of a module: the last one it defines."""
     found = [
         value
         for value in vars(importlib.import_module(module)).values()
@@ -25,7 +25,7 @@ def settings_of(module: str) -> type[BaseSettings]:
 
 
 def variable(name: str, field: FieldInfo, prefix: str) -> str:
-    """The environment variable of a field."""
+    """Return the environment variable of a field."""
     alias = field.validation_alias
     if isinstance(alias, AliasChoices):
         return str(alias.choices[0])
@@ -33,7 +33,7 @@ def variable(name: str, field: FieldInfo, prefix: str) -> str:
 
 
 def rows(settings: type[BaseSettings], leave_out: set[str]) -> list[str]:
-    """One table row per field that is not in `leave_out`."""
+    """Return one table row per field that is not in `leave_out`."""
     prefix = settings.model_config.get("env_prefix", "")
     lines = []
     for name, field in settings.model_fields.items():
@@ -44,19 +44,19 @@ def rows(settings: type[BaseSettings], leave_out: set[str]) -> list[str]:
 
 
 def table(title: str, lines: list[str]) -> str:
-    """A section with its table."""
+    """Return a section with its table."""
     return "\n".join([f"## {title}", "", "| variable | default | what it is |", "|---|---|---|", *lines, ""])
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     shared = settings_of("services.messaging.settings")
     parts = [
         "# Configuration\n",
-        "Every setting is an environment variable, read once at start; each has a default that works. This page is",
-        "written from the settings themselves by `python docs/configuration.py`. What belongs to one model (gate,",
-        "monitor, split, requirements) is in its `model.yaml`, see the README. `belt up` sets addresses and folders",
-        "of all workers by itself.\n",
+        "Every setting is an environment variable, read once at start. Each has a working default.",
+        "`python docs/configuration.py` writes this page from the code. The settings of one model (gate, monitor,",
+        "split, requirements) are in its `model.yaml`; see the README. `belt up` sets the addresses and folders of",
+        "all workers.\n",
         table("Every worker", rows(shared, set())),
     ]
     for room in WORKERS:
@@ -68,9 +68,9 @@ def page() -> str:
         table(
             "belt",
             [
-                "| `NATS_URL` | from `nats.url` of the home | the bus that commands talk to |",
-                "| `BELT_GATEWAY` | from `gateway.url` of the home | the gateway that `predict` and `feedback` ask |",
-                "| `BENTOBELT_HOME` | `.belt` | the home of `belt up`, when `--home` is not given |",
+                "| `NATS_URL` | from `nats.url` in the home | the bus that the commands use |",
+                "| `BELT_GATEWAY` | from `gateway.url` in the home | the gateway that `predict` and `feedback` use |",
+                "| `BENTOBELT_HOME` | `.belt` | the home, when `--home` is not given |",
             ],
         )
     )

@@ -1,4 +1,4 @@
-"""Writes README's table of who may do what on the bus: `python docs/permissions.py` (a test holds it current)."""
+"""Writes the table of permissions on the bus into README: `python docs/permissions.py` (a test keeps it current)."""
 
 import sys
 from collections.abc import Iterable
@@ -15,39 +15,39 @@ START, END = "<!-- permissions: python docs/permissions.py -->\n", "<!-- /permis
 ACCESS = {"r": "reads", "rw": "reads, writes"}
 
 
-def code(words: Iterable[str]) -> str:
-    """Words as code, separated by commas."""
-    return ", ".join(f"`{word}`" for word in words)
+def code(names: Iterable[str]) -> str:
+    """Return names as code, separated by commas."""
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def records(service: str) -> str:
-    """The records that a service writes."""
+    """Return the records that a service may write."""
     written = (keys for keys in permissions.KEYS[service] if keys.access == "rw")
     return code(f"{keys.bucket}/{keys.pattern.replace('{target}', 'TARGET')}" for keys in written)
 
 
 def rows() -> Iterable[str]:
-    """One row per user."""
-    yield "| user | listens to | says | writes records | artifacts |"
+    """Yield one row per user."""
+    yield "| user | subscribes to | publishes | writes records | artifacts |"
     yield "|---|---|---|---|---|"
     for service in subjects.WORKERS:
-        heard = list(subjects.LISTENS[service])
-        heard += ["predictions.*", "feedback.*"] if service == "monitor" else permissions.HINTS.get(service, ())
+        subscribed = list(subjects.LISTENS[service])
+        subscribed += ["predictions.*", "feedback.*"] if service == "monitor" else permissions.HINTS.get(service, ())
         name = "deployer-TARGET" if service == permissions.DEPLOYER else service
         artifacts = ACCESS.get(permissions.ARTIFACTS.get(service, ""), "")
-        yield f"| {name} | {code(heard)} | {code(subjects.EMITS[service])} | {records(service)} | {artifacts} |"
+        yield f"| {name} | {code(subscribed)} | {code(subjects.EMITS[service])} | {records(service)} | {artifacts} |"
     yield f"| serving | | {code(subjects.EMITS[permissions.SERVING])} | | |"
     yield "| belt (people) | everything | every event | | reads, writes |"
-    yield "| setup | | makes streams, buckets and consumers | | |"
+    yield "| setup | | creates streams, buckets and consumers | | |"
 
 
 def table() -> str:
-    """The whole table."""
+    """Return the whole table."""
     return "".join(f"{row}\n" for row in rows())
 
 
 def placed(readme: str) -> str:
-    """README with the table between its two marks."""
+    """Return README with the table between its two marks."""
     before, _, rest = readme.partition(START)
     return f"{before}{START}{table()}{END}{rest.partition(END)[2]}"
 

@@ -68,7 +68,7 @@ def install(
     folder: Annotated[
         Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")
     ] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Keep an existing hook and run it first.")] = False,
+    force: Annotated[bool, typer.Option(help="Keep an existing hook and run it first.")] = False,
     home: Home = HOME,
     json: Json = False,
 ) -> None:

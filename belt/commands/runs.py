@@ -10,9 +10,8 @@ from rich.text import Text
 
 from belt import connection, live_view, output
 from belt.output import HOME, Failed, Home, Json
-from services.timeline import Run, history, wording
+from services.timeline import Run, RunEvent, history, wording
 from services.timeline import runs as timeline
-from services.timeline.runs import RunEvent
 
 REASON_LENGTH = 240
 """Characters of a run's reason in a list; `belt run` shows the whole reason."""

@@ -1,6 +1,6 @@
 """Read models of the event stream: its history, the runs in it, and a sentence for each event."""
 
 from services.timeline import history, runs, wording
-from services.timeline.runs import Run, Stage
+from services.timeline.runs import Run, RunEvent, Stage
 
-__all__ = ["Run", "Stage", "history", "runs", "wording"]
+__all__ = ["Run", "RunEvent", "Stage", "history", "runs", "wording"]
