@@ -36,7 +36,7 @@ def main() -> None:
 
 def measure() -> dict[str, object]:
     """Rounds of traffic through one state; median of the rounds."""
-    rng, watch, sequence = np.random.default_rng(0), _watch(), 0
+    rng, model, sequence = np.random.default_rng(0), _live_model(), 0
     samples, memory = [], []
     for number in range(ROUNDS):
         bodies = [_bodies(rng, number * MESSAGES + m) for m in range(MESSAGES)]
@@ -46,7 +46,7 @@ def measure() -> dict[str, object]:
                 TrafficMessage(sequence + 1, parse_predictions(predictions)),
                 TrafficMessage(sequence + 2, parse_feedback(labels)),
             ]
-            watch.apply(traffic, now=float(sequence))
+            model.apply(traffic, now=float(sequence))
             sequence += 2
         samples.append(ROWS * MESSAGES / (time.process_time() - started))
         memory.append(_memory())
@@ -60,14 +60,14 @@ def measure() -> dict[str, object]:
     }
 
 
-def _watch() -> ModelState:
+def _live_model() -> ModelState:
     edges, counts = tuple(np.linspace(-1.2, 1.2, 9).tolist()), (200,) * 10
     columns = tuple(ColumnProfile(name=f"x{i}", edges=edges, counts=counts) for i in range(FEATURES))
     classes = ColumnProfile(name="label", categories=tuple("0123456789"), counts=counts)
-    watch = ModelState("bench", Rules(run_windows=1e300, run_labels=1e300))
+    model = ModelState("bench", Rules(run_windows=1e300, run_labels=1e300))
     profile = Profile(rows=2000, columns=columns, prediction=classes)
-    watch.deployed(VERSION, "local", profile, PerformanceTarget(metric="accuracy", value=0.95), now=0.0)
-    return watch
+    model.version_deployed(VERSION, "local", profile, PerformanceTarget(metric="accuracy", value=0.95), now=0.0)
+    return model
 
 
 def _bodies(rng: np.random.Generator, number: int) -> tuple[bytes, bytes]:

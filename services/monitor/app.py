@@ -1,4 +1,4 @@
-"""Wiring of the monitor: news are left for whoever follows the model; followers read the traffic."""
+"""Wiring of the monitor. Handlers leave notices for the replica that reads the model; readers count the traffic."""
 
 from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
@@ -18,24 +18,22 @@ from contracts.events import (
 from services.messaging import Leases, from_environment
 from services.messaging.worker import Permanent, RawMessage, Worker
 from services.monitor.alerts.drift_event import DriftEventBuilder
-from services.monitor.alerts.report_page import ReportPages
 from services.monitor.detection.error_bursts import ErrorBursts
 from services.monitor.ingest.consumer import TrafficStream
-from services.monitor.ingest.followers import ModelReaders
-from services.monitor.ingest.model_reader import ModelReader
+from services.monitor.ingest.model_reader import ModelReader, ModelReaders
 from services.monitor.settings import Settings
-from services.monitor.state.store import KvStore, Store
+from services.monitor.state.store import KvStateStore, StateStore
 from services.sandbox import Environments, Sandbox
 from services.storage import Registry, open_artifact_store
 
-ENDINGS: tuple[type[Event], ...] = (
+RUN_ENDED: tuple[type[Event], ...] = (
     ModelRejected, DataRejected, TrainingFailed, EvaluationFailed, BuildFailed, DeploymentFailed,
 )  # fmt: skip
-"""What ends a run without a new version."""
+"""Events that end a run without a new version."""
 
 
 class ServingLogLine(BaseModel):
-    """What the monitor reads of a line of `logs.serving.<model>`."""
+    """The fields of a line of `logs.serving.<model>` that the monitor reads."""
 
     level: str
     version: Version | None = None
@@ -43,31 +41,33 @@ class ServingLogLine(BaseModel):
     count: int = Field(default=1, ge=0, le=10**9)
 
 
-def create_app(worker: Worker, store: Store, followers: ModelReaders, registry: Registry, bursts: ErrorBursts) -> None:
+def create_app(
+    worker: Worker, store: StateStore, readers: ModelReaders, registry: Registry, bursts: ErrorBursts
+) -> None:
     """Subscribe the monitor's handlers."""
 
     @worker.on(ModelDeployed)
-    async def watch(event: ModelDeployed, about: Envelope) -> list[Event]:
-        news = {"deployed": event.model_dump(mode="json"), "sequence": about.sequence}
-        await store.tell(event.model, f"e{about.sequence:015}", news)
-        followers.follow(event.model)
+    async def version_deployed(event: ModelDeployed, about: Envelope) -> list[Event]:
+        notice = {"deployed": event.model_dump(mode="json"), "sequence": about.sequence}
+        await store.add_notice(event.model, f"e{about.sequence:015}", notice)
+        readers.add(event.model)
         return []
 
-    async def close(event: Event, about: Envelope) -> list[Event]:
-        if event.model in {live.model for live in await registry.lives()}:  # no other has an incident
-            await store.tell(event.model, f"e{about.sequence:015}", {"ended": about.run})
+    async def run_ended(event: Event, about: Envelope) -> list[Event]:
+        if event.model in {live.model for live in await registry.lives()}:  # Only a live model can have an incident.
+            await store.add_notice(event.model, f"e{about.sequence:015}", {"ended": about.run})
         return []
 
-    for ending in ENDINGS:
-        worker.on(ending)(close)
+    for ended in RUN_ENDED:
+        worker.on(ended)(run_ended)
 
     @worker.on_raw("logs.serving.*")
-    async def count(raw: RawMessage, about: Envelope) -> list[Event]:
+    async def count_errors(raw: RawMessage, about: Envelope) -> list[Event]:
         model, line = raw.subject.split(".", 2)[2], _line(raw.body)
         if line.level == "error" and line.version:
             burst = bursts.add(model, line.version, line.time or raw.time.timestamp(), line.count)
             if burst:
-                await store.tell(model, f"l{about.sequence:015}", burst._asdict())
+                await store.add_notice(model, f"l{about.sequence:015}", burst._asdict())
         return []
 
 
@@ -82,26 +82,25 @@ def main() -> None:
     settings = from_environment(Settings)
     worker = Worker("monitor", settings)
     registry, artifacts = Registry(worker.bus), open_artifact_store(worker.bus, settings)
-    forks = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), preload=())
-    scratch = settings.home / "monitor"
-    alert, retrain = settings.report_seconds, settings.retrain_report_seconds
-    pages = ReportPages(registry, artifacts, forks, scratch, settings.dataset_seconds if alert or retrain else 0.0)
-    telling = DriftEventBuilder(registry, artifacts, forks, pages, scratch, settings.dataset_seconds, alert, retrain)
-    store = KvStore(worker.bus)
+    sandbox = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), preload=())
+    scratch, job_seconds = settings.home / "monitor", settings.dataset_seconds
+    waits = settings.report_seconds, settings.retrain_report_seconds
+    events = DriftEventBuilder(registry, artifacts, sandbox, scratch, job_seconds, *waits)
+    store = KvStateStore(worker.bus)
 
     async def emit(event: DriftDetected, id: str) -> None:
         await worker.emit_root(event, id=id)
 
-    def follower(model: str) -> ModelReader:
+    def make_reader(model: str) -> ModelReader:
         stream = TrafficStream(worker.bus, model)
         rules, poll, save = settings.rules, settings.poll_seconds, settings.save_seconds
-        return ModelReader(model, stream, store, registry, telling, emit, rules, poll, save)
+        return ModelReader(model, stream, store, registry, events, emit, rules, poll, save)
 
-    followers = ModelReaders(follower, Leases(worker.bus), registry, settings.scan_seconds)
-    create_app(worker, store, followers, registry, ErrorBursts(settings.error_burst))
-    worker.background(followers.run)
-    worker.on_health(lambda: followers.failing)
-    worker.on_close(forks.close)
+    readers = ModelReaders(make_reader, Leases(worker.bus), registry, settings.scan_seconds)
+    create_app(worker, store, readers, registry, ErrorBursts(settings.error_burst))
+    worker.background(readers.run)
+    worker.on_health(lambda: readers.failing)
+    worker.on_close(sandbox.close)
     worker.run()
 
 

@@ -1,4 +1,6 @@
-"""What can be set from outside; each as MONITOR_<NAME>."""
+"""Settings of the monitor, each read from the environment variable MONITOR_<NAME>."""
+
+from dataclasses import fields
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -13,48 +15,74 @@ class Settings(BusSettings):
     model_config = SettingsConfigDict(env_prefix="MONITOR_")
 
     run_labels: float = Field(
-        default=1e6, gt=1, description="labels between two false alarms of a model that keeps its promise, on average"
+        default=Rules.run_labels,
+        gt=1,
+        description="mean number of labels between two false alarms of a model that performs as it was approved",
     )
     run_windows: float = Field(
-        default=1000.0, gt=1, description="windows between two false alarms about drifting data, on average"
+        default=Rules.run_windows, gt=1, description="mean number of windows between two false alarms about drift"
     )
     drift_tolerance: float = Field(
-        default=0.2, ge=0, description="drift of a column (Cohen's w on its bins) that is no reason for an alarm"
+        default=Rules.drift_tolerance,
+        ge=0,
+        description="drift of a column (Cohen's w on its bins) that is tolerated without an alarm",
     )
     missing_tolerance: float = Field(
-        default=0.1, ge=0, lt=1, description="share of missing or odd values above training's that is no alarm yet"
+        default=Rules.missing_tolerance,
+        ge=0,
+        lt=1,
+        description="tolerated rise of a column's share of missing or invalid values above the training data's share",
     )
     min_coverage: float = Field(
-        default=0.05, ge=0, le=1, description="share of predictions whose label must be known for a verdict"
+        default=Rules.min_coverage,
+        ge=0,
+        le=1,
+        description="share of predictions whose label must be known before a model is retrained",
     )
-    min_rows: int = Field(default=50, ge=1, description="rows a window must have when it is closed by time")
-    window_seconds: float = Field(default=900.0, gt=0, description="after which a window closes before it is full")
+    min_rows: int = Field(
+        default=Rules.min_rows, ge=1, description="least number of rows in a window that is closed by time"
+    )
+    window_seconds: float = Field(
+        default=Rules.window_seconds, gt=0, description="seconds after which a window closes before it is full"
+    )
     gather_seconds: float = Field(
-        default=3600.0,
+        default=Rules.gather_seconds,
         gt=0,
-        description="how long labels are gathered for a retraining before a person is told instead",
+        description="seconds to collect labels for a retraining before an alert is published instead",
     )
     expire_seconds: float = Field(
-        default=6 * 3600.0, gt=0, description="after which an incident closes that no run has ended"
+        default=Rules.expire_seconds, gt=0, description="seconds after which an incident closes that no run has ended"
     )
-    retrains_per_day: int = Field(default=20, ge=0, description="retrainings of a model in 24 hours; then only alerts")
+    retrains_per_day: int = Field(
+        default=Rules.retrains_per_day,
+        ge=0,
+        description="largest number of retrainings of a model in 24 hours; beyond it there are only alerts",
+    )
     pending: int = Field(
-        default=50_000, ge=100, description="predictions per version that are remembered until their label comes"
+        default=Rules.pending, ge=100, description="predictions per version that are kept to be joined with their label"
     )
-    versions: int = Field(default=4, ge=2, description="versions of a model whose labels are still joined")
+    versions: int = Field(
+        default=Rules.versions, ge=2, description="number of a model's versions whose labels are still joined"
+    )
     poll_seconds: float = Field(
-        default=0.5, gt=0, description="how long to wait for traffic before other things are seen to"
+        default=0.5, gt=0, description="seconds to wait for traffic before notices and timeouts are handled"
     )
-    save_seconds: float = Field(default=1.0, ge=0, description="least time between two saves of a model's state")
-    scan_seconds: float = Field(default=5.0, gt=0, description="pause between two looks for models that are new")
-    dataset_seconds: float = Field(default=300.0, gt=0, description="how long building a dataset may take")
-    report_seconds: float = Field(default=10.0, ge=0, description="how long an alert waits for its page")
+    save_seconds: float = Field(default=1.0, ge=0, description="least number of seconds between two saves of a state")
+    scan_seconds: float = Field(default=5.0, gt=0, description="seconds between two searches for new live models")
+    dataset_seconds: float = Field(
+        default=300.0, gt=0, description="longest time in seconds to build a dataset or to render a report"
+    )
+    report_seconds: float = Field(
+        default=10.0, ge=0, description="longest time in seconds that an alert waits for its report"
+    )
     retrain_report_seconds: float = Field(
-        default=3.0, ge=0, description="how long a retraining waits for its page, begun with the first evidence"
+        default=3.0,
+        ge=0,
+        description="longest time in seconds that a retraining waits for its report, which is started early",
     )
-    error_burst: int = Field(default=20, ge=1, description="errors of serving within a minute that are an alarm")
+    error_burst: int = Field(default=20, ge=1, description="serving errors within a minute that raise an alert")
 
     @property
     def rules(self) -> Rules:
-        """What the domain needs of them."""
-        return Rules(**{name: getattr(self, name) for name in Rules.__dataclass_fields__})
+        """The part of the settings that the domain needs."""
+        return Rules(**{field.name: getattr(self, field.name) for field in fields(Rules)})

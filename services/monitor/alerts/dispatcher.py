@@ -1,4 +1,4 @@
-"""The alarms of one model: an incident is told beside the traffic, and its page begun as soon as one is foreseen."""
+"""The dispatcher of one model's incidents: they are published while traffic is read on, with a report if possible."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,90 +9,94 @@ import nats.js.errors
 from contracts.events import DriftDetected
 from services.messaging import RETRY_DELAYS
 from services.messaging.worker import log
-from services.monitor.alerts.drift_event import DriftEvents, Page, event_of
+from services.monitor.alerts.drift_event import DriftEvents, ReportTask, event_of
 from services.monitor.domain import Incident, ModelState
-from services.monitor.ingest.consumer import Recent
+from services.monitor.ingest.consumer import RowSource
 from services.monitor.state.label_join import RowPositions
 from services.sandbox import JobKilled
 from services.storage import ArtifactCorrupt, ArtifactMissing
 
-Trouble = (nats.errors.Error, nats.js.errors.Error, ArtifactMissing, ArtifactCorrupt, JobKilled, OSError)
-Raise = Callable[[DriftDetected, str], Awaitable[None]]
+RETRYABLE = (nats.errors.Error, nats.js.errors.Error, ArtifactMissing, ArtifactCorrupt, JobKilled, OSError)
+Emit = Callable[[DriftDetected, str], Awaitable[None]]
 
 
 class AlertDispatcher:
-    """What is on its way to a person or the trainer.
+    """Publisher of one model's incidents.
 
     Args:
-        teller: makes the event of an incident, and its page.
+        events: builds the event of an incident, and its report.
         emit: publishes the event under the incident's id.
-        recent: the model's rows.
+        source: the model's rows.
         clock: unix seconds.
     """
 
-    def __init__(self, teller: DriftEvents, emit: Raise, recent: Recent, clock: Callable[[], float]) -> None:
-        self._teller, self._emit, self._recent, self._clock = teller, emit, recent, clock
-        self._telling: asyncio.Task[None] | None = None
-        self._foreseen: Page | None = None
+    def __init__(self, events: DriftEvents, emit: Emit, source: RowSource, clock: Callable[[], float]) -> None:
+        self._events, self._emit, self._source, self._clock = events, emit, source, clock
+        self._publishing: asyncio.Task[None] | None = None
+        self._early_report: ReportTask | None = None
 
     def step(self, state: ModelState) -> None:
-        """Begin what is due now that `state` is saved; raises what went wrong with what was begun."""
-        if self._telling and self._telling.done():
-            self._telling = self._telling.result()
-        if self._telling is None and state.incident and not state.incident.told:
-            self._telling = asyncio.create_task(self._tell(state, state.incident, self._page_of(state, state.incident)))
-        self._foresee(state)
+        """Start what is due now that `state` is saved; raise the error of a publication that has failed."""
+        if self._publishing and self._publishing.done():
+            self._publishing = self._publishing.result()
+        incident = state.incident
+        if self._publishing is None and incident and not incident.published:
+            self._publishing = asyncio.create_task(self._publish(state, incident, self._report_of(state, incident)))
+        self._update_early_report(state)
 
     def stop(self) -> None:
-        """What is not told yet is left to the next holder of the model."""
-        for task in (self._telling, self._foreseen):
+        """Cancel all tasks. The next reader of the model publishes what is not published yet."""
+        for task in (self._publishing, self._early_report):
             if task:
                 task.cancel()
-        self._telling = self._foreseen = None
+        self._publishing = self._early_report = None
 
-    def _foresee(self, state: ModelState) -> None:
-        """A page takes longer to render than a retraining should wait: begin while labels are still gathered."""
-        watch = state.suspect(self._clock())
-        if watch is None and self._foreseen:
-            self._foreseen.cancel()  # it has recovered
-            self._foreseen = None
-        elif watch and self._foreseen is None:
-            self._foreseen = self._page(state, watch.version, watch.windows.moved, watch.rows_since_loss())
+    def _update_early_report(self, state: ModelState) -> None:
+        """Start the report while labels are still collected: rendering takes longer than a retraining should wait."""
+        suspect = state.version_below_target(self._clock())
+        if suspect is None and self._early_report:
+            self._early_report.cancel()  # The version has recovered.
+            self._early_report = None
+        elif suspect and self._early_report is None:
+            columns, rows = suspect.windows.suspicious_columns, suspect.rows_since_loss()
+            self._early_report = self._start_report(state, suspect.version, columns, rows)
 
-    def _page(self, state: ModelState, version: str, moved: tuple[str, ...], rows: RowPositions) -> Page | None:
+    def _start_report(
+        self, state: ModelState, version: str, columns: tuple[str, ...], rows: RowPositions
+    ) -> ReportTask | None:
         profile = state.traffic.versions[version].profile
         if profile is None:
             return None
-        return asyncio.create_task(self._teller.page(state.model, version, moved, rows, profile, self._recent))
+        return asyncio.create_task(self._events.report(state.model, version, columns, rows, profile, self._source))
 
-    def _page_of(self, state: ModelState, incident: Incident) -> Page | None:
-        if incident.kind == "performance" and self._foreseen:
-            page, self._foreseen = self._foreseen, None
-            return page
-        return self._page(state, incident.version, incident.columns, state.rows_of(incident))
+    def _report_of(self, state: ModelState, incident: Incident) -> ReportTask | None:
+        if incident.kind == "performance" and self._early_report:
+            report, self._early_report = self._early_report, None
+            return report
+        return self._start_report(state, incident.version, incident.columns, state.rows_of(incident))
 
-    async def _tell(self, state: ModelState, incident: Incident, page: Page | None) -> None:
-        """Publish the incident; traffic is read on meanwhile."""
+    async def _publish(self, state: ModelState, incident: Incident, report: ReportTask | None) -> None:
         try:
-            event = await self._event(incident, state.rows_of(incident), page)
+            event = await self._build(incident, state.rows_of(incident), report)
         finally:
-            if page:
-                page.cancel()
+            if report:
+                report.cancel()
         await self._emit(event, incident.id)
         if event.action == "alert":
-            state.only_alert(incident.id)
-        state.told(incident.id, self._clock())
-        log.info("drift", model=state.model, version=event.version, kind=event.kind, action=event.action)
+            state.reduce_to_alert(incident.id)
+        state.mark_published(incident.id, self._clock())
+        log.info("drift detected", model=state.model, version=event.version, kind=event.kind, action=event.action)
 
-    async def _event(self, incident: Incident, rows: RowPositions, page: Page | None) -> DriftDetected:
-        for delay in RETRY_DELAYS:
+    async def _build(self, incident: Incident, rows: RowPositions, report: ReportTask | None) -> DriftDetected:
+        """Build the event, with retries; when all of them fail, build an alert without files."""
+        about = {"model": incident.model, "incident": incident.id}
+        for delay in (*RETRY_DELAYS, None):
             try:
-                return await self._teller.event(incident, rows, self._recent, page)
-            except Trouble as error:
-                log.warning("will be tried again", model=incident.model, incident=incident.id, error=str(error))
-                await asyncio.sleep(delay)
-        try:
-            return await self._teller.event(incident, rows, self._recent, page)
-        except Trouble as error:
-            log.error("nothing to retrain on", model=incident.model, incident=incident.id, error=str(error))
-            return event_of(incident.model_copy(update={"action": "alert"}))
+                return await self._events.event(incident, rows, self._source, report)
+            except RETRYABLE as error:
+                if delay is None:
+                    log.error("event is published without its dataset", error=str(error), **about)
+                else:
+                    log.warning("event cannot be built yet, will be retried", error=str(error), seconds=delay, **about)
+                    await asyncio.sleep(delay)
+        return event_of(incident.model_copy(update={"action": "alert"}))

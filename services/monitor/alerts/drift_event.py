@@ -1,4 +1,7 @@
-"""An incident becomes `drift.detected`: its rows read again, a dataset built of them in a child."""
+"""The event `drift.detected` of an incident, with the files that it names: a dataset to retrain on, and a report.
+
+Both files are made in child processes, of the training data and of rows that are read from the bus again.
+"""
 
 import asyncio
 import json
@@ -6,119 +9,154 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
-from contracts.artifact_ref import PARQUET, ArtifactRef
+from contracts.artifact_ref import HTML, PARQUET, ArtifactRef
 from contracts.events import DriftDetected
 from contracts.profiles import Profile
 from services.messaging.worker import log
-from services.monitor.alerts.report_page import ReportPages
 from services.monitor.domain import Incident
-from services.monitor.ingest.consumer import Recent
+from services.monitor.ingest.consumer import RowSource
 from services.monitor.state.label_join import RowPositions
-from services.sandbox import JobFailed, JobTimedOut, Sandbox
-from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore, Candidate, Registry
+from services.sandbox import JobFailed, JobKilled, JobTimedOut, Sandbox
+from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore, Registry
 
-Page = asyncio.Task[ArtifactRef | None]
+ReportTask = asyncio.Task[ArtifactRef | None]
+
+DATASET_JOB = "services.monitor.jobs.retraining_dataset:dataset"
+REPORT_JOB = "services.monitor.jobs.drift_report:render"
 
 
-class NothingToRetrainOn(Exception):
-    """No dataset can be made; a person must know instead."""
+class NoDataset(Exception):
+    """No dataset can be made for a retraining; the incident becomes an alert."""
 
 
 class DriftEvents(Protocol):
-    """Turns incidents into events."""
+    """Builder of reports and events."""
 
-    async def page(
-        self, model: str, version: str, moved: tuple[str, ...], rows: RowPositions, profile: Profile, recent: Recent
+    async def report(
+        self,
+        model: str,
+        version: str,
+        suspects: tuple[str, ...],
+        rows: RowPositions,
+        profile: Profile,
+        source: RowSource,
     ) -> ArtifactRef | None:
-        """A page of these rows beside those of the training; it takes its time, so that it may begin early."""
+        """Compare rows with the training data, columns in `suspects` first; None when there is nothing to compare."""
         ...
 
-    async def event(self, incident: Incident, rows: RowPositions, recent: Recent, page: Page | None) -> DriftDetected:
-        """The event for an incident; an alert where a retraining was wanted but nothing is there to retrain on."""
+    async def event(
+        self, incident: Incident, rows: RowPositions, source: RowSource, report: ReportTask | None
+    ) -> DriftDetected:
+        """Build the event of an incident; a retraining becomes an alert when there is nothing to retrain on."""
         ...
 
 
 class DriftEventBuilder:
-    """The teller that builds the dataset.
+    """The builder that makes the files in child processes.
 
     Args:
-        registry, artifacts: where the live version's own dataset is.
-        forks: children without anything preloaded: they come up a few times a day, memory would be paid all day.
-        pages: renders the page.
-        scratch: folder for files on their way.
-        dataset_seconds: how long the dataset may take.
-        alert_seconds, retrain_seconds: how long an event waits for its page when all else is done.
+        registry, artifacts: source of the training data of the live version.
+        sandbox: child processes without preloaded modules: they are needed a few times a day, memory is paid all day.
+        scratch: folder for temporary files.
+        job_seconds: longest time for a dataset or a report.
+        alert_seconds, retrain_seconds: longest time that an event waits for its report; no reports when both are 0.
     """
 
     def __init__(
         self,
         registry: Registry,
         artifacts: ArtifactStore,
-        forks: Sandbox,
-        pages: ReportPages,
+        sandbox: Sandbox,
         scratch: Path,
-        dataset_seconds: float = 300.0,
+        job_seconds: float = 300.0,
         alert_seconds: float = 10.0,
         retrain_seconds: float = 3.0,
     ) -> None:
-        self._registry, self._artifacts, self._forks, self._scratch = registry, artifacts, forks, scratch
-        self._dataset_seconds, self._waits = dataset_seconds, {"alert": alert_seconds, "retrain": retrain_seconds}
-        self.page = pages.page
+        self._registry, self._artifacts, self._sandbox, self._scratch = registry, artifacts, sandbox, scratch
+        self._job_seconds, self._report_seconds = job_seconds, {"alert": alert_seconds, "retrain": retrain_seconds}
 
-    async def event(self, incident: Incident, rows: RowPositions, recent: Recent, page: Page | None) -> DriftDetected:
+    async def report(
+        self,
+        model: str,
+        version: str,
+        suspects: tuple[str, ...],
+        rows: RowPositions,
+        profile: Profile,
+        source: RowSource,
+    ) -> ArtifactRef | None:
+        if not any(self._report_seconds.values()):
+            return None
+        candidate = await self._registry.candidate(model, version)
+        if candidate is None:
+            return None
+        try:
+            base = await self._artifacts.fetch(candidate.trained.dataset)
+            recent = await source.read_rows(rows)
+            return await self._make(REPORT_JOB, base, recent, HTML, **_kinds(suspects, profile)) if recent else None
+        except (ArtifactMissing, ArtifactCorrupt, JobFailed, JobKilled, JobTimedOut) as error:
+            log.warning("drift report failed", model=model, version=version, error=str(error))
+            return None
+
+    async def event(
+        self, incident: Incident, rows: RowPositions, source: RowSource, report: ReportTask | None
+    ) -> DriftDetected:
         dataset = None
         if incident.action == "retrain":
             try:
-                dataset = await self._dataset(incident, await recent.columns(rows))
-            except NothingToRetrainOn as error:
-                log.warning("no retraining", why=str(error), incident=incident.id)
+                dataset = await self._dataset(incident, await source.read_rows(rows))
+            except NoDataset as error:
+                log.warning("alert instead of a retraining", reason=str(error), incident=incident.id)
                 incident = incident.model_copy(update={"action": "alert"})
-        report = await _in_time(page, self._waits[incident.action])
-        return event_of(incident, dataset, report)
+        return event_of(incident, dataset, await _finished(report, self._report_seconds[incident.action]))
 
-    async def _dataset(self, incident: Incident, columns: dict[str, list[Any]]) -> ArtifactRef:
+    async def _dataset(self, incident: Incident, recent: dict[str, list[Any]]) -> ArtifactRef:
         candidate = await self._registry.candidate(incident.model, incident.version)
         if candidate is None:
-            raise NothingToRetrainOn("nothing is known of the live version's training")
-        if len(columns.get("label", [])) < incident.window.labels / 2:
-            raise NothingToRetrainOn("the bus has dropped most of the labelled rows")
+            raise NoDataset("the registry has no record of the live version's training")
+        if len(recent.get("label", [])) < incident.window.labels / 2:
+            raise NoDataset("the bus has dropped most of the labelled rows")
         try:
             base = await self._artifacts.fetch(candidate.trained.dataset)
+            return await self._make(DATASET_JOB, base, recent, PARQUET, target=candidate.trained.target.name)
         except (ArtifactMissing, ArtifactCorrupt) as error:
-            raise NothingToRetrainOn(f"the dataset of the live version cannot be read: {error}") from error
-        return await self._built(incident, candidate, base, columns)
+            raise NoDataset(f"the training data of the live version cannot be read: {error}") from error
+        except (JobFailed, JobTimedOut) as error:
+            raise NoDataset(str(error)) from error
 
-    async def _built(
-        self, incident: Incident, candidate: Candidate, base: Path, columns: dict[str, list[Any]]
+    async def _make(
+        self, job: str, base: Path, recent: dict[str, list[Any]], media_type: str, **argument: Any
     ) -> ArtifactRef:
+        """Run a job on the training data and recent rows, and store the file that it writes."""
         self._scratch.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix="dataset-", dir=self._scratch) as folder:
-            recent, out = Path(folder) / "recent.json", Path(folder) / "dataset.parquet"
-            await asyncio.to_thread(recent.write_text, json.dumps(columns))
-            files = {"base": str(base), "recent": str(recent), "out": str(out)}
-            argument = {**files, "target": candidate.trained.target.name}
-            python, seconds = self._forks.environments.base, self._dataset_seconds
-            try:
-                made = await self._forks.run(
-                    python, "services.monitor.jobs.retraining_dataset:dataset", argument, seconds=seconds
-                )
-            except (JobFailed, JobTimedOut) as error:
-                raise NothingToRetrainOn(str(error)) from error
-            log.info("dataset built", incident=incident.id, **made)
-            return await self._artifacts.put(out, PARQUET)
+        with TemporaryDirectory(dir=self._scratch) as folder:
+            rows, out = Path(folder) / "recent.json", Path(folder) / "out"
+            await asyncio.to_thread(rows.write_text, json.dumps(recent))
+            files = {"base": str(base), "recent": str(rows), "out": str(out)}
+            python = self._sandbox.environments.base
+            made = await self._sandbox.run(python, job, {**files, **argument}, seconds=self._job_seconds)
+            log.info("job finished", job=job, **made)
+            return await self._artifacts.put(out, media_type)
 
 
-async def _in_time(page: Page | None, seconds: float) -> ArtifactRef | None:
-    """The page when it is there soon; an alarm never waits for long, and never fails for a picture."""
-    if page is None:
+def _kinds(suspects: tuple[str, ...], profile: Profile) -> dict[str, list[str]]:
+    return {
+        "numeric": [column.name for column in profile.columns if column.edges is not None],
+        "categorical": [column.name for column in profile.columns if column.edges is None],
+        "order": list(dict.fromkeys([*suspects, *(column.name for column in profile.columns)])),
+    }
+
+
+async def _finished(report: ReportTask | None, seconds: float) -> ArtifactRef | None:
+    """Return the report if it is ready in time: an event never fails because of its report."""
+    if report is None:
         return None
-    done, _ = await asyncio.wait({page}, timeout=seconds)
-    return page.result() if done and not page.cancelled() and page.exception() is None else None
+    done, _ = await asyncio.wait({report}, timeout=seconds)
+    return report.result() if done and not report.cancelled() and report.exception() is None else None
 
 
 def event_of(
     incident: Incident, dataset: ArtifactRef | None = None, report: ArtifactRef | None = None
 ) -> DriftDetected:
-    """What is said of an incident."""
-    told = ("model", "version", "kind", "action", "window", "evidence", "columns")
-    return DriftDetected(**{name: getattr(incident, name) for name in told}, dataset=dataset, report=report)
+    """Return the event of an incident."""
+    fields = ("model", "version", "kind", "action", "window", "evidence", "columns")
+    return DriftDetected(**{name: getattr(incident, name) for name in fields}, dataset=dataset, report=report)

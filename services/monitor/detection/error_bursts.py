@@ -1,4 +1,4 @@
-"""Errors of serving, counted until they are many at once. Pure: times are those of the log lines."""
+"""Detection of bursts of serving errors. Pure: all times are those of the log lines."""
 
 from collections import deque
 from typing import NamedTuple
@@ -6,11 +6,12 @@ from typing import NamedTuple
 SECONDS = 60.0
 LINES = 1000
 VERSIONS = 100
-"""Counted at once; the one without an error for longest is let go: versions come and go, this process stays."""
+"""Number of versions that are counted at once. This limits memory: beyond it, the version whose last error is oldest is
+dropped."""
 
 
 class Burst(NamedTuple):
-    """So many errors of a version between two moments."""
+    """Errors of one version between two moments (unix seconds)."""
 
     version: str
     errors: int
@@ -19,14 +20,14 @@ class Burst(NamedTuple):
 
 
 class ErrorBursts:
-    """The last minute of errors per model and version."""
+    """Errors of the last minute per model and version."""
 
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold
         self._lines: dict[tuple[str, str], deque[tuple[float, int]]] = {}
 
     def add(self, model: str, version: str, time: float, count: int = 1) -> Burst | None:
-        """Count errors; the burst when that makes it one. It is told once, then counting begins anew."""
+        """Count errors. Return the burst when the threshold is reached, and start counting from zero."""
         lines = self._lines.pop((model, version), None) or deque(maxlen=LINES)
         lines.append((time, count))
         while lines and lines[0][0] < time - SECONDS:

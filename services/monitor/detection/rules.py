@@ -1,11 +1,11 @@
-"""When evidence is enough."""
+"""The rules for when evidence is enough, the same for every model."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The same for every model. Run lengths are means: false alarms are at least that far apart."""
+    """Thresholds and limits. `services.monitor.settings` describes each of them."""
 
     run_labels: float = 1e6
     run_windows: float = 1000.0

@@ -1,8 +1,8 @@
-"""A model's traffic on the bus: one durable consumer, read in order from where the state left off.
+"""A model's traffic on the bus: one durable consumer that is read in order.
 
-The position in the saved state is the truth, not the consumer's: at each start the consumer is made anew behind it.
-So nothing is counted twice, and nothing lost, wherever the last reader was killed. Within a session a delivery that
-went astray shows as a gap in the consumer's own numbering, and the session starts over.
+Reading starts behind the position in the saved state, not behind the consumer's own: the consumer is created again at
+each start. So no message is counted twice and none is lost, wherever the last reader was killed. Within a session, a
+lost delivery shows as a gap in the consumer's numbering; the session then starts again.
 """
 
 import asyncio
@@ -22,36 +22,36 @@ from services.monitor.state.label_join import RowPositions
 from services.monitor.state.model_traffic import TrafficMessage
 
 STREAM = "PREDICTIONS"
-AT_ONCE = 64
-"""Messages in one fetch: a message may hold a thousand rows."""
+FETCH_MESSAGES = 64
+"""Largest number of messages in one fetch; a message may contain a thousand rows."""
 RETRY_SECONDS = (0.1, 0.5)
-"""Between attempts to make the consumer anew."""
-PARALLEL = 32
-LETTER_BYTES = 4096
-"""Kept free in a dead letter for what is said of it."""
+"""Pauses between attempts to create the consumer."""
+PARALLEL_READS = 32
+DEAD_LETTER_BYTES = 4096
+"""Size that is reserved in a dead letter for the headers that describe it."""
 HEADER_BYTES = 64 * 1024
-"""The bus takes no more in a stream."""
+"""Largest size of the headers that the bus accepts in a stream."""
 
 
-class Gap(Exception):
-    """A delivery went astray: what follows must not be counted before it."""
+class DeliveryGap(Exception):
+    """A delivery was lost. The messages after it must not be counted before it."""
 
 
-class Recent(Protocol):
-    """Rows that were seen, read again."""
+class RowSource(Protocol):
+    """Access to the rows of earlier messages."""
 
-    async def columns(self, rows: RowPositions) -> dict[str, list[Any]]:
-        """Lists of equal length under `column:<feature>`, `prediction` and, of labelled rows, `label`."""
+    async def read_rows(self, positions: RowPositions) -> dict[str, list[Any]]:
+        """Read rows again, as lists of equal length: `column:<feature>`, `prediction` and, if labelled, `label`."""
         ...
 
 
 def consumer_of(model: str) -> str:
-    """Name of the durable consumer of a model's traffic."""
+    """Return the name of the durable consumer of a model's traffic."""
     return subjects.consumer_of("monitor", f"traffic.{model}")
 
 
 class TrafficStream:
-    """The traffic of one model."""
+    """The traffic of one model, read from the bus."""
 
     def __init__(self, bus: Bus, model: str) -> None:
         self._bus, self.model = bus, model
@@ -60,7 +60,7 @@ class TrafficStream:
         self._last: Msg | None = None
 
     async def open(self, position: int) -> int:
-        """Start reading behind `position`; returns it, or 0 when the stream is younger than it."""
+        """Start reading behind `position`. Return it, or 0 when the stream has been created anew and is shorter."""
         info = await self._bus.js.stream_info(STREAM)
         if info.state.last_seq < position:
             position = 0
@@ -68,13 +68,13 @@ class TrafficStream:
         durable = consumer_of(self.model)
         with contextlib.suppress(NotFoundError):
             await self._bus.js.delete_consumer(STREAM, durable)
-        await self._made(_config(durable, self.model, position))
+        await self._add_consumer(_config(durable, self.model, position))
         self._subscription = await self._bus.js.pull_subscribe_bind(consumer=durable, stream=STREAM)
         self._expected, self._last = 1, None
         return position
 
-    async def _made(self, config: ConsumerConfig) -> None:
-        """Add the consumer. nats-server may still be removing the files of the one before: it says 500 then."""
+    async def _add_consumer(self, config: ConsumerConfig) -> None:
+        """Add the consumer. nats-server answers 500 while it still removes the files of the consumer before it."""
         for pause in RETRY_SECONDS:
             with contextlib.suppress(ServerError):
                 await self._bus.js.add_consumer(STREAM, config)
@@ -83,14 +83,14 @@ class TrafficStream:
         await self._bus.js.add_consumer(STREAM, config)
 
     async def fetch(self, seconds: float) -> list[TrafficMessage]:
-        """What has come, at most a few dozen messages; [] after `seconds` without any. Unreadable ones are put aside.
+        """Return new messages, or [] after `seconds` without any. Malformed ones become dead letters.
 
         Raises:
-            Gap: open the stream again.
+            DeliveryGap: the stream must be opened again.
         """
         assert self._subscription is not None
         try:
-            messages = await self._subscription.fetch(AT_ONCE, timeout=seconds)
+            messages = await self._subscription.fetch(FETCH_MESSAGES, timeout=seconds)
         except TimeoutError:
             return []
         return [await self._read(message) for message in messages]
@@ -98,7 +98,7 @@ class TrafficStream:
     async def _read(self, message: Msg) -> TrafficMessage:
         sequence = message.metadata.sequence
         if sequence.consumer != self._expected:
-            raise Gap(f"delivery {self._expected} of {consumer_of(self.model)} went astray")
+            raise DeliveryGap(f"delivery {self._expected} of consumer {consumer_of(self.model)} was lost")
         self._expected, self._last = self._expected + 1, message
         try:
             if message.subject.startswith("predictions."):
@@ -106,44 +106,42 @@ class TrafficStream:
             return TrafficMessage(sequence.stream, parse_feedback(message.data))
         except MalformedPayload as error:
             await self._dead_letter(message, str(error))
-            return TrafficMessage(sequence.stream, [])  # it only moves the position
+            return TrafficMessage(sequence.stream, [])  # An empty message only advances the position.
 
     async def ack(self) -> None:
-        """All that was fetched is in the saved state."""
+        """Acknowledge all fetched messages: they are in the saved state."""
         if self._last is not None:
             await self._last.ack()
             self._last = None
 
     async def close(self) -> None:
+        """Stop reading."""
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             try:
                 await subscription.unsubscribe()
             except nats.errors.Error:
-                return  # the connection is gone, and it with it
+                return  # The connection is closed, and the subscription with it.
 
-    async def columns(self, rows: RowPositions) -> dict[str, list[Any]]:
-        """Rows read again from the bus; those it has dropped since are left out."""
-        wanted = set(rows.sequence.tolist())
-        if rows.label_sequence is not None:
-            wanted |= set(rows.label_sequence.tolist())
-        gate = asyncio.Semaphore(PARALLEL)
-        messages = dict(await asyncio.gather(*(self._message(sequence, gate) for sequence in sorted(wanted))))
-        return collect(rows, messages)
+    async def read_rows(self, positions: RowPositions) -> dict[str, list[Any]]:
+        """Read rows again from the bus. Rows that the bus has dropped are left out."""
+        wanted = set(positions.sequence.tolist())
+        if positions.label_sequence is not None:
+            wanted |= set(positions.label_sequence.tolist())
+        limit = asyncio.Semaphore(PARALLEL_READS)
+        messages = dict(await asyncio.gather(*(self._message(sequence, limit) for sequence in sorted(wanted))))
+        return collect_rows(positions, messages)
 
-    async def _message(self, sequence: int, gate: asyncio.Semaphore) -> tuple[int, Any]:
-        async with gate:
+    async def _message(self, sequence: int, limit: asyncio.Semaphore) -> tuple[int, Any]:
+        async with limit:
             try:
                 message = await self._bus.js.get_msg(STREAM, seq=sequence, direct=True)
             except NotFoundError:
                 return sequence, None
-        body, read = (
-            message.data or b"",
-            parse_predictions if (message.subject or "").startswith("predictions.") else parse_feedback,
-        )
+        parse = parse_predictions if (message.subject or "").startswith("predictions.") else parse_feedback
         try:
-            return sequence, read(body)
-        except MalformedPayload:  # it was counted when less was asked of a message
+            return sequence, parse(message.data or b"")
+        except MalformedPayload:  # An earlier release has counted it, with weaker checks.
             return sequence, None
 
     async def _dead_letter(self, message: Msg, reason: str) -> None:
@@ -156,45 +154,43 @@ class TrafficStream:
             "Dead-Delivered": "1",
             "Nats-Msg-Id": f"dlq:{consumer}:{message.subject}:{sequence}",
         }
-        body, kept = _fitting(message, self._bus.nc.max_payload - LETTER_BYTES)
+        body, kept = _cut(message, self._bus.nc.max_payload - DEAD_LETTER_BYTES)
         await self._bus.js.publish(f"dlq.{consumer}.{message.subject}", body, headers=kept | letter)
 
 
-def _fitting(message: Msg, room: int) -> tuple[bytes, dict[str, str]]:
-    """Body and headers to keep of a message. One as large as can be is cut, or its letter could never be sent."""
-    # The bus obeys its own headers: what was expected of one stream is refused by another.
+def _cut(message: Msg, limit: int) -> tuple[bytes, dict[str, str]]:
+    """Return the body and headers of a message, cut to `limit` bytes: a larger dead letter could not be published."""
+    # The bus evaluates headers that begin with "Nats-", such as an expected stream name, and would refuse the letter.
     kept = {name: value for name, value in (message.headers or {}).items() if not name.lower().startswith("nats-")}
     size = sum(len(f"{name}{value}".encode()) + 4 for name, value in kept.items())
-    if size > HEADER_BYTES - LETTER_BYTES:
+    if size > HEADER_BYTES - DEAD_LETTER_BYTES:
         kept, size = {}, 0
-    if len(message.data) + size > room:
+    if len(message.data) + size > limit:
         kept["Dead-Bytes"] = str(len(message.data))
-    return message.data[: room - size], kept
+    return message.data[: limit - size], kept
 
 
-def collect(rows: RowPositions, messages: dict[int, Any]) -> dict[str, list[Any]]:
-    """One list per column out of whole messages; rows whose message or label is gone are left out."""
+def collect_rows(positions: RowPositions, messages: dict[int, Any]) -> dict[str, list[Any]]:
+    """Collect rows from whole messages, one list per column. Rows whose message or label is missing are left out."""
     found: dict[str, list[Any]] = {}
-    place = 0
-    for index, (sequence, row) in enumerate(zip(rows.sequence.tolist(), rows.row.tolist(), strict=True)):
-        source = messages[sequence]
-        truth = None
-        if rows.label_sequence is not None and rows.label_row is not None:
-            labels = messages[int(rows.label_sequence[index])]
-            truth = labels[int(rows.label_row[index])].label if labels else None
-            if truth is None:
+    count = 0
+    for index, (sequence, row) in enumerate(zip(positions.sequence.tolist(), positions.row.tolist(), strict=True)):
+        batch, label = messages[sequence], None
+        if positions.label_sequence is not None and positions.label_row is not None:
+            labels = messages[int(positions.label_sequence[index])]
+            label = labels[int(positions.label_row[index])].label if labels else None
+            if label is None:
                 continue
-        if source is None:
+        if batch is None:
             continue
-        for name, values in source.columns.items():
-            column = found.setdefault(f"column:{name}", [None] * place)
-            column.append(values[row])
-        found.setdefault("prediction", []).append(source.predictions[row])
-        if truth is not None:
-            found.setdefault("label", []).append(truth)
-        place += 1
+        for name, values in batch.columns.items():
+            found.setdefault(f"column:{name}", [None] * count).append(values[row])
+        found.setdefault("prediction", []).append(batch.predictions[row])
+        if label is not None:
+            found.setdefault("label", []).append(label)
+        count += 1
         for column in found.values():
-            column.extend([None] * (place - len(column)))
+            column.extend([None] * (count - len(column)))
     return found
 
 

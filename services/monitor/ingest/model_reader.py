@@ -1,8 +1,9 @@
-"""One reader per model: traffic and news into the state, the state into the store, incidents onto the bus."""
+"""One reader per live model: it counts traffic, applies notices, saves the state and publishes incidents."""
 
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import nats.errors
@@ -11,23 +12,22 @@ from pydantic import ValidationError
 
 from contracts.events import ModelDeployed
 from services.messaging import LeaseLost, Leases, LeaseTaken
-from services.messaging.worker import log
-from services.monitor.alerts.dispatcher import AlertDispatcher, Raise
+from services.messaging.worker import log, restart_on_error
+from services.monitor.alerts.dispatcher import AlertDispatcher, Emit
 from services.monitor.alerts.drift_event import DriftEvents
-from services.monitor.alerts.gauges import Shown
+from services.monitor.alerts.gauges import ModelGauges
 from services.monitor.detection.rules import Rules
 from services.monitor.domain import ModelState
-from services.monitor.ingest.consumer import Gap, Recent
-from services.monitor.state.codec import Unknown, pack, unpack
+from services.monitor.ingest.consumer import DeliveryGap, RowSource
 from services.monitor.state.model_traffic import TrafficMessage
-from services.monitor.state.store import Fenced, Store
+from services.monitor.state.store import StateConflict, StateStore, UnreadableState, pack, unpack
 from services.storage import Registry
 
 BYTES_PER_SECOND = 1e6
-"""A large state is saved less often: what is not saved is read again from the bus after a kill."""
+"""A large state is saved less often. Traffic that is not in the saved state is read again after a restart."""
 
 
-class TrafficSource(Recent, Protocol):
+class TrafficSource(RowSource, Protocol):
     """A model's traffic in order."""
 
     async def open(self, position: int) -> int: ...
@@ -37,17 +37,18 @@ class TrafficSource(Recent, Protocol):
 
 
 class ModelReader:
-    """Follows one model for as long as this replica holds its lease.
+    """Reader of one model, active while this replica holds the model's lease.
 
     Args:
         model: its name.
         stream: its traffic.
-        store: where its state is kept.
-        registry: where promises of versions are looked up.
-        teller: makes the event of an incident.
+        store: storage of its state and its notices.
+        registry: source of each version's profile and performance target.
+        events: builds the event of an incident.
         emit: publishes the event under the incident's id.
         rules: when evidence is enough.
-        poll: seconds to wait for traffic; save: least seconds between two saves.
+        poll: seconds to wait for traffic.
+        save: least number of seconds between two saves.
         clock: unix seconds.
     """
 
@@ -55,10 +56,10 @@ class ModelReader:
         self,
         model: str,
         stream: TrafficSource,
-        store: Store,
+        store: StateStore,
         registry: Registry,
-        teller: DriftEvents,
-        emit: Raise,
+        events: DriftEvents,
+        emit: Emit,
         rules: Rules,
         poll: float = 0.5,
         save: float = 1.0,
@@ -66,113 +67,160 @@ class ModelReader:
     ) -> None:
         self.model, self.state = model, ModelState(model, rules)
         self._stream, self._store, self._registry = stream, store, registry
-        self._rules, self._poll, self._pause, self._clock = rules, poll, save, clock
-        self._alarms, self._shown = AlertDispatcher(teller, emit, stream, clock), Shown(model)
-        self._saved, self._wait, self._dirty = 0.0, save, False
-        self._known: str | None = None
-        self._news: list[str] = []
+        self._rules, self._poll, self._least_pause, self._clock = rules, poll, save, clock
+        self._alerts, self._gauges = AlertDispatcher(events, emit, stream, clock), ModelGauges(model)
+        self._saved_at, self._pause, self._changed = 0.0, save, False
+        self._saved_incident: str | None = None
+        self._applied_notices: list[str] = []
 
     async def run(self, leases: Leases, pause: float = 1.0) -> None:
-        """Follow for ever; wait while another replica does."""
+        """Read for ever; wait while another replica holds the lease."""
         while True:
             try:
                 async with leases.hold(f"monitor.{self.model}"):
                     await self.session()
             except LeaseTaken:
                 pass
-            except (LeaseLost, Fenced, Gap, TimeoutError, nats.errors.Error, nats.js.errors.Error) as error:
-                log.warning("starts over", model=self.model, error=f"{type(error).__name__}: {error}")
+            except (LeaseLost, StateConflict, DeliveryGap, TimeoutError, nats.errors.Error, nats.js.errors.Error) as e:
+                log.warning("reader restarts from the saved state", model=self.model, error=f"{type(e).__name__}: {e}")
             await asyncio.sleep(pause)
 
     async def session(self) -> None:
-        """Read on from the saved state until something goes wrong."""
-        await self.begin()
+        """Continue from the saved state until an error ends the session."""
+        await self.open()
         try:
             while True:
                 await self.step()
         finally:
-            self._alarms.stop()
-            self._shown.hide()
+            self._alerts.stop()
+            self._gauges.remove()
             await self._stream.close()
 
-    async def begin(self) -> None:
-        """Take up the saved state, or start from the first message that the bus has."""
-        saved = await self._store.load(self.model)
-        self.state = self._restored(saved)
+    async def open(self) -> None:
+        """Load the saved state, or start from the oldest message that the bus still has."""
+        self.state = self._restore(await self._store.load(self.model))
         self.state.traffic.position = await self._stream.open(self.state.traffic.position)
-        self._known, self._news, self._dirty = self._open_incident(), [], False
+        self._saved_incident, self._applied_notices, self._changed = self._open_incident(), [], False
         if not self.state.live:
             for live in await self._registry.lives():
                 if live.model == self.model:
-                    await self._went_live(live.version, live.target)
-        log.info("follows", model=self.model, position=self.state.traffic.position)
+                    await self._add_live_version(live.version, live.target)
+        log.info("reader started", model=self.model, position=self.state.traffic.position)
 
-    def _restored(self, saved: bytes | None) -> ModelState:
+    def _restore(self, saved: bytes | None) -> ModelState:
         if saved is not None:
             try:
                 return ModelState.load(self.model, unpack(saved), self._rules)
-            except (Unknown, LookupError, TypeError, ValueError, AttributeError) as error:  # of another release
-                log.error("the state starts anew", model=self.model, error=f"{type(error).__name__}: {error}")
+            except (UnreadableState, LookupError, TypeError, ValueError, AttributeError) as error:
+                # The state is of another release.
+                log.error("saved state is ignored", model=self.model, error=f"{type(error).__name__}: {error}")
         return ModelState(self.model, self._rules)
 
     async def step(self) -> None:
-        """One round: what came, what is due, save, acknowledge, tell."""
-        traffic = await self._stream.fetch(self._poll)
-        for version in self.state.traffic.unknown(traffic):
-            await self._introduce(version)
+        """Do one round: count new traffic, apply notices, save and acknowledge, publish an open incident."""
+        messages = await self._stream.fetch(self._poll)
+        for version in self.state.traffic.versions_to_look_up(messages):
+            await self._add_version(version)
         now = self._clock()
-        self.state.apply(traffic, now)
-        await self._hear(now)
+        self.state.apply(messages, now)
+        await self._apply_notices(now)
         self.state.tick(now)
-        self._dirty = self._dirty or bool(traffic)
-        if self._news or self._open_incident() != self._known or (self._dirty and now - self._saved >= self._wait):
+        self._changed = self._changed or bool(messages)
+        due = self._changed and now - self._saved_at >= self._pause
+        if self._applied_notices or self._open_incident() != self._saved_incident or due:
             await self._save(now)
-        self._alarms.step(self.state)
+        self._alerts.step(self.state)
 
     async def _save(self, now: float) -> None:
         state = await asyncio.to_thread(pack, self.state.dump())
         await self._store.save(self.model, state)
         await self._stream.ack()
-        await self._store.forget(self.model, self._news)
-        self._saved, self._wait = now, max(self._pause, len(state) / BYTES_PER_SECOND)
-        self._known, self._news, self._dirty = self._open_incident(), [], False
-        self._shown.show(self.state)
+        await self._store.delete_notices(self.model, self._applied_notices)
+        self._saved_at, self._pause = now, max(self._least_pause, len(state) / BYTES_PER_SECOND)
+        self._saved_incident, self._applied_notices, self._changed = self._open_incident(), [], False
+        self._gauges.update(self.state)
 
     def _open_incident(self) -> str | None:
         incident = self.state.incident
-        return f"{incident.id}{incident.told}" if incident else None
+        return f"{incident.id}{incident.published}" if incident else None
 
-    # -- versions and news -----------------------------------------------------------------------------------
+    # -- versions and notices --------------------------------------------------------------------------------
 
-    async def _introduce(self, version: str) -> None:
+    async def _add_version(self, version: str) -> None:
         candidate = await self._registry.candidate(self.model, version)
         if candidate and candidate.approved:
-            self.state.introduce(version, candidate.approved.profile, candidate.approved.promise)
+            self.state.add_version(version, candidate.approved.profile, candidate.approved.promise)
         else:
-            self.state.introduce(version, None, None)
+            self.state.add_version(version, None, None)
 
-    async def _went_live(self, version: str, target: str) -> None:
+    async def _add_live_version(self, version: str, deployment_target: str) -> None:
         candidate = await self._registry.candidate(self.model, version)
         if candidate and candidate.approved:
-            approved = candidate.approved
-            self.state.deployed(version, target, approved.profile, approved.promise, self._clock())
+            profile, target = candidate.approved.profile, candidate.approved.promise
+            self.state.version_deployed(version, deployment_target, profile, target, self._clock())
 
-    async def _hear(self, now: float) -> None:
-        news = await self._store.news(self.model)
-        for name, item in news.items():
-            if name in self._news:
+    async def _apply_notices(self, now: float) -> None:
+        notices = await self._store.notices(self.model)
+        for name, notice in notices.items():
+            if name in self._applied_notices:
                 continue
             try:
-                self._apply(item, now)
-            except (LookupError, TypeError, ValidationError) as error:  # of another release
-                log.error("news are passed over", model=self.model, news=name, error=f"{type(error).__name__}: {error}")
-        self._news = list(news)
+                self._apply_notice(notice, now)
+            except (LookupError, TypeError, ValidationError) as error:  # The notice is of another release.
+                log.error("notice ignored", model=self.model, notice=name, error=f"{type(error).__name__}: {error}")
+        self._applied_notices = list(notices)
 
-    def _apply(self, item: dict[str, Any], now: float) -> None:
-        if "deployed" in item:
-            event = ModelDeployed.model_validate(item["deployed"])
-            self.state.deployed(event.version, event.target, event.profile, event.promise, now, item["sequence"])
-        elif "ended" in item:
-            self.state.run_ended(item["ended"], now)
-        elif "errors" in item:
-            self.state.serving_errors(item["version"], item["errors"], item["start"], item["end"], now)
+    def _apply_notice(self, notice: dict[str, Any], now: float) -> None:
+        if "deployed" in notice:
+            event, sequence = ModelDeployed.model_validate(notice["deployed"]), notice["sequence"]
+            self.state.version_deployed(event.version, event.target, event.profile, event.promise, now, sequence)
+        elif "ended" in notice:
+            self.state.run_ended(notice["ended"], now)
+        elif "errors" in notice:
+            self.state.serving_errors(notice["version"], notice["errors"], notice["start"], notice["end"], now)
+
+
+class ModelReaders:
+    """The readers of all live models. A reader that fails is started again and does not affect the others.
+
+    Args:
+        make: creates the reader of a model.
+        leases: decide which replica reads a model.
+        registry: source of the live models.
+        scan: seconds between two searches for new models.
+    """
+
+    def __init__(
+        self, make: Callable[[str], ModelReader], leases: Leases, registry: Registry, scan: float = 5.0
+    ) -> None:
+        self._make, self._leases, self._registry, self._scan = make, leases, registry, scan
+        self._requested: asyncio.Queue[str] = asyncio.Queue()
+        self.failing: dict[str, str] = {}
+        """Errors of readers that fail repeatedly, by model."""
+
+    def add(self, model: str) -> None:
+        """Start a reader for this model, unless there is one."""
+        self._requested.put_nowait(model)
+
+    async def run(self) -> None:
+        """Run all readers, and search for models that another replica was notified of."""
+        running: set[str] = set()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(restart_on_error(self._search, self.failing, about="search for live models"))
+            while True:
+                model = await self._requested.get()
+                if model not in running:
+                    running.add(model)
+                    group.create_task(restart_on_error(partial(self._read, model), self.failing, model=model))
+
+    async def _read(self, model: str) -> None:
+        await self._make(model).run(self._leases)
+
+    async def _search(self) -> None:
+        while True:
+            try:
+                for model in {live.model for live in await self._registry.lives()}:
+                    self.add(model)
+            except (TimeoutError, nats.errors.Error, nats.js.errors.Error) as error:
+                log.warning("the registry does not answer", error=str(error))
+            await asyncio.sleep(self._scan)

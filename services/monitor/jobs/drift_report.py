@@ -1,4 +1,4 @@
-"""Child process: an Evidently page of the rows behind an alarm. For the eye; nothing is decided by it."""
+"""Job in a child process: an Evidently report on the rows of an incident. It is for people; no decision uses it."""
 
 import json
 from collections.abc import Callable
@@ -11,15 +11,19 @@ from evidently.presets import DataDriftPreset
 
 SAMPLE = 2000
 COLUMNS = 40
-"""More make a page of many megabytes."""
+"""Largest number of columns: with more, a report has many megabytes."""
 
 
 def render(argument: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Write the page to `out`.
+    """Write the report to `out`, an HTML file.
 
     Args:
-        argument: `base` and `recent` as for the dataset; `numeric` and `categorical` features, most moved first.
+        argument: `base` and `recent` as for `retraining_dataset`; the features by kind as `numeric` and `categorical`;
+            `order` has all features in the order in which they are shown.
         progress: not used.
+
+    Returns:
+        `columns`: the number of columns in the report.
     """
     kinds = dict.fromkeys(argument["numeric"], "n") | dict.fromkeys(argument["categorical"], "c")
     base = pd.read_parquet(argument["base"])
@@ -40,7 +44,7 @@ def render(argument: dict[str, Any], progress: Callable[[dict[str, Any]], None])
 
 
 def _usable(name: str, *frames: pd.DataFrame) -> bool:
-    # A column without any value would end the whole report.
+    # Evidently fails on a column without any value.
     return all(name in frame and bool(frame[name].notna().any()) for frame in frames)
 
 

@@ -1,4 +1,4 @@
-"""Child process: the dataset to retrain on, base rows plus labelled recent ones."""
+"""Job in a child process: the dataset to retrain on, which is the base rows and the labelled recent rows."""
 
 import json
 from collections.abc import Callable
@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from contracts.features import RECENT
 
 
-class NoRows(Exception):
-    """Not one recent row fits the base."""
+class NoRecentRows(Exception):
+    """No recent row has values of the types that the base has."""
 
 
 def dataset(argument: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -20,17 +20,17 @@ def dataset(argument: dict[str, Any], progress: Callable[[dict[str, Any]], None]
 
     Args:
         argument: `base` and `recent` are files (parquet; JSON of lists by column), `target` the label's column.
-        progress: told how many rows there are.
+        progress: is called with the number of rows.
 
     Returns:
-        `base` and `recent`: how many rows of each. Recent rows whose values do not fit the types are left out.
+        `base` and `recent`: the number of rows of each. Recent rows whose values do not fit the types are left out.
     """
     base = pq.read_table(argument["base"]).replace_schema_metadata(None)
-    if RECENT in base.column_names:  # what was recent at the last retraining is base now
+    if RECENT in base.column_names:  # Rows that were recent at the last retraining are base rows now.
         base = base.drop_columns([RECENT])
     recent = _table(json.loads(Path(argument["recent"]).read_text()), base.schema, argument["target"])
     if not recent.num_rows:
-        raise NoRows("no labelled recent row has values of the types that the base has")
+        raise NoRecentRows("no labelled recent row has values of the types that the base has")
     pq.write_table(pa.concat_tables([_marked(base, False), _marked(recent, True)]), argument["out"])
     progress({"step": "dataset", "rows": base.num_rows + recent.num_rows})
     return {"base": base.num_rows, "recent": recent.num_rows}
@@ -45,15 +45,15 @@ def _table(rows: dict[str, list[Any]], schema: pa.Schema, target: str) -> pa.Tab
     given = {field.name: rows.get(f"column:{field.name}", [None] * count) for field in schema}
     given[target] = rows["label"]
     cast = {field.name: [_cast(value, field.type) for value in given[field.name]] for field in schema}
-    fits = [all(cast[name][row] is not _BAD for name in cast) for row in range(count)]
+    fits = [all(cast[name][row] is not _UNFIT for name in cast) for row in range(count)]
     arrays = [
-        pa.array([value for value, fine in zip(cast[field.name], fits, strict=True) if fine], type=_plain(field.type))
+        pa.array([value for value, fit in zip(cast[field.name], fits, strict=True) if fit], type=_plain(field.type))
         for field in schema
     ]
     return pa.table(dict(zip(schema.names, arrays, strict=True))).cast(schema)
 
 
-_BAD = object()
+_UNFIT = object()
 
 
 def _plain(type: pa.DataType) -> pa.DataType:
@@ -61,7 +61,7 @@ def _plain(type: pa.DataType) -> pa.DataType:
 
 
 def _cast(value: Any, type: pa.DataType) -> Any:
-    """The value as the column's type has it, or _BAD."""
+    """Return the value in the column's type, or _UNFIT."""
     type = _plain(type)
     if value is None:
         return None
@@ -69,20 +69,20 @@ def _cast(value: Any, type: pa.DataType) -> Any:
         if pa.types.is_boolean(type):
             return _boolean(value)
         if pa.types.is_integer(type):
-            return int(value) if float(value).is_integer() else _BAD
+            return int(value) if float(value).is_integer() else _UNFIT
         if pa.types.is_floating(type):
             return float(value)
     except (TypeError, ValueError):
-        return _BAD
+        return _UNFIT
     if pa.types.is_string(type) or pa.types.is_large_string(type):
         return value if isinstance(value, str) else str(value)
     try:
         return pa.scalar(value).cast(type).as_py()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return _BAD
+        return _UNFIT
 
 
 def _boolean(value: Any) -> Any:
     if isinstance(value, bool):
         return value
-    return {"true": True, "false": False, "1": True, "0": False}.get(str(value).lower(), _BAD)
+    return {"true": True, "false": False, "1": True, "0": False}.get(str(value).lower(), _UNFIT)

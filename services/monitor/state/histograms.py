@@ -1,4 +1,4 @@
-"""Counting rows into the bins of a version's training profile: the only thing done with every single value."""
+"""Histograms: rows are counted into the bins of the training profile. No other step looks at every single value."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from contracts.profiles import ColumnProfile, Profile
 
 Counts = NDArray[np.int64]
 
-MISSING, ODD = 0, 1
-"""The first two cells of every column: rows without a value, rows whose value is of no known type."""
+MISSING, INVALID = 0, 1
+"""The first two cells of every column: rows without a value, and rows whose value is not a number where one belongs."""
 
 
 class Bins:
     """The bins of all columns of a profile, the predictions last.
 
-    A column's cells are: missing, odd, then its bins or categories; the last category is "any other".
+    A column's cells are: missing, invalid, then its bins or categories; the last category is "any other".
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -26,15 +26,15 @@ class Bins:
         self.reference = self._table([column.reference for column in self._columns])
 
     def zeros(self) -> Counts:
-        """No rows yet: (columns + 1, cells)."""
+        """Return counts of no rows, of shape (columns + 1, cells)."""
         return np.zeros_like(self.reference)
 
     def count(self, columns: dict[str, list[Any]], predictions: list[Any]) -> Counts:
-        """Rows per cell; a column that is absent counts as missing in every row."""
+        """Count rows per cell, (columns + 1, cells). An absent column counts as missing in every row."""
         rows = len(predictions)
         lists = [columns.get(name) for name in self.names] + [predictions]
         counted = [
-            column.count(values) if values is not None else _only_missing(rows)
+            column.count(values) if values is not None else _all_missing(rows)
             for column, values in zip(self._columns, lists, strict=True)
         ]
         return self._table(counted)
@@ -50,7 +50,7 @@ class _Column:
     def __init__(self, profile: ColumnProfile) -> None:
         self._edges = None if profile.edges is None else np.array(profile.edges, dtype=np.float64)
         self._index = {text: place for place, text in enumerate(profile.categories or ())}
-        # 3 and 3.0 are one category whatever JSON or pandas made of it; the profile's own spelling comes first.
+        # JSON and pandas may write 3 or 3.0: both are one category. An exact match with the profile comes first.
         self._index = {_plain(text): place for text, place in self._index.items()} | self._index
         known = len(profile.edges) + 1 if profile.edges is not None else len(profile.categories or ())
         others = [profile.other] if profile.edges is None else []
@@ -69,13 +69,13 @@ class _Column:
         except (ValueError, TypeError):
             numbers = np.array([_number(value) for value in values])
         cells = np.searchsorted(self._edges, numbers, side="left") + 2
-        gone = np.isnan(numbers)
-        if gone.any():
-            cells[gone] = [MISSING if values[row] is None else ODD for row in np.nonzero(gone)[0]]
+        no_number = np.isnan(numbers)
+        if no_number.any():
+            cells[no_number] = [MISSING if values[row] is None else INVALID for row in np.nonzero(no_number)[0]]
         return cells
 
     def _categories(self, values: list[Any]) -> NDArray[np.intp]:
-        if len(set(map(type, values))) > 1:  # 1 and True are one key
+        if len(set(map(type, values))) > 1:  # as keys of a dict, 1 and True are equal
             return np.array([self._cell(value) for value in values], dtype=np.intp)
         cells = {value: self._cell(value) for value in set(values)}
         return np.array([cells[value] for value in values], dtype=np.intp)
@@ -101,5 +101,5 @@ def _number(value: Any) -> float:
         return float("nan")
 
 
-def _only_missing(rows: int) -> Counts:
+def _all_missing(rows: int) -> Counts:
     return np.array([rows, 0], dtype=np.int64)

@@ -1,58 +1,117 @@
-"""The monitor's bucket: one state per model, written by revision, and news that wait for whoever holds the model.
+"""The monitor's bucket on the bus: one state per model, and notices for the replica that reads the model.
 
-A state can be larger than a message may be, so it lies in chunks under a token of its own; the one record that names
-the token is written last and by revision. Whoever lost the model meanwhile cannot write it: a zombie is fenced.
+A state is JSON for small values and raw bytes for arrays; nothing is ever unpickled. It can be larger than a message
+may be. Therefore it is stored in chunks under a token of its own. One record names the token. It is written last, and
+only if its revision is still the one that the writer has seen: a replica that has lost the model cannot write it.
 """
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 from uuid import uuid4
 
+import numpy as np
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
 
 from contracts import subjects
 from services.messaging import Bus
 
+FORMAT = 1
 CHUNK = 512 * 1024
 _STREAM = f"KV_{subjects.MONITOR}"
 
 
-class Fenced(Exception):
-    """Another one wrote the state since it was read: this one's is no longer the truth."""
+class UnreadableState(Exception):
+    """A saved state is damaged or of another format. The model then starts from the traffic that the bus still has."""
 
 
-class Store(Protocol):
-    """Where states and news are kept."""
+class StateConflict(Exception):
+    """Another replica has written the state since it was read."""
+
+
+def pack(state: dict[str, Any]) -> bytes:
+    """Serialize a nested dict of JSON values and numpy arrays."""
+    arrays: list[np.ndarray[Any, Any]] = []
+
+    def encode(value: object) -> object:
+        if isinstance(value, np.ndarray):
+            arrays.append(np.ascontiguousarray(value))
+            return {"$array": len(arrays) - 1, "dtype": value.dtype.str, "shape": value.shape}
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"a state cannot contain a value of type {type(value).__name__}")
+
+    header = json.dumps({"format": FORMAT, "state": state}, default=encode).encode()
+    body = b"".join(array.tobytes() for array in arrays)
+    return zlib.compress(len(header).to_bytes(8, "big") + header + body, level=1)
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+    """Return what `pack` was given.
+
+    Raises:
+        UnreadableState: another format, or damaged.
+    """
+    try:
+        raw = memoryview(zlib.decompress(data))
+        size = int.from_bytes(raw[:8], "big")
+        header, at = json.loads(bytes(raw[8 : 8 + size])), 8 + size
+    except (zlib.error, ValueError) as error:
+        raise UnreadableState(f"the saved state is damaged: {error}") from None
+    if header.get("format") != FORMAT:
+        raise UnreadableState(f"the saved state has format {header.get('format')}, expected {FORMAT}")
+
+    def decode(value: Any) -> Any:
+        nonlocal at
+        if isinstance(value, dict) and "$array" in value:
+            dtype, shape = np.dtype(value["dtype"]), tuple(value["shape"])
+            count = int(np.prod(shape, dtype=np.int64))
+            array = np.frombuffer(raw, dtype=dtype, count=count, offset=at).reshape(shape).copy()
+            at += array.nbytes
+            return array
+        if isinstance(value, dict):
+            return {name: decode(inner) for name, inner in value.items()}
+        return value
+
+    state: dict[str, Any] = decode(header["state"])
+    return state
+
+
+class StateStore(Protocol):
+    """Storage of states and notices."""
 
     async def load(self, model: str) -> bytes | None:
-        """The newest state, or None when there is none or it is damaged; `save` continues from here."""
+        """Return the newest state, or None when there is none or it is incomplete; `save` continues from here."""
         ...
 
     async def save(self, model: str, state: bytes) -> None:
-        """Replace what `load` or the last `save` saw.
+        """Replace the state that the last `load` or `save` has seen.
 
         Raises:
-            Fenced: it was replaced by another one.
+            StateConflict: another replica has replaced it.
         """
         ...
 
-    async def tell(self, model: str, name: str, news: Mapping[str, Any]) -> None:
-        """Leave news for the holder of the model; the same name is the same news."""
+    async def add_notice(self, model: str, name: str, notice: Mapping[str, Any]) -> None:
+        """Leave a notice for the replica that reads the model. A notice with a known name replaces the earlier one."""
         ...
 
-    async def news(self, model: str) -> dict[str, dict[str, Any]]:
-        """What was left, in the order of the names."""
+    async def notices(self, model: str) -> dict[str, dict[str, Any]]:
+        """Return all notices by name, in the order of the names."""
         ...
 
-    async def forget(self, model: str, names: Iterable[str]) -> None:
-        """These are in the saved state now."""
+    async def delete_notices(self, model: str, names: Iterable[str]) -> None:
+        """Delete notices whose effect is in the saved state."""
         ...
 
 
-class KvStore:
-    """The store on the bus."""
+class KvStateStore:
+    """The store in a key-value bucket of the bus.
+
+    Keys: `<model>.state` (the record), `<model>.chunk.<token>.<number>` and `<model>.news.<name>` (a notice).
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -62,8 +121,8 @@ class KvStore:
         bucket = await self._bus.bucket(subjects.MONITOR)
         try:
             entry = await bucket.get(f"{model}.state")
-        except KeyNotFoundError as gone:
-            self._revisions[model] = _revision_of(gone)
+        except KeyNotFoundError as error:
+            self._revisions[model] = _revision_of(error)
             return None
         self._revisions[model] = entry.revision or 0
         head = json.loads(entry.value or b"{}")
@@ -81,35 +140,35 @@ class KvStore:
             await bucket.put(f"{model}.chunk.{token}.{number}", part)
         head = {"token": token, "chunks": len(parts), "sha256": hashlib.sha256(state).hexdigest()}
         try:
-            # Revision 0 is a key that was never there.
+            # Revision 0 stands for a key that has never existed.
             last = self._revisions[model]
             self._revisions[model] = await bucket.update(f"{model}.state", json.dumps(head).encode(), last=last)
         except KeyWrongLastSequenceError as error:
             await self._purge(f"{model}.chunk.{token}.>")
-            raise Fenced(f"the state of {model} was written by another monitor") from error
-        await self._sweep(model, token)
+            raise StateConflict(f"another replica of the monitor has written the state of {model}") from error
+        await self._delete_old_chunks(model, token)
 
-    async def tell(self, model: str, name: str, news: Mapping[str, Any]) -> None:
+    async def add_notice(self, model: str, name: str, notice: Mapping[str, Any]) -> None:
         bucket = await self._bus.bucket(subjects.MONITOR)
-        await bucket.put(f"{model}.news.{name}", json.dumps(news).encode())
+        await bucket.put(f"{model}.news.{name}", json.dumps(notice).encode())
 
-    async def news(self, model: str) -> dict[str, dict[str, Any]]:
+    async def notices(self, model: str) -> dict[str, dict[str, Any]]:
         bucket, keys = await self._bus.bucket(subjects.MONITOR), sorted(await self._keys(f"{model}.news.*"))
         entries = {key.rsplit(".", 1)[1]: await bucket.get(key) for key in keys}
         return {name: json.loads(entry.value or b"{}") for name, entry in entries.items()}
 
-    async def forget(self, model: str, names: Iterable[str]) -> None:
+    async def delete_notices(self, model: str, names: Iterable[str]) -> None:
         for name in names:
             await self._purge(f"{model}.news.{name}")
 
-    async def _sweep(self, model: str, token: str) -> None:
-        """Remove the chunks of earlier states, those of a killed writer among them."""
+    async def _delete_old_chunks(self, model: str, token: str) -> None:
+        """Delete the chunks of earlier states, including those of a writer that was killed."""
         tokens = {key.split(".")[2] for key in await self._keys(f"{model}.chunk.>")}
         for old in tokens - {token}:
             await self._purge(f"{model}.chunk.{old}.>")
 
     async def _keys(self, pattern: str) -> list[str]:
-        # One request, where listing a bucket's keys would make a consumer each time.
+        # This is one request. The client's own listing of keys would create a consumer each time.
         prefix = f"$KV.{subjects.MONITOR}."
         info = await self._bus.js.stream_info(_STREAM, subjects_filter=prefix + pattern)
         return [subject.removeprefix(prefix) for subject in info.state.subjects or {}]
@@ -121,7 +180,7 @@ class KvStore:
             return
 
 
-def _revision_of(gone: KeyNotFoundError) -> int:
-    """Of a deleted key its marker's, so that the next write follows it; 0 when there never was one."""
-    entry = getattr(gone, "entry", None)
+def _revision_of(missing: KeyNotFoundError) -> int:
+    """Return the revision of a deleted key's marker, which the next write must follow; 0 for a key never written."""
+    entry = getattr(missing, "entry", None)
     return int(entry.revision or 0) if entry is not None else 0

@@ -1,4 +1,4 @@
-"""One version: its predictions wait for their labels; rows go into its windows, labelled ones against its promise."""
+"""The state of one version: recent predictions that wait for labels, its windows, and its performance."""
 
 from typing import Any
 
@@ -13,121 +13,121 @@ from services.monitor.state.label_join import (
     RecentPredictions,
     RowPositions,
     UnmatchedLabels,
+    encode_values,
     keys_of,
-    signatures,
 )
-from services.monitor.state.performance import Loss, PerformanceTracker
+from services.monitor.state.performance import LossEstimate, PerformanceTracker
 from services.monitor.state.windows import WindowFinding, Windows
 
 
 class VersionState:
-    """The state of one version."""
+    """The state of one version. Without a profile and a target, its rows and labels are only counted."""
 
-    def __init__(self, version: str, profile: Profile | None, promise: PerformanceTarget | None, rules: Rules) -> None:
-        self.version, self.profile, self.promise = version, profile, promise
-        self.window_rows = promise.window if promise else 500
+    def __init__(self, version: str, profile: Profile | None, target: PerformanceTarget | None, rules: Rules) -> None:
+        self.version, self.profile, self.target = version, profile, target
+        self.window_rows = target.window if target else 500
         """Rows (or labels) in a window."""
-        self.pending = RecentPredictions(rules.pending)
+        self.predictions = RecentPredictions(rules.pending)
         self.windows = Windows(profile, self.window_rows, rules)
-        self.judged = PerformanceTracker(promise, self.window_rows, rules.run_labels)
+        self.performance = PerformanceTracker(target, self.window_rows, rules.run_labels)
         self.repeated = 0
+        """Number of repeated predictions and labels; they are not counted."""
 
     # -- traffic ---------------------------------------------------------------------------------------------
 
-    def predict(self, answered: PredictionBatch, rows: RowPositions, early: UnmatchedLabels, now: float) -> None:
-        """Count predictions, remember them for their labels, and join the labels that came before them."""
-        keys, columns, predictions = keys_of(answered.ids), answered.columns, answered.predictions
-        fresh = self.pending.unseen(keys)
-        if len(fresh) < len(keys):
-            self.repeated += len(keys) - len(fresh)
-            keys, predictions = [keys[i] for i in fresh], [predictions[i] for i in fresh]
-            columns = {name: [values[i] for i in fresh] for name, values in columns.items()}
-            rows = RowPositions(rows.sequence[fresh], rows.row[fresh])
+    def add_predictions(
+        self, batch: PredictionBatch, positions: RowPositions, unmatched: UnmatchedLabels, now: float
+    ) -> None:
+        """Count predictions, store them for the join, and add the labels that came before them."""
+        keys, columns, predictions = keys_of(batch.ids), batch.columns, batch.predictions
+        new = self.predictions.unseen(keys)
+        if len(new) < len(keys):
+            self.repeated += len(keys) - len(new)
+            keys, predictions = [keys[i] for i in new], [predictions[i] for i in new]
+            columns = {name: [values[i] for i in new] for name, values in columns.items()}
+            positions = RowPositions(positions.sequence[new], positions.row[new])
         if not keys:
             return
-        self.pending.add(keys, signatures(predictions), rows.sequence, rows.row)
-        self.windows.count(columns, predictions, answered.time)
-        self.label(early.take(keys), now)
+        self.predictions.add(keys, encode_values(predictions), positions.sequence, positions.row)
+        self.windows.add(columns, predictions, batch.time)
+        self.add_labels(unmatched.pop(keys), now)
 
-    def label(self, labels: list[tuple[int, ReceivedLabel]], now: float) -> None:
-        """Judge labels of predictions that are known. Repeated ones do not count."""
+    def add_labels(self, labels: list[tuple[int, ReceivedLabel]], now: float) -> None:
+        """Add labels of stored predictions to the performance. Repeated labels do not count."""
         new: dict[int, ReceivedLabel] = {}
         for key, label in labels:
-            number = self.pending.find(key)
-            if number is not None and number not in new and not self.pending.ring.at("known", number):
+            number = self.predictions.find(key)
+            if number is not None and number not in new and not self.predictions.rows.get("known", number):
                 new[number] = label
         self.repeated += len(labels) - len(new)
         if new:
-            self._judge(new, now)
+            self._add_labelled_rows(new, now)
 
-    def _judge(self, labels: dict[int, ReceivedLabel], now: float) -> None:
-        ring = self.pending.ring
+    def _add_labelled_rows(self, labels: dict[int, ReceivedLabel], now: float) -> None:
+        rows = self.predictions.rows
         for number in labels:
-            ring.put("known", number, True)
-        value, sequence, row = ([ring.at(name, number) for number in labels] for name in ("value", "sequence", "row"))
-        rows = RowPositions(np.array(sequence), np.array(row))
-        self.judged.add(list(labels.values()), value, rows, now)
+            rows.set("known", number, True)
+        value, sequence, row = ([rows.get(name, number) for number in labels] for name in ("value", "sequence", "row"))
+        positions = RowPositions(np.array(sequence), np.array(row))
+        self.performance.add(list(labels.values()), value, positions, now)
 
-    # -- what it adds up to ----------------------------------------------------------------------------------
+    # -- findings --------------------------------------------------------------------------------------------
 
     def close_window(self, now: float) -> WindowFinding | None:
-        """What its window holds once it is over; else None."""
-        return self.windows.close(now, self.judged.total)
+        """Return the result of the window when it is over; otherwise None."""
+        return self.windows.close(now, self.performance.label_count)
 
-    def loss(self) -> Loss:
-        """What the labels say about the time since the metric most likely fell."""
-        return self.judged.loss(self.pending.coverage())
+    def estimate_loss(self) -> LossEstimate:
+        """Estimate since when, and by how much, the metric is lower."""
+        return self.performance.estimate_loss(self.predictions.coverage())
 
     def latest_rows(self, at_most: int) -> RowPositions:
-        """The newest predictions."""
-        ring = self.pending.ring
-        since = max(ring.first, ring.total - at_most)
-        return RowPositions(ring.column("sequence", since), ring.column("row", since))
+        """Return the positions of the newest predictions."""
+        rows = self.predictions.rows
+        since = max(rows.first, rows.total - at_most)
+        return RowPositions(rows.column("sequence", since), rows.column("row", since))
 
     def rows_since_loss(self) -> RowPositions:
-        """The newest predictions since the metric most likely fell, labelled or not."""
-        labelled = self.judged.rows(self.loss().since, self.window_rows)
+        """Return the positions of the newest predictions since the metric most likely fell, labelled or not."""
+        labelled = self.performance.positions(self.estimate_loss().since, self.window_rows)
         latest = self.latest_rows(self.window_rows)
         since = latest.sequence >= labelled.sequence.min(initial=np.iinfo(np.int64).max)
         return RowPositions(latest.sequence[since], latest.row[since])
 
-    def start_afresh(self) -> None:
-        """Forget the evidence, not the rows: what comes now decides."""
-        self.judged.start_afresh()
+    def reset_evidence(self) -> None:
+        """Discard the evidence and keep the rows: only traffic that comes from now on counts."""
+        self.performance.reset_evidence()
         self.windows.drift = 0.0
 
-    def remember(self, before: "VersionState") -> None:
-        """Take over the predictions that came before the promise was known."""
-        self.pending, self.windows.rows, self.windows.window_from = (
-            before.pending,
-            before.windows.rows,
-            before.windows.rows,
-        )
+    def copy_predictions(self, earlier: "VersionState") -> None:
+        """Continue with the predictions that were counted before the target was known."""
+        self.predictions = earlier.predictions
+        self.windows.rows = self.windows.window_from = earlier.windows.rows
 
-    # -- memory ----------------------------------------------------------------------------------------------
+    # -- saved state -----------------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Any]:
         return {
             "version": self.version,
             "profile": self.profile.model_dump(mode="json") if self.profile else None,
-            "promise": self.promise.model_dump(mode="json") if self.promise else None,
-            "pending": self.pending.ring.dump(),
-            "labelled": self.judged.ring.dump(),
+            "promise": self.target.model_dump(mode="json") if self.target else None,
+            "pending": self.predictions.rows.dump(),
+            "labelled": self.performance.rows.dump(),
             "repeated": self.repeated,
-            **{name: getattr(part, name) for part in (self.windows, self.judged) for name in part.KEPT},
+            **{name: getattr(part, name) for part in (self.windows, self.performance) for name in part.STORED},
         }
 
     @classmethod
-    def load(cls, state: dict[str, Any], rules: Rules) -> "VersionState":
-        profile = Profile.model_validate(state["profile"]) if state["profile"] else None
-        promise = PerformanceTarget.model_validate(state["promise"]) if state["promise"] else None
-        watch = cls(state["version"], profile, promise, rules)
-        watch.pending.load(state["pending"])
-        watch.judged.ring.load(state["labelled"])
-        watch.repeated = state["repeated"]
-        if watch.windows.counts.shape != state["counts"].shape:
-            raise ValueError("the counts are not of this profile")
-        for part in (watch.windows, watch.judged):
-            for name in part.KEPT:
-                setattr(part, name, state[name])
-        return watch
+    def load(cls, saved: dict[str, Any], rules: Rules) -> "VersionState":
+        profile = Profile.model_validate(saved["profile"]) if saved["profile"] else None
+        target = PerformanceTarget.model_validate(saved["promise"]) if saved["promise"] else None
+        state = cls(saved["version"], profile, target, rules)
+        state.predictions.load(saved["pending"])
+        state.performance.rows.load(saved["labelled"])
+        state.repeated = saved["repeated"]
+        if state.windows.counts.shape != saved["counts"].shape:
+            raise ValueError("the saved counts do not have the shape of the profile")
+        for part in (state.windows, state.performance):
+            for name in part.STORED:
+                setattr(part, name, saved[name])
+        return state

@@ -1,4 +1,4 @@
-"""The rows of one version, window by window, against those of its training: has the data drifted or gone bad?"""
+"""Windows of one version's rows, compared with its training data: evidence of drift and of bad input."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,14 +8,14 @@ import numpy as np
 from contracts.profiles import Profile, Window
 from services.monitor.detection.rules import Rules
 from services.monitor.detection.sequential_tests import culprits, drift_p_values, e_values, shiryaev_roberts
-from services.monitor.state.histograms import MISSING, ODD, Bins
+from services.monitor.state.histograms import INVALID, MISSING, Bins
 
 PREDICTION = "prediction"
 
 
 @dataclass(frozen=True)
 class WindowFinding:
-    """A closed window: what was found in it, if anything."""
+    """The result of a closed window: `kind` is None when nothing was found; `calm` when nothing hints at drift."""
 
     kind: Literal["data", "quality"] | None
     calm: bool
@@ -25,16 +25,18 @@ class WindowFinding:
 
 
 class Windows:
-    """The window that is open, and the evidence of drift from those before. Times are those of the messages.
+    """The open window, and the evidence of drift from the windows before it. Times are those of the messages.
 
     Args:
         profile: of the training data; without it rows are only counted.
         size: rows of a full window.
+        rules: thresholds.
     """
 
-    KEPT = (
+    STORED = (
         "rows", "index", "window_from", "labels_before", "window_start", "window_end", "drift", "p_values", "counts",
     )  # fmt: skip
+    """Attributes that are saved, under these names."""
 
     def __init__(self, profile: Profile | None, size: int, rules: Rules) -> None:
         self._size, self._rules = size, rules
@@ -44,16 +46,18 @@ class Windows:
         self.rows = self.index = self.window_from = self.labels_before = 0
         self.window_start = self.window_end = 0.0
         self.drift = 0.0
+        """Evidence of drift (Shiryaev–Roberts)."""
         self.p_values: list[float] = []
+        """Of the last window, one per column."""
 
     @property
-    def moved(self) -> tuple[str, ...]:
-        """Columns that hint at drift in the last window, most first."""
+    def suspicious_columns(self) -> tuple[str, ...]:
+        """Columns whose p-value in the last window is below 0.05, smallest first: a hint, not a finding."""
         ranked = sorted((p, name) for p, name in zip(self.p_values, self._columns, strict=False) if p < 0.05)
         return tuple(name for _, name in ranked)
 
-    def count(self, columns: dict[str, list[Any]], predictions: list[Any], time: float) -> None:
-        """Take rows in."""
+    def add(self, columns: dict[str, list[Any]], predictions: list[Any], time: float) -> None:
+        """Count rows in the open window."""
         if self._bins:
             self.counts += self._bins.count(columns, predictions)
         if self.rows == self.window_from:
@@ -62,44 +66,45 @@ class Windows:
         self.rows += len(predictions)
 
     def close(self, now: float, labels: int) -> WindowFinding | None:
-        """Judge the window when it is full, or old enough and not too thin; else None: it goes on.
+        """Close and test the window when it is full, or old and not too small; otherwise return None.
 
         Args:
             now: unix seconds.
-            labels: how many the version has had so far.
+            labels: number of labels that the version has received so far.
         """
         rows = self.rows - self.window_from
         old = now - self.window_start >= self._rules.window_seconds and rows >= min(self._rules.min_rows, self._size)
         if not rows or (rows < self._size and not old):
             return None
         joined = labels - self.labels_before
-        found = self._judge(
+        finding = self._test(
             Window(start=self.window_start, end=self.window_end, rows=rows, labels=joined, index=self.index)
         )
         self.counts = np.zeros_like(self.counts)
         self.window_from, self.labels_before, self.index = self.rows, labels, self.index + 1
-        return found
+        return finding
 
-    def _judge(self, window: Window) -> WindowFinding:
+    def _test(self, window: Window) -> WindowFinding:
         if not self._bins:
             return WindowFinding(None, True, window)
-        bad = self._unreadable(self._bins, window.rows)
+        bad = self._bad_input(self._bins, window.rows)
         if bad:
-            return WindowFinding("quality", False, window, {f"missing_{n}": s for n, s in bad.items()}, tuple(bad))
+            evidence = {f"missing_{name}": share for name, share in bad.items()}
+            return WindowFinding("quality", False, window, evidence, tuple(bad))
         p = drift_p_values(self._bins.reference, self.counts, self._rules.drift_tolerance)
-        evidence = float(e_values(p).mean())
-        self.p_values, self.drift = p.tolist(), shiryaev_roberts(self.drift, evidence)
+        e_value = float(e_values(p).mean())
+        self.p_values, self.drift = p.tolist(), shiryaev_roberts(self.drift, e_value)
         if self.drift < self._rules.run_windows:
-            return WindowFinding(None, evidence < 1.0, window)
-        moved = tuple(self._columns[column] for column in culprits(p))
-        found = {"e_value": self.drift, "p_value": float(p.min()), "columns": float(len(moved))}
+            return WindowFinding(None, e_value < 1.0, window)
+        drifted = tuple(self._columns[column] for column in culprits(p))
+        evidence = {"e_value": self.drift, "p_value": float(p.min()), "columns": float(len(drifted))}
         self.drift = 0.0
-        return WindowFinding("data", False, window, found, moved)
+        return WindowFinding("data", False, window, evidence, drifted)
 
-    def _unreadable(self, bins: Bins, rows: int) -> dict[str, float]:
-        """Columns with clearly more missing or odd values than at training, worst first."""
-        before = bins.reference[:, [MISSING, ODD]].sum(axis=1) / np.maximum(1, bins.reference.sum(axis=1))
-        now = self.counts[:, [MISSING, ODD]].sum(axis=1) / rows
+    def _bad_input(self, bins: Bins, rows: int) -> dict[str, float]:
+        """Return columns with significantly more missing or invalid values than in training, with their share."""
+        before = bins.reference[:, [MISSING, INVALID]].sum(axis=1) / np.maximum(1, bins.reference.sum(axis=1))
+        now = self.counts[:, [MISSING, INVALID]].sum(axis=1) / rows
         allowed = np.minimum(1.0, before + self._rules.missing_tolerance)
         excess = now - allowed - 3 * np.sqrt(allowed * (1 - allowed) / rows)
         return {self._columns[c]: float(now[c]) for c in np.argsort(-excess, kind="stable") if excess[c] > 0}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from services.messaging.worker import restart_on_error
-from services.monitor.ingest.followers import ModelReaders
-from services.monitor.state.codec import pack, unpack
+from services.monitor.ingest.model_reader import ModelReaders
+from services.monitor.state.store import pack, unpack
 from tests.component.services.monitor.test_app import Room
 from tests.fakes import MemoryRegistry, deliver
 from tests.unit.services.monitor.monitored import VERSION, Stream, deployed, messages
@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 
 class Uneven:
-    """Fails as often as it is told to, in a way nobody is ready for; then lives on."""
+    """Raises an unexpected error in its first `failures` runs, then keeps running."""
 
     def __init__(self, failures: int) -> None:
         self.failures, self.starts, self.lives = failures, 0, False
@@ -45,10 +45,10 @@ async def test_a_model_that_fails_starts_anew_and_leaves_the_others_alone() -> N
     models = {"bad": Uneven(1), "good": Uneven(0)}
     registry = UnreadableRegistry()
     make: Any = models.__getitem__
-    followers = ModelReaders(make, None, registry, scan=0.01)  # type: ignore[arg-type]
+    readers = ModelReaders(make, None, registry, scan=0.01)  # type: ignore[arg-type]
     for model in models:
-        followers.follow(model)
-    running = asyncio.create_task(followers.run())
+        readers.add(model)
+    running = asyncio.create_task(readers.run())
 
     async def settled() -> bool:
         return not running.done() and all(model.lives for model in models.values()) and registry.asked > 1
@@ -84,10 +84,10 @@ async def test_health_names_what_fails_again_and_again() -> None:
     task = restart_on_error(partial(bad.run, None), failing, pauses=(0.0, 60.0), model="digits")
     running = asyncio.create_task(task)
 
-    async def told() -> bool:
+    async def reported() -> bool:
         return bool(room.worker.health()["failing"] == {"digits": "ZeroDivisionError: nobody is ready for this"})
 
-    await eventually(told)
+    await eventually(reported)
     assert bad.starts == 2
     assert room.worker.health()["healthy"] is False
     running.cancel()
@@ -110,37 +110,37 @@ async def test_health_names_what_fails_again_and_again() -> None:
 async def test_a_state_of_another_release_starts_anew_from_the_bus(damage: Any) -> None:
     room, traffic = Room(), Stream(1)
     await room.approve()
-    first = room.follower()
-    await first.begin()
+    first = room.reader()
+    await first.open()
     room.stream.publish(*messages(traffic, 50, 0.95))
     await room.read(first)
     state = unpack(room.store.states["digits"])
     damage(state)
     room.store.states["digits"] = pack(state)
-    second = room.follower()
-    await second.begin()
+    second = room.reader()
+    await second.open()
     room.stream.acked = 0
     await room.read(second)
-    assert second.state.traffic.versions[VERSION].judged.total == 50
+    assert second.state.traffic.versions[VERSION].performance.label_count == 50
 
 
-@pytest.mark.parametrize("news", [{"deployed": {"model": "digits"}}, {"errors": 3}, {"deployed": 1}, {}])
-async def test_news_of_another_release_are_passed_over(news: dict[str, Any]) -> None:
+@pytest.mark.parametrize("notice", [{"deployed": {"model": "digits"}}, {"errors": 3}, {"deployed": 1}, {}])
+async def test_notices_of_another_release_are_ignored(notice: dict[str, Any]) -> None:
     room = Room()
-    await room.store.tell("digits", "e0", news)
+    await room.store.add_notice("digits", "e0", notice)
     await deliver(room.worker, deployed())
-    follower = room.follower()
-    await follower.begin()
-    await room.read(follower)
-    assert follower.state.live == {"local": VERSION}
-    assert room.store.told == {}
+    reader = room.reader()
+    await reader.open()
+    await room.read(reader)
+    assert reader.state.live == {"local": VERSION}
+    assert room.store.left == {}
 
 
 @pytest.mark.parametrize("line", ['"time":NaN', '"time":1e999', f'"count":{"9" * 400}', '"count":-1', '"version":"?"'])
-async def test_odd_lines_of_the_serving_log_are_no_news(line: str) -> None:
+async def test_invalid_lines_of_the_serving_log_leave_no_notice(line: str) -> None:
     room = Room()
     body = '{"level":"error","version":"1-0123abcd","time":1.0,"count":2}'
     key = line.split(":")[0]
     kept = [part for part in body[1:-1].split(",") if not part.startswith(key)]
     await deliver(room.worker, ("{" + ",".join([*kept, line]) + "}").encode(), "logs.serving.digits")
-    assert room.store.told == {}
+    assert room.store.left == {}

@@ -23,9 +23,8 @@ from services.messaging.settings import BusSettings
 from services.monitor.detection.rules import Rules
 from services.monitor.domain import SOURCE, ModelState
 from services.monitor.ingest.consumer import TrafficStream, consumer_of
-from services.monitor.state.codec import unpack
 from services.monitor.state.label_join import RowPositions
-from services.monitor.state.store import Fenced, KvStore
+from services.monitor.state.store import KvStateStore, StateConflict, unpack
 from services.storage.artifact_store import open_artifact_store
 from services.storage.registry import Registry
 from tests.unit.services.monitor.monitored import VERSION, Stream, base_rows, candidate, deployed, live, messages
@@ -79,7 +78,7 @@ async def go_live(bus: Bus, home: Path, window: int = 500) -> None:
 
 
 async def state(bus: Bus) -> ModelState | None:
-    saved = await KvStore(bus).load("digits")
+    saved = await KvStateStore(bus).load("digits")
     return ModelState.load("digits", unpack(saved), Rules()) if saved else None
 
 
@@ -124,11 +123,11 @@ async def test_a_loss_becomes_a_retraining_with_old_and_recent_rows(bus: Bus, ho
     assert event.report
 
     # Its run ends without a version: the incident is closed.
-    async def told() -> ModelState | None:
+    async def published() -> ModelState | None:
         now = await state(bus)
-        return now if now and now.incident and now.incident.told else None
+        return now if now and now.incident and now.incident.published else None
 
-    await eventually(told)
+    await eventually(published)
     rejected = DataRejected(model="digits", dataset="d", violations=("no",))
     await bus.js.publish(
         "data.rejected", cloudevents.body(rejected), headers={"ce-correlationid": headers["ce-correlationid"]}
@@ -154,7 +153,7 @@ async def test_killed_again_and_again_it_counts_every_label_once(bus: Bus, home:
         position = await publish(bus, *messages(stream, 50, 0.95))
     started()
     watch = (await counted(bus, position)).traffic.versions[VERSION]
-    assert (watch.windows.rows, watch.judged.total, watch.repeated) == (900, 900, 0)
+    assert (watch.windows.rows, watch.performance.label_count, watch.repeated) == (900, 900, 0)
 
 
 async def test_of_two_replicas_one_reads_and_the_other_takes_over(bus: Bus, home: Path, started: Any) -> None:
@@ -167,7 +166,7 @@ async def test_of_two_replicas_one_reads_and_the_other_takes_over(bus: Bus, home
     os.kill(holder.pid, signal.SIGTERM)
     assert await asyncio.to_thread(holder.wait, 30) == 0
     watch = (await counted(bus, await publish(bus, *messages(stream, 50, 0.95)))).traffic.versions[VERSION]
-    assert (watch.windows.rows, watch.judged.total) == (100, 100)
+    assert (watch.windows.rows, watch.performance.label_count) == (100, 100)
 
 
 async def test_unreadable_traffic_is_put_aside_and_the_rest_counts(bus: Bus, home: Path, started: Any) -> None:
@@ -183,11 +182,11 @@ async def test_unreadable_traffic_is_put_aside_and_the_rest_counts(bus: Bus, hom
         await bus.js.publish("predictions.digits", body)
     await bus.js.publish("feedback.digits", b'{"labels":[{"label":1}]}')
     state = await counted(bus, await publish(bus, *messages(Stream(4), 50, 0.95)))
-    assert state.traffic.versions[VERSION].judged.total == 50
+    assert state.traffic.versions[VERSION].performance.label_count == 50
     assert (await bus.js.stream_info("DLQ")).state.messages == 6
 
 
-async def test_a_burst_of_serving_errors_is_told(bus: Bus, home: Path, started: Any) -> None:
+async def test_a_burst_of_serving_errors_is_an_alert(bus: Bus, home: Path, started: Any) -> None:
     await go_live(bus, home)
     started()
     await counted(bus, await publish(bus, *messages(Stream(5), 50, 0.95)))
@@ -200,29 +199,29 @@ async def test_a_burst_of_serving_errors_is_told(bus: Bus, home: Path, started: 
 
 
 async def test_a_state_is_written_by_one_and_may_be_large(bus: Bus) -> None:
-    one, other = KvStore(bus), KvStore(bus)
+    one, other = KvStateStore(bus), KvStateStore(bus)
     assert await one.load("digits") is None
     assert await other.load("digits") is None
     large = os.urandom(2_000_000)
     await one.save("digits", large)
-    with pytest.raises(Fenced):
+    with pytest.raises(StateConflict):
         await other.save("digits", b"late")
     assert await other.load("digits") == large
     await other.save("digits", b"new")
-    with pytest.raises(Fenced):
+    with pytest.raises(StateConflict):
         await one.save("digits", b"zombie")
-    assert await KvStore(bus).load("digits") == b"new"
+    assert await KvStateStore(bus).load("digits") == b"new"
     info = await bus.js.stream_info("KV_monitor", subjects_filter="$KV.monitor.digits.chunk.>")
     assert len(info.state.subjects or {}) == 1
 
 
-async def test_news_wait_in_order_until_they_are_forgotten(bus: Bus) -> None:
-    store = KvStore(bus)
-    await store.tell("digits", "e2", {"ended": "b"})
-    await store.tell("digits", "e1", {"ended": "a"})
-    assert list(await store.news("digits")) == ["e1", "e2"]
-    await store.forget("digits", ["e1", "e2"])
-    assert await store.news("digits") == {}
+async def test_notices_stay_in_order_until_they_are_deleted(bus: Bus) -> None:
+    store = KvStateStore(bus)
+    await store.add_notice("digits", "e2", {"ended": "b"})
+    await store.add_notice("digits", "e1", {"ended": "a"})
+    assert list(await store.notices("digits")) == ["e1", "e2"]
+    await store.delete_notices("digits", ["e1", "e2"])
+    assert await store.notices("digits") == {}
 
 
 async def test_a_reader_starts_behind_its_position_whatever_the_consumer_says(bus: Bus) -> None:
@@ -247,7 +246,7 @@ async def test_rows_the_bus_has_dropped_are_left_out(bus: Bus) -> None:
     await publish(bus, *messages(Stream(7), 3, 0.95), *messages(Stream(8), 3, 0.95))
     await bus.js.purge_stream("PREDICTIONS", seq=3)
     wanted = RowPositions(np.array([1, 3, 3]), np.array([0, 1, 2]), np.array([2, 4, 4]), np.array([0, 1, 2]))
-    columns = await TrafficStream(bus, "digits").columns(wanted)
+    columns = await TrafficStream(bus, "digits").read_rows(wanted)
     assert {name: len(values) for name, values in columns.items()} == {
         "column:x0": 2, "column:x1": 2, "column:x2": 2, "prediction": 2, "label": 2,
     }  # fmt: skip

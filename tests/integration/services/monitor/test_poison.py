@@ -44,7 +44,7 @@ async def test_a_poisoned_message_is_put_aside_and_the_next_label_counts(
     for subject, body in poison():
         await bus.js.publish(f"{subject}.digits", body.encode())
     state = await counted(bus, await publish(bus, labels))
-    assert state.traffic.versions[VERSION].judged.total == 50
+    assert state.traffic.versions[VERSION].performance.label_count == 50
     assert (await bus.js.stream_info("DLQ")).state.messages == len(poison())
     assert monitor.poll() is None
 
@@ -76,5 +76,5 @@ async def test_rows_that_are_no_longer_readable_are_left_out(bus: Bus, odd: str)
     await publish(bus, *messages(Stream(7), 3, 0.95))
     await bus.js.publish("feedback.digits", json.dumps(odd).encode())
     wanted = RowPositions(np.array([1, 1]), np.array([0, 1]), np.array([2, 3]), np.array([0, 0]))
-    columns = await TrafficStream(bus, "digits").columns(wanted)
+    columns = await TrafficStream(bus, "digits").read_rows(wanted)
     assert len(columns["label"]) == 1

@@ -1,4 +1,4 @@
-"""Traffic for the tests of the monitor: a profile, a promise, predictions and labels, all from a seed."""
+"""Traffic for the tests of the monitor: a profile, a target, predictions and labels, all from a seed."""
 
 from typing import Any
 
@@ -41,15 +41,15 @@ def _numeric(name: str, values: np.ndarray) -> ColumnProfile:
     return ColumnProfile(name=name, edges=EDGES, counts=tuple(counts.tolist()))
 
 
-def promise(value: float = 0.95, window: int = 500, **more: float) -> PerformanceTarget:
+def target(value: float = 0.95, window: int = 500, **more: float) -> PerformanceTarget:
     return PerformanceTarget(metric="accuracy", value=value, window=window, **more)
 
 
-def watched(value: float = 0.95, rules: Rules | None = None, window: int = 500, columns: int = 3) -> ModelState:
+def live_model(value: float = 0.95, rules: Rules | None = None, window: int = 500, columns: int = 3) -> ModelState:
     """A model whose version 1 is live."""
-    watch = ModelState("digits", rules or Rules())
-    watch.deployed(VERSION, "local", profile(columns), promise(value, window), now=0.0)
-    return watch
+    model = ModelState("digits", rules or Rules())
+    model.version_deployed(VERSION, "local", profile(columns), target(value, window), now=0.0)
+    return model
 
 
 class Stream:
@@ -59,7 +59,7 @@ class Stream:
         self.rng, self.columns, self.version = np.random.default_rng(seed), columns, version
         self.sequence, self.rows = 0, 0
 
-    def answers(self, rows: int, accuracy: float, shift: float = 0.0) -> tuple[TrafficMessage, TrafficMessage]:
+    def batch(self, rows: int, accuracy: float, shift: float = 0.0) -> tuple[TrafficMessage, TrafficMessage]:
         """A message of predictions and one of all their labels."""
         truth = self.rng.integers(0, CLASSES, rows)
         right = self.rng.random(rows) < accuracy
@@ -68,11 +68,11 @@ class Stream:
         values = {f"x{i}": (self.rng.normal(size=rows) + shift).tolist() for i in range(self.columns)}
         self.rows += rows
         time = float(self.rows)
-        answered = PredictionBatch(self.version, time, ids, values, predicted.tolist())
-        truths = [
+        predicted_batch = PredictionBatch(self.version, time, ids, values, predicted.tolist())
+        labels_message = [
             FeedbackLabel(id, int(label), time, index) for index, (id, label) in enumerate(zip(ids, truth, strict=True))
         ]
-        return TrafficMessage(self._next(), answered), TrafficMessage(self._next(), truths)
+        return TrafficMessage(self._next(), predicted_batch), TrafficMessage(self._next(), labels_message)
 
     def _next(self) -> int:
         self.sequence += 1
@@ -81,19 +81,19 @@ class Stream:
 
 def messages(stream: Stream, rows: int, accuracy: float, shift: float = 0.0) -> tuple[Predictions, Feedback]:
     """The same traffic as events."""
-    answers, truths = stream.answers(rows, accuracy, shift)
-    assert isinstance(answers.content, PredictionBatch)
-    assert isinstance(truths.content, list)
+    predictions_message, labels_message = stream.batch(rows, accuracy, shift)
+    assert isinstance(predictions_message.content, PredictionBatch)
+    assert isinstance(labels_message.content, list)
     predictions = Predictions(
         model="digits",
-        version=answers.content.version,
-        time=answers.content.time,
-        id=tuple(answers.content.ids),
-        columns={name: tuple(values) for name, values in answers.content.columns.items()},
-        prediction=tuple(answers.content.predictions),
+        version=predictions_message.content.version,
+        time=predictions_message.content.time,
+        id=tuple(predictions_message.content.ids),
+        columns={name: tuple(values) for name, values in predictions_message.content.columns.items()},
+        prediction=tuple(predictions_message.content.predictions),
         latency_ms=(1.0,) * rows,
     )
-    labels = tuple(Label(id=truth.id, label=truth.label, time=truth.time) for truth in truths.content)
+    labels = tuple(Label(id=label.id, label=label.label, time=label.time) for label in labels_message.content)
     return predictions, Feedback(model="digits", labels=labels)
 
 
@@ -108,7 +108,7 @@ def candidate(dataset: ArtifactRef, window: int = 500) -> Candidate:
     trained = ModelTrained(**common, test=dataset, metrics={}, seed=0, seconds=1.0)
     verdict = Verdict(outcome="pass", confidence=0.95, conditions=())
     approved = ModelApproved(
-        **common, tag=f"digits:{VERSION}", probe=Probe(rows=(), predictions=()), promise=promise(window=window),
+        **common, tag=f"digits:{VERSION}", probe=Probe(rows=(), predictions=()), promise=target(window=window),
         verdict=verdict, approved_by="gate", trained=0.0,
     )  # fmt: skip
     return Candidate(
@@ -124,7 +124,7 @@ def live() -> Live:
 def deployed(version: str = VERSION, window: int = 500) -> ModelDeployed:
     return ModelDeployed(
         model="digits", version=version, image="i", target="local", url="u", profile=profile(),
-        promise=promise(window=window), reason="release",
+        promise=target(window=window), reason="release",
     )  # fmt: skip
 
 

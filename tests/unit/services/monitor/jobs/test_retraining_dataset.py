@@ -10,9 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contracts.features import RECENT
-from services.monitor.detection.error_bursts import VERSIONS, Burst, ErrorBursts
-from services.monitor.jobs.retraining_dataset import NoRows, dataset
-from services.monitor.state.codec import Unknown, pack, unpack
+from services.monitor.jobs.retraining_dataset import NoRecentRows, dataset
 
 BASE = pa.table(
     {
@@ -58,29 +56,6 @@ def test_rows_that_do_not_fit_are_left_out(tmp_path: Path) -> None:
     assert table["size"].to_pylist() == [1, 2, 5]
 
 
-def test_no_fitting_row_is_said(tmp_path: Path) -> None:
-    with pytest.raises(NoRows):
+def test_without_a_fitting_row_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NoRecentRows):
         build(tmp_path, {"column:size": [3.5], "label": [1]})
-
-
-def test_a_burst_is_told_once_and_old_errors_are_forgotten() -> None:
-    bursts = ErrorBursts(3)
-    assert bursts.add("m", "v", 0.0, 2) is None
-    assert bursts.add("m", "v", 100.0) is None
-    assert bursts.add("m", "w", 100.0, 2) is None
-    assert bursts.add("m", "v", 110.0, 2) == Burst("v", 3, 100.0, 110.0)
-    assert bursts.add("m", "v", 111.0) is None
-
-
-def test_errors_of_versions_long_gone_are_forgotten() -> None:
-    bursts = ErrorBursts(3)
-    for generation in range(10 * VERSIONS):
-        assert bursts.add("m", f"{generation}-0123abcd", 100.0, 2) is None
-        assert (bursts.add("m", "live", 100.0) is not None) == (generation % 3 == 2)
-    assert len(bursts._lines) == VERSIONS
-
-
-def test_damaged_state_is_said() -> None:
-    for data in (b"", b"nonsense", pack({"a": 1})[:-3]):
-        with pytest.raises(Unknown):
-            unpack(data)
