@@ -29,24 +29,27 @@ from benchmarks.servers import nats_server
 from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
 from services.host import free_port
 from services.messaging import connect, ensure_topology
-from serving import SERVICE, SOURCES
+from serving import SERVICE
 
 REPO = Path(__file__).parent.parent
 TAG = "digits:1-0a1b2c3d"
 CONNECTIONS = 16
-BENTOS = {"ours": (SERVICE, SOURCES), "plain": ("benchmarks.plain_service:service", ("benchmarks",))}
+SERVICES = {"ours": SERVICE, "plain": "benchmarks.plain_service:service"}
 
 
 def build(folder: Path, kind: str) -> None:
     """Train, pack, and build the Bento of `kind`; runs in a process of its own with its own BENTOML_HOME."""
     import bentoml
 
-    service, sources = BENTOS[kind]
+    from services.builder.jobs.build_bento import copy_sources
+
     pack(folder)
-    for source in sources:
-        shutil.copytree(REPO / source, folder / "source" / source, ignore=shutil.ignore_patterns("__pycache__"))
+    if kind == "ours":
+        copy_sources(folder / "source")
+    else:
+        shutil.copytree(REPO / "benchmarks", folder / "source" / "benchmarks")
     bentoml.build(
-        service,
+        SERVICES[kind],
         name=kind,
         version="1",
         build_ctx=str(folder / "source"),
@@ -187,18 +190,18 @@ def measure(folder: Path, requests: list[bytes], rounds: int, seconds: float) ->
         url = stack.enter_context(nats_server(folder / "nats"))
         asyncio.run(prepare(url))
         ports, ready_s = {}, {}
-        for kind in BENTOS:
+        for kind in SERVICES:
             ports[kind], ready_s[kind] = stack.enter_context(served(kind, folder / kind, url))
-        counts = {kind: asyncio.run(load(ports[kind], requests, 1.0))[0] for kind in BENTOS}  # warm-up
+        counts = {kind: asyncio.run(load(ports[kind], requests, 1.0))[0] for kind in SERVICES}  # warm-up
         raw = []
         for number in range(rounds):
-            order = list(BENTOS) if number % 2 else list(reversed(BENTOS))
+            order = list(SERVICES) if number % 2 else list(reversed(SERVICES))
             rates = {}
             for kind in order:
                 answered, took = asyncio.run(load(ports[kind], requests, seconds))
                 counts[kind] += answered
                 rates[kind] = answered / took
-            raw.append({kind: round(rates[kind], 1) for kind in BENTOS})
+            raw.append({kind: round(rates[kind], 1) for kind in SERVICES})
         asyncio.run(logged(url, counts["ours"]))
     return figures(raw, ready_s)
 
@@ -230,7 +233,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         requests = train(folder, options.model)
-        for kind in BENTOS:
+        for kind in SERVICES:
             (folder / kind).mkdir()
             environment = os.environ | {"BENTOML_HOME": str(folder / kind), "BENTOML_DO_NOT_TRACK": "True"}
             command = [sys.executable, "-m", "benchmarks.serving", "--build", str(folder / f"{kind}-build"), kind]

@@ -1,52 +1,43 @@
-"""A container's one process: it serves the Bento of its image on HOST and PORT.
-
-BentoML's own HTTP worker, as in `serving/entrypoints/standby.py`, which is for servers on the host. Run as a script.
-"""
+"""A container's only process: it serves the Bento of its image on HOST and PORT. Run as a script."""
 
 import gc
-import importlib
 import os
-import runpy
 import socket
 import sys
 from pathlib import Path
 
-WORKER = "_bentoml_impl.worker.service"
 BENTO = Path(__file__).resolve().parents[3]
-GRACE = "60"
-"""Seconds that requests under way have at most; whoever stops the container allows fewer."""
+GRACE_SECONDS = 60
+"""Longest time that requests in flight get; the engine that stops the container allows less."""
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def main() -> None:
-    """Listen, then become BentoML's worker."""
+    """Listen on HOST and PORT, then run BentoML's worker."""
     for name in THREADS:
         os.environ.setdefault(name, str(cpus()))
-    # The root is read-only; what BentoML writes goes under /tmp.
+    # The root file system is read-only; what BentoML writes goes under /tmp.
     for folder in ("BENTOML_HOME", "PROMETHEUS_MULTIPROC_DIR"):
         Path(os.environ[folder]).mkdir(parents=True, exist_ok=True)
     address = (os.environ["HOST"], int(os.environ["PORT"]))
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    # Detached: from here on it is the worker's, which closes it.
-    listening = socket.create_server(address, family=family, backlog=2048).detach()
-    os.chdir(BENTO)
-    # --worker-id as `bentoml serve` gives it: a failing import ends the process instead of being skipped.
-    options = ["--fd", str(listening), "--worker-id", "1", "--timeout-graceful-shutdown", GRACE]
-    sys.argv = [WORKER, str(BENTO), *options]
-    # Importing makes a million objects that stay: looking through them for garbage again and again took a sixth of
-    # the start. `serving.service` switches it on when the model is there.
+    # Detached, because the worker closes it.
+    socket_fd = socket.create_server(address, family=family, backlog=2048).detach()
+    # The imports make a million objects that stay. Without this, garbage collections during the imports take a sixth
+    # of the start. `serving.service` enables them when the model is loaded.
     gc.disable()
-    sys.path.insert(0, str(BENTO / "src"))  # as BentoML does later
-    importlib.import_module("serving.postponed").import_libraries()
-    runpy.run_module(WORKER, run_name="__main__", alter_sys=True)
+    sys.path.insert(0, str(BENTO / "src"))
+    from serving.entrypoints.bentoml_worker import serve
+
+    serve(BENTO, socket_fd, GRACE_SECONDS)
 
 
 def cpus() -> int:
-    """CPUs that this container may use. The libraries see all of the machine's, and would be throttled."""
+    """Return how many CPUs this container may use. Numeric libraries would start a thread for each of the machine's."""
     quota, _, period = QUOTA.read_text().partition(" ") if QUOTA.exists() else ("max", "", "")
-    there = os.cpu_count() or 1
-    return there if quota == "max" else max(1, min(there, -(-int(quota) // int(period))))
+    machine = os.cpu_count() or 1
+    return machine if quota == "max" else max(1, min(machine, -(-int(quota) // int(period))))
 
 
 if __name__ == "__main__":

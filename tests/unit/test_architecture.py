@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("contracts", "services", "serving", "belt", "infra")
 ROOMS = sorted(subjects.WORKERS)
 SHARED = ("host", "messaging", "storage", "sandbox", "docker_engine", "timeline")
-HEAVY = ("pandas", "sklearn", "pyarrow", "bentoml", "evidently", "apprise", "scipy", "aiohttp")
+HEAVY = ("pandas", "sklearn", "pyarrow", "bentoml", "evidently", "apprise", "scipy")
 
 UNFINISHED = {"docker_engine"}
 """Shared packages that have no public face yet. The list only shrinks."""
@@ -38,10 +38,7 @@ SHARED_CLASS_NAMES = {"Settings", "Engine"}
 TRICKS = {"sys.modules", "sys.meta_path", "sys.path_hooks", "copyreg", "ctypes"}
 """Means by which a module changes the interpreter under all the others."""
 TRICKSTERS = {
-    "services/__init__.py": "aiohttp must not be loaded by nats",
     "services/trainer/jobs/estimators.py": "scikit-learn's trees carry uninitialised bytes into their pickles",
-    "serving/entrypoints/standby.py": "BentoML's worker reads its arguments at import",
-    "serving/postponed.py": "libraries that a prediction does not need are loaded later",
 }
 """Modules that use such means all the same, with the reason. The list only shrinks."""
 
@@ -154,13 +151,6 @@ def test_a_worker_does_not_load_what_only_its_children_need(room: str) -> None:
     code = f"import sys, services.{room}.app; print(*(name for name in {heavy!r} if name in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert loaded.stdout.split() == [], f"importing services.{room}.app also imports {loaded.stdout}"
-
-
-def test_a_command_does_not_load_what_nats_could_use_and_others_may() -> None:
-    names = "print(*{'nats', 'aiohttp'} & sys.modules.keys())"
-    code = f"import sys, belt.main, belt.commands.runs; {names}; import aiohttp, s3fs"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert loaded.stdout.split() == ["nats"]
 
 
 def test_catching_everything_is_left_to_few_modules() -> None:

@@ -71,3 +71,9 @@ def test_every_pin_has_hashes(room: str) -> None:
 def test_nothing_of_the_machine_is_in_the_lock(room: str) -> None:
     text = (REQUIREMENTS / f"{room}.txt").read_text()
     assert not re.search(r"://|index-url|find-links|(^|\s)/\w", text)
+
+
+@pytest.mark.parametrize("room", ["deployer", "monitor", "notifier", "belt"])
+def test_a_room_without_bentoml_does_not_install_aiohttp(room: str) -> None:
+    # nats-py imports aiohttp where it finds it, for WebSockets, which no bus here uses: 0.1 s of every start.
+    assert "aiohttp" not in names(room)

@@ -16,7 +16,7 @@ import bentoml.bentos
 import bentoml.models
 import fsspec.implementations.local  # noqa: F401
 import pip_requirements_parser  # type: ignore[import-untyped]  # noqa: F401
-from _bentoml_impl import docker as _docker  # type: ignore[import-untyped]  # noqa: F401
+from _bentoml_impl import docker as _docker  # noqa: F401
 
 import serving.asgi
 from contracts.packaged_model import Manifest
@@ -42,7 +42,7 @@ def build(argument: dict[str, Any], _progress: Callable[[dict[str, Any]], None])
         _forget(Path(argument["store"]), argument["tag"])
         _save_model(argument)
         seconds.note("model")
-        bento = _build(argument, _context(scratch / "context"))
+        bento = _build(argument, copy_sources(scratch / "context"))
         seconds.note("bento")
         exported = Path(bento.export(str(scratch / "exported"), "folder"))
         _prune(Path(argument["store"]), argument["tag"].split(":")[0], int(argument["keep"]))
@@ -64,10 +64,12 @@ def _save_model(argument: dict[str, Any]) -> None:
     )
 
 
-def _context(folder: Path) -> Path:
-    """A folder with just what goes into the Bento's `src`."""
-    for package in serving.SOURCES:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "schemas"))
+def copy_sources(folder: Path) -> Path:
+    """Copy into `folder` what goes into the Bento's `src`: serving and the contracts it uses. Returns `folder`."""
+    shutil.copytree(ROOT / "serving", folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "contracts").mkdir()
+    for module in ("__init__", *serving.CONTRACTS):
+        shutil.copyfile(ROOT / "contracts" / f"{module}.py", folder / "contracts" / f"{module}.py")
     return folder
 
 

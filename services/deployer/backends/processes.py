@@ -2,7 +2,7 @@
 
 A server is BentoML's own HTTP worker, what `bentoml serve` starts behind its supervisor, on a socket that is bound
 here, so that no port is ever guessed. The supervisor is left out: the deployer is one. Most of a start is imports, so a
-server can be made ready before there is anything to serve (`serving/entrypoints/standby.py`).
+server can be made ready before there is anything to serve (`serving/entrypoints/bentoml_worker.py`).
 
 Each server has a folder `servers/<unique>` with the Bento, its own BENTOML_HOME (each server wipes its metrics folder
 at start), the log and `server.json`. Servers are sessions of their own and outlive the deployer.
@@ -34,7 +34,7 @@ from services.messaging import Permanent
 from services.storage import ArtifactStore, Deployed
 
 RECORD, CHECKED, LOG, BENTO = "server.json", "checked", "server.log", "bento"
-STANDBY = Path(__file__).resolve().parents[3] / "serving" / "entrypoints" / "standby.py"
+STANDBY = Path(__file__).resolve().parents[3] / "serving" / "entrypoints" / "bentoml_worker.py"
 TAIL = 3000
 """Characters of a dead server's log that are worth showing."""
 
@@ -94,9 +94,12 @@ class Standby:
     def serve(self, bento: Path, image: str, grace: float) -> None:
         """Give it the order; from then on it lives without us."""
         assert self.child.stdin is not None
-        # --worker-id as `bentoml serve` gives it: a failing import ends the process instead of being skipped.
-        options = ["--fd", str(self.socket_fd), "--worker-id", "1", "--timeout-graceful-shutdown", f"{grace:.0f}"]
-        order = {"bento": str(bento), "environ": {"BENTOBELT_IMAGE": image}, "options": options}
+        order = {
+            "bento": str(bento),
+            "socket_fd": self.socket_fd,
+            "grace_seconds": grace,
+            "environ": {"BENTOBELT_IMAGE": image},
+        }
         with contextlib.suppress(BrokenPipeError):  # it died already: its log tells why
             self.child.stdin.write(json.dumps(order).encode() + b"\n")
             self.child.stdin.close()

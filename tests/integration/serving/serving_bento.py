@@ -17,9 +17,9 @@ from sklearn.datasets import load_digits
 from contracts.features import Feature
 from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
 from contracts.verdicts import PerformanceTarget
-from serving import SERVICE, SOURCES
+from services.builder.jobs.build_bento import copy_sources
+from serving import SERVICE
 
-REPO = Path(__file__).parents[3]
 VERSION = "7-0a1b2c3d"
 PIPELINE = '''
 from sklearn.ensemble import ExtraTreesClassifier
@@ -46,13 +46,11 @@ def main(folder: Path) -> None:
         joblib.dump(Forest(20, random_state=0).fit(digits.data, digits.target), packed.path_of(MODEL_FILE))
         shutil.copytree(project, packed.path_of(PROJECT_FOLDER), ignore=shutil.ignore_patterns("__pycache__"))
         Path(packed.path_of(FILE)).write_text(manifest(list(digits.data.columns)).model_dump_json())
-    for source in SOURCES:
-        shutil.copytree(REPO / source, folder / "source" / source, ignore=shutil.ignore_patterns("__pycache__"))
     bento = bentoml.build(
         SERVICE,
         name="digits",
         version=VERSION,
-        build_ctx=str(folder / "source"),
+        build_ctx=str(copy_sources(folder / "source")),
         args={"model_tag": f"digits:{VERSION}"},
         python={"lock_packages": False},
     )

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import joblib
 import nats.errors
-import pytest
 from nats.js.errors import NotFoundError
 from sklearn.datasets import load_digits
 
@@ -32,22 +31,6 @@ BAD = ROWS[0] | {"pixel_0_0": 666.0}
 BIN = Path(sys.executable).parent
 
 
-@pytest.fixture(scope="module")
-def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a Bento with its model in it."""
-    folder = tmp_path_factory.mktemp("bento")
-    home = tmp_path_factory.mktemp("bentoml-home")
-    subprocess.run(
-        [sys.executable, "-m", "tests.integration.serving.serving_bento", str(folder)],
-        env=os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
-        cwd=Path(__file__).parents[3],
-        check=True,
-        capture_output=True,
-        timeout=100,
-    )
-    return folder
-
-
 @contextmanager
 def served(bento: Path, home: Path, nats_url: str, **settings: str) -> Iterator[httpx.Client]:
     port = free_port()
@@ -55,7 +38,7 @@ def served(bento: Path, home: Path, nats_url: str, **settings: str) -> Iterator[
     environment |= {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "NATS_URL": nats_url, **settings}
     with (home / "serve.log").open("wb") as log:
         process = subprocess.Popen(
-            [BIN / "bentoml", "serve", str(bento / "bento"), "--port", str(port), "--host", "127.0.0.1"],
+            [BIN / "bentoml", "serve", str(bento), "--port", str(port), "--host", "127.0.0.1"],
             env=environment,
             cwd=home,
             stdout=log,
@@ -172,7 +155,7 @@ def assert_the_index_leads_to_the_docs(client: httpx.Client) -> None:
 
 def assert_same_as_the_model(bento: Path, predictions: list[Any]) -> None:
     """What the judged estimator says in this process."""
-    (packed,) = (bento / "bento" / "models" / "digits").glob("*/saved_model.pkl")
+    (packed,) = (bento / "models" / "digits").glob("*/saved_model.pkl")
     sys.path.insert(0, str(packed.parent / "project"))
     try:
         estimator = joblib.load(packed)
