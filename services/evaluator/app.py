@@ -1,11 +1,11 @@
-"""Wiring of the evaluator: judge, record, say."""
+"""Wiring of the evaluator: judge a candidate, register and record it, publish the outcome."""
 
 from pathlib import Path
 
 from contracts.cloudevents import Envelope
 from contracts.events import EvaluationFailed, ModelApproved, ModelRejected, ModelTrained, ReviewDecided
 from services.evaluator import domain
-from services.evaluator.domain import ChampionPredictions
+from services.evaluator.jobs.requests import ChampionPredictions
 from services.evaluator.scoring import PRELOAD, SandboxedScoring, ScoringBackend
 from services.evaluator.settings import Settings
 from services.messaging import from_environment
@@ -14,46 +14,53 @@ from services.sandbox import Environments, Sandbox
 from services.storage import Candidate, Registry, open_artifact_store
 
 
-def create_app(worker: Worker, registry: Registry, bench: ScoringBackend, champion_target: str) -> None:
+def create_app(worker: Worker, registry: Registry, scoring: ScoringBackend, champion_target: str) -> None:
     """Subscribe the evaluator's two handlers."""
 
     @worker.on(ModelTrained)
     async def evaluate(event: ModelTrained, about: Envelope) -> list[ModelApproved | ModelRejected]:
-        known = await registry.candidate(event.model, event.version)
-        if known is not None:  # judged before: a second judgement could meet another champion
-            return [domain.said_by_gate(known)]
-        with bench.scratch() as folder:
-            rival = await champion(event, folder)
-            judged = await bench.judge(event, rival, folder)
+        recorded = await registry.candidate(event.model, event.version)
+        if recorded is not None:  # a second judgement could meet another champion, or another training of the run
+            return [await outcome_of(recorded)]
+        with scoring.scratch() as folder:
+            champion = await predict_champion(event, folder)
+            judged = await scoring.judge(event, champion, folder)
             candidate = domain.judged_candidate(event, about, judged.verdict)
             log.info("verdict", **domain.summary(judged.verdict))
             if judged.verdict.outcome == "pass":
                 approved = domain.approved(event, judged, judged.verdict, candidate.trained_at)
-                await bench.store(approved, about.run, event.metrics)
+                await scoring.register(approved, about.run, event.metrics)
                 candidate = candidate.model_copy(update={"status": "approved", "approved": approved})
             else:
-                report = await bench.report(event, rival, judged.verdict, folder)
+                report = await scoring.report(event, champion, judged.verdict, folder)
                 candidate = candidate.model_copy(update={"report": report})
         await registry.put_candidate(candidate, None)
-        return [domain.said_by_gate(candidate)]
+        return [domain.gate_outcome(candidate)]
 
-    async def champion(event: ModelTrained, folder: Path) -> ChampionPredictions | None:
+    async def outcome_of(recorded: Candidate) -> ModelApproved | ModelRejected:
+        """The outcome on record. The model store follows the record, whatever an interrupted attempt left in it."""
+        outcome = domain.gate_outcome(recorded)
+        if isinstance(outcome, ModelApproved):
+            await scoring.register(outcome, recorded.run, recorded.trained.metrics)
+        return outcome
+
+    async def predict_champion(event: ModelTrained, folder: Path) -> ChampionPredictions | None:
         live = await registry.live(event.model, champion_target)
         if live is None or live.version == event.version:
             return None
-        known = await registry.candidate(event.model, live.version)
-        if known is None:
+        recorded = await registry.candidate(event.model, live.version)
+        if recorded is None:
             return ChampionPredictions(
-                version=live.version, why=f"the registry has no record of the live version {live.version}"
+                version=live.version, reason=f"the registry has no record of the live version {live.version}"
             )
-        return await bench.ask(known.trained, event, folder)
+        return await scoring.predict_champion(recorded.trained, event, folder)
 
     @worker.on(ReviewDecided)
     async def review(event: ReviewDecided, about: Envelope) -> list[Emit]:
         candidate = await registry.candidate(event.model, event.version)
-        if candidate is None or candidate.order != about.sequence:  # else: recorded, but not said before a kill
+        if candidate is None or candidate.order != about.sequence:  # else a killed worker recorded it unpublished
             candidate = await decide(event, about, domain.reviewable(event, candidate))
-        return [Emit(domain.decided(event, candidate), run=candidate.run, generation=about.sequence)]
+        return [Emit(domain.review_outcome(event, candidate), run=candidate.run, generation=about.sequence)]
 
     async def decide(event: ReviewDecided, about: Envelope, candidate: Candidate) -> Candidate:
         update = {"status": "rejected", "by": event.by, "reason": event.reason, "order": about.sequence}
@@ -66,12 +73,12 @@ def create_app(worker: Worker, registry: Registry, bench: ScoringBackend, champi
         return decided
 
     async def approve(event: ReviewDecided, candidate: Candidate) -> ModelApproved:
-        """Asked again, because only an approval needs the probe and the promise; the gate's verdict stands."""
-        with bench.scratch() as folder:
-            judged = await bench.judge(candidate.trained, None, folder)
+        """Judge again, because only an approval needs the probe and the promise; the gate's verdict stands."""
+        with scoring.scratch() as folder:
+            judged = await scoring.judge(candidate.trained, None, folder)
         verdict = candidate.verdict or judged.verdict
         approved = domain.approved(candidate.trained, judged, verdict, candidate.trained_at, event.by, event.reason)
-        await bench.store(approved, candidate.run, candidate.trained.metrics)
+        await scoring.register(approved, candidate.run, candidate.trained.metrics)
         return approved
 
 
@@ -80,11 +87,11 @@ def main() -> None:
     worker = Worker("evaluator", settings, failed=EvaluationFailed)
     artifacts = open_artifact_store(worker.bus, settings)
     environments = Environments(settings.envs or settings.home / "envs", artifacts)
-    forks = Sandbox(environments, preload=PRELOAD)
-    create_app(worker, Registry(worker.bus), SandboxedScoring(forks, artifacts, settings), settings.champion_target)
+    sandbox = Sandbox(environments, preload=PRELOAD)
+    create_app(worker, Registry(worker.bus), SandboxedScoring(sandbox, artifacts, settings), settings.champion_target)
 
-    worker.background(forks.stay_warm)
-    worker.on_close(forks.close)
+    worker.background(sandbox.stay_warm)
+    worker.on_close(sandbox.close)
     worker.run()
 
 

@@ -1,13 +1,9 @@
-"""What the evaluator decides and says, without numpy: this is what the worker itself imports."""
-
-from pathlib import Path
+"""Decisions of the evaluator and the events that follow from them; pure, and without numpy."""
 
 from contracts.cloudevents import Envelope
 from contracts.events import ModelApproved, ModelRejected, ModelTrained, ReviewDecided
-from contracts.features import Probe
-from contracts.profiles import ColumnProfile
-from contracts.values import Frozen, Value
-from contracts.verdicts import PerformanceTarget, Verdict
+from contracts.verdicts import Verdict
+from services.evaluator.jobs.requests import JudgementResult
 from services.messaging import Permanent
 from services.storage import Candidate
 
@@ -20,41 +16,10 @@ class AlreadyApproved(Permanent):
     """A review of a version that is approved; it cannot be approved twice or taken back here."""
 
 
-class ScoringRequest(Frozen):
-    """One model and the held-out rows it is asked about, as files."""
-
-    trained: ModelTrained
-    model: Path
-    project: Path
-    test: Path
-    judged_by: Path
-    """Folder of the project whose gate is applied: the candidate's."""
-    answers: Path
-    """Where its answers are written."""
-
-
-class ChampionPredictions(Frozen):
-    """The live version, with the file of its answers on the same rows, or why there are none."""
-
-    version: str
-    answers: Path | None = None
-    classes: tuple[Value, ...] = ()
-    why: str = ""
-
-
-class JudgementResult(Frozen):
-    """All that is known of a candidate after its judgement."""
-
-    verdict: Verdict
-    probe: Probe
-    promise: PerformanceTarget
-    prediction: ColumnProfile
-
-
 def incomparable(champion: ModelTrained, candidate: ModelTrained) -> str:
-    """Why the champion cannot be asked about the candidate's held-out rows; empty when it can."""
-    there = {feature.name for feature in candidate.features}
-    absent = [feature.name for feature in champion.features if feature.name not in there]
+    """Return why the champion cannot predict the candidate's held-out rows; empty when it can."""
+    columns = {feature.name for feature in candidate.features}
+    absent = [feature.name for feature in champion.features if feature.name not in columns]
     if absent:
         return f"the live version {champion.version} needs {_listed(absent)}, which the new data does not have"
     if (champion.task, champion.target.name) != (candidate.task, candidate.target.name):
@@ -73,7 +38,7 @@ def approved(
     by: str = "gate",
     reason: str | None = None,
 ) -> ModelApproved:
-    """The approval of a version trained `at` (unix seconds), by the gate or a person."""
+    """Return the approval of a version trained `at` (unix seconds), by the gate or a person."""
     shared = trained.model_dump(include=set(ModelApproved.model_fields) & set(ModelTrained.model_fields) - {"profile"})
     return ModelApproved(
         **shared,
@@ -88,8 +53,8 @@ def approved(
     )
 
 
-def said_by_gate(candidate: Candidate) -> ModelApproved | ModelRejected:
-    """What the gate said of a version judged before, whatever a person has decided since."""
+def gate_outcome(candidate: Candidate) -> ModelApproved | ModelRejected:
+    """Return the gate's outcome for a judged version, whatever a person has decided since."""
     assert candidate.verdict is not None
     if candidate.verdict.outcome == "pass" and candidate.approved is not None:
         return candidate.approved
@@ -103,7 +68,7 @@ def said_by_gate(candidate: Candidate) -> ModelApproved | ModelRejected:
 
 
 def judged_candidate(trained: ModelTrained, about: Envelope, verdict: Verdict) -> Candidate:
-    """The record of a version that waits for a person, as all do that the gate did not pass."""
+    """Return the record of a version that waits for a person, as every version does that the gate did not pass."""
     return Candidate(
         model=trained.model, version=trained.version, run=about.run, generation=about.generation,
         started_by=about.causation, trained_at=about.time.timestamp(), order=about.generation,
@@ -112,7 +77,7 @@ def judged_candidate(trained: ModelTrained, about: Envelope, verdict: Verdict) -
 
 
 def summary(verdict: Verdict) -> dict[str, object]:
-    """The verdict as a log line has it."""
+    """Return the fields of the verdict's log line."""
     return {
         "outcome": verdict.outcome,
         "champion": verdict.champion,
@@ -122,11 +87,11 @@ def summary(verdict: Verdict) -> dict[str, object]:
 
 
 def reviewable(event: ReviewDecided, candidate: Candidate | None) -> Candidate:
-    """The record that a person's decision is about.
+    """Return the record that a person's decision is about.
 
     Raises:
-        UnknownVersion: there is none.
-        AlreadyApproved: it is approved already.
+        UnknownVersion: there is no record.
+        AlreadyApproved: the version is approved already.
     """
     if candidate is None:
         raise UnknownVersion(
@@ -140,8 +105,8 @@ def reviewable(event: ReviewDecided, candidate: Candidate | None) -> Candidate:
     return candidate
 
 
-def decided(event: ReviewDecided, candidate: Candidate) -> ModelApproved | ModelRejected:
-    """What follows from a person's decision as the record has it."""
+def review_outcome(event: ReviewDecided, candidate: Candidate) -> ModelApproved | ModelRejected:
+    """Return the event that follows from a person's decision, as the record has it."""
     if event.decision == "approve" and candidate.approved is not None:
         return candidate.approved
     assert candidate.verdict is not None
@@ -152,7 +117,7 @@ def decided(event: ReviewDecided, candidate: Candidate) -> ModelApproved | Model
 
 
 def labels(event: ModelApproved, run: str) -> dict[str, str]:
-    """What `bentoml models list` can be filtered by."""
+    """Return the labels that `bentoml models list` can be filtered by."""
     known = {
         "model": event.model, "version": event.version, "run": run, "task": event.task,
         "approved_by": event.approved_by, "commit": event.commit, "reason": event.reason,
@@ -161,7 +126,7 @@ def labels(event: ModelApproved, run: str) -> dict[str, str]:
 
 
 def metadata(event: ModelApproved, metrics: dict[str, float]) -> dict[str, object]:
-    """Numbers and digests that explain the version."""
+    """Return the numbers and digests that explain the version."""
     return {
         "metrics": metrics,
         "promise": event.promise.model_dump(),

@@ -1,4 +1,4 @@
-"""What can be set from outside; each as EVALUATOR_<NAME>."""
+"""Settings of the evaluator; each is read from EVALUATOR_<NAME>."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from services.messaging import BusSettings
 
 
 class Settings(BusSettings):
-    """Settings of the evaluator."""
+    """Read once, at the start of the worker."""
 
     model_config = SettingsConfigDict(env_prefix="EVALUATOR_")
 
@@ -27,5 +27,5 @@ class Settings(BusSettings):
 
     @property
     def store(self) -> Path:
-        """The BENTOML_HOME, whether set or not."""
+        """The BENTOML_HOME: the setting, or its default."""
         return self.bentoml_home or self.home / "bentoml"

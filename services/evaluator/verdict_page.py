@@ -1,4 +1,4 @@
-"""The top of the page on a model that was not approved: what was asked of it, and what the held-out rows say."""
+"""The top of the page about a model that was not approved: the conditions of the gate, and the results."""
 
 from collections.abc import Collection
 from html import escape
@@ -25,14 +25,14 @@ MACRO = ("f1", "precision", "recall")
 WIDTH, MARGIN = 260, 12
 
 
-def page(trained: ModelTrained, verdict: Verdict, details: str = "", shown: str = "") -> str:
-    """A whole HTML page; `details` is another one, whose body follows the verdict, and `shown` says what it shows."""
+def page(trained: ModelTrained, verdict: Verdict, pictures: str = "", caption: str = "") -> str:
+    """Return the HTML page: the verdict, then the body of the page `pictures`, with `caption` above it."""
     top = f'<style>{STYLE}</style><section id="verdict">{_head(trained, verdict)}{_table(verdict)}{_facts(trained)}'
-    top += f"<h2>The pictures below</h2><p>{escape(shown)}.</p></section>" if shown else "</section>"
-    opened = details.find("<body")
+    top += f"<h2>The pictures below</h2><p>{escape(caption)}.</p></section>" if caption else "</section>"
+    opened = pictures.find("<body")
     if opened >= 0:
-        inside = details.index(">", opened) + 1
-        return details[:inside] + top + details[inside:]
+        inside = pictures.index(">", opened) + 1
+        return pictures[:inside] + top + pictures[inside:]
     title = escape(f"{trained.model} {trained.version}")
     return f'<!doctype html><html><head><meta charset="utf-8"><title>{title}</title></head><body>{top}</body></html>'
 
@@ -56,7 +56,7 @@ def _table(verdict: Verdict) -> str:
 
 
 def _macro(metrics: Collection[str]) -> str:
-    """What the pictures, which speak of one class where there are two, call by the same names is something else."""
+    """A note on averages: where there are two classes, the pictures give the same metrics of one class only."""
     listed = [name for name in MACRO if name in metrics]
     if not listed:
         return ""

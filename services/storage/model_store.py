@@ -1,8 +1,8 @@
-"""Puts a judged model into a BentoML model store; runs in children only, because importing bentoml takes a second.
+"""The BentoML model store that approved models are registered in. Only child processes import this: BentoML is slow.
 
-A folder there holds `saved_model.pkl`, `project/` and `bentobelt.json`. BentoML's own save copies into the final
-folder and rewrites `latest` in place, which a second writer or a kill turns into a store that cannot be listed. So the
-folder is made aside and renamed, under a lock, and the model file is copied, never unpickled.
+The folder of a version holds `saved_model.pkl`, `project/` and `bentobelt.json`. BentoML's own save copies into the
+final folder and rewrites `latest` in place: a second writer or a kill leaves a store that cannot be listed. Here the
+folder is made elsewhere and renamed, under a lock. The model file is copied and never unpickled.
 """
 
 import os
@@ -28,7 +28,7 @@ SAVING = ".saving-"
 
 
 class AlreadyDifferent(Permanent):
-    """The store has another model under this tag; a version never changes."""
+    """The store has a model of another run under this tag."""
 
 
 def save(
@@ -40,26 +40,29 @@ def save(
     labels: Mapping[str, str],
     metadata: Mapping[str, Any],
 ) -> Path:
-    """Store a version under `tag` unless it is there; returns its folder.
+    """Store a version under `tag` unless it is there, and return its folder.
+
+    An interrupted attempt may have left another training of the same run under the tag: the same training repeated
+    gives other bytes. It is replaced, because the caller stores the model that the registry records.
 
     Args:
         home: a BENTOML_HOME.
         tag: `<model>:<version>`, exact.
         model_file: joblib dump of the estimator.
-        project: folder of the code the estimator needs.
-        manifest: what serving needs to know.
+        project: folder of the code that the estimator needs.
+        manifest: description of the version, for serving.
         labels: strings, for people and `bentoml models list`.
-        metadata: plain values; None is left out, for BentoML refuses it.
+        metadata: plain values; None is left out, because BentoML refuses it.
 
     Raises:
-        AlreadyDifferent: another model has this tag.
+        AlreadyDifferent: a model of another run has this tag.
     """
     name, number = tag.split(":")
     folder = home / "models" / name / number
     with locked(home / "models.lock"):
         _remove_unfinished(home, folder)
-        if folder.is_dir():
-            return _same(folder, tag, model_file)
+        if folder.is_dir() and _holds(folder, tag, model_file, manifest):
+            return folder
         with tempfile.TemporaryDirectory(dir=home, prefix=SAVING) as aside:
             made = Path(aside) / name / number
             _describe(Path(aside), tag, labels, metadata)
@@ -67,15 +70,17 @@ def save(
             shutil.copytree(project, made / PROJECT_FOLDER, ignore=shutil.ignore_patterns("__pycache__"))
             (made / FILE).write_text(manifest.model_dump_json(indent=2))
             folder.parent.mkdir(parents=True, exist_ok=True)
+            if folder.is_dir():
+                folder.rename(Path(aside) / "replaced")
             made.rename(folder)
-            # The newest is the one saved last, as for BentoML.
+            # The latest version is the one saved last, as in BentoML.
             (Path(aside) / "latest").write_text(number)
             (Path(aside) / "latest").replace(folder.parent / "latest")
     return folder
 
 
 def _describe(store: Path, tag: str, labels: Mapping[str, str], metadata: Mapping[str, Any]) -> None:
-    """Let BentoML write the model's definition, into a store of its own."""
+    """Let BentoML write the model's definition into a store of its own."""
     with bentoml.models.create(
         tag,
         labels=dict(labels),
@@ -88,17 +93,24 @@ def _describe(store: Path, tag: str, labels: Mapping[str, str], metadata: Mappin
         pass
 
 
-def _same(folder: Path, tag: str, model_file: Path) -> Path:
-    there = folder / MODEL_FILE
-    if not there.is_file() or sha256_of(there) != sha256_of(model_file):
-        raise AlreadyDifferent(f"{tag} is in the model store at {folder} with another model than {model_file.name}")
-    return folder
+def _holds(folder: Path, tag: str, model_file: Path, manifest: Manifest) -> bool:
+    """Return whether the folder holds this model; false when it holds another training of the same run.
+
+    Raises:
+        AlreadyDifferent: it holds a model of another run, or a person's own.
+    """
+    stored, description = folder / MODEL_FILE, folder / FILE
+    if stored.is_file() and sha256_of(stored) == sha256_of(model_file):
+        return True
+    if description.is_file() and Manifest.model_validate_json(description.read_bytes()).run == manifest.run:
+        return False
+    raise AlreadyDifferent(f"the model store has a model of another run under {tag}, in {folder}")
 
 
 def _remove_unfinished(home: Path, folder: Path) -> None:
-    """What a killed save left aside, and half a copy under this very tag.
+    """Remove what an interrupted save left: the folders it prepared, and an incomplete copy under this tag.
 
-    The store may be a person's own: whatever else is in it is theirs, whole or not.
+    The store may be a person's own: everything else in it stays.
     """
     for left in home.glob(f"{SAVING}*"):
         shutil.rmtree(left, ignore_errors=True)

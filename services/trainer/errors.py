@@ -1,4 +1,4 @@
-"""What stops a training, in words for the person who pushed."""
+"""Errors that end a training, in words for the person who pushed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,12 @@ from services.messaging import Permanent
 from services.sandbox import JobFailed, diagnostics
 
 MEBIBYTE = 1024**2
+ESTIMATOR_MISSING = "EstimatorMissing"
+"""The exception of `jobs.estimators` by its name: the worker does not import that module, for it loads scikit-learn."""
 
 
 class BadProject(Permanent):
-    """The pushed project cannot be used: its archive or its model.yaml."""
+    """The pushed project cannot be used: its archive or its model.yaml is wrong."""
 
 
 class ProjectTestsFailed(Permanent):
@@ -22,23 +24,23 @@ class ProjectCodeFailed(Permanent):
 
 
 class NoEstimator(Permanent):
-    """The project's function gives no estimator."""
+    """The project's function returns no estimator."""
 
 
 @contextmanager
 def explained(step: str, seconds: str, memory: int) -> Iterator[None]:
-    """Turn what a child died of into what a person should know: see `services.sandbox.diagnostics`.
+    """Raise an error for the person who pushed when a job fails: see `services.sandbox.diagnostics`.
 
     Args:
-        step: what was done, e.g. "the training".
-        seconds: the setting that holds the step's time limit.
-        memory: bytes it was allowed.
+        step: the job in words, e.g. "the training".
+        seconds: name of the setting with the job's time limit.
+        memory: bytes that the job may allocate.
     """
     allowed = f"{memory / MEBIBYTE:.0f} MiB of memory (TRAINER_MEMORY)"
     with diagnostics.explained(step, ProjectCodeFailed, seconds=seconds, memory=allowed):
         try:
             yield
         except JobFailed as error:
-            if error.kind == NoEstimator.__name__:  # it says all there is to know
+            if error.kind == ESTIMATOR_MISSING:  # its message needs no traceback
                 raise NoEstimator(error.message) from None
             raise

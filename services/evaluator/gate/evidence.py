@@ -1,4 +1,4 @@
-"""What an approval carries so that a deployed copy can be checked and watched: probe, promise, profile."""
+"""Parts of an approval by which a deployed copy is checked and watched: probe, promise and profile."""
 
 import math
 from collections.abc import Sequence
@@ -13,21 +13,21 @@ from contracts.model_spec import Monitor
 from contracts.profiles import ColumnProfile
 from contracts.values import Value
 from contracts.verdicts import PerformanceTarget
-from services.evaluator.gate.scored_rows import ModelPredictions, hits
+from services.evaluator.gate.scored_rows import ModelPredictions, correct
 
 PROBES = 5
-"""Held-out rows that a deployed copy is asked about."""
+"""Held-out rows that a deployed copy must predict alike."""
 PROBES_WITH_GAPS = 2
 WITHIN = 0.9
 """Quantile of the held-out absolute errors that becomes the tolerance of a regression's promise."""
 
 
-def promise(task: Task, monitor: Monitor, labels: Sequence[Value], answers: ModelPredictions) -> PerformanceTarget:
-    """What the monitor holds the version to, measured on held-out rows."""
+def promise(task: Task, monitor: Monitor, labels: Sequence[Value], predicted: ModelPredictions) -> PerformanceTarget:
+    """Return the performance that the monitor holds the version to, measured on held-out rows."""
     if task == "classification":
-        right, tolerance = hits(labels, answers), None
+        right, tolerance = correct(labels, predicted), None
     else:
-        error = np.abs(np.array(answers.predictions, dtype=np.float64) - np.array(labels, dtype=np.float64))
+        error = np.abs(np.array(predicted.predictions, dtype=np.float64) - np.array(labels, dtype=np.float64))
         finite = error[np.isfinite(error)]
         tolerance = float(np.quantile(finite, WITHIN, method="higher")) if len(finite) else 0.0
         right = error <= tolerance  # never true of a NaN
@@ -40,32 +40,32 @@ def promise(task: Task, monitor: Monitor, labels: Sequence[Value], answers: Mode
 
 
 def probe_rows(frame: pd.DataFrame, features: Sequence[Feature]) -> list[int]:
-    """Positions of rows that `/predict` takes: first some with missing values, the rest spread evenly."""
-    askable = np.ones(len(frame), dtype=bool)
+    """Return positions of rows that `/predict` accepts: first some with missing values, the rest spread evenly."""
+    accepted = np.ones(len(frame), dtype=bool)
     gaps = np.zeros(len(frame), dtype=bool)
     for feature in features:
         missing = frame[feature.name].isna().to_numpy()
-        askable &= ~missing if not feature.nullable else True
+        accepted &= ~missing if not feature.nullable else True
         gaps |= missing
         if feature.type == "number":
-            askable &= ~np.isinf(frame[feature.name].to_numpy(dtype=np.float64))
-    with_gaps = np.flatnonzero(askable & gaps)[:PROBES_WITH_GAPS].tolist()
-    whole = np.flatnonzero(askable & ~gaps)
+            accepted &= ~np.isinf(frame[feature.name].to_numpy(dtype=np.float64))
+    with_gaps = np.flatnonzero(accepted & gaps)[:PROBES_WITH_GAPS].tolist()
+    whole = np.flatnonzero(accepted & ~gaps)
     spread = np.linspace(0, len(whole) - 1, min(len(whole), PROBES - len(with_gaps))).round().astype(int)
     return [*with_gaps, *whole[spread].tolist()]
 
 
-def probe(frame: pd.DataFrame, features: Sequence[Feature], answers: ModelPredictions) -> Probe:
-    """A handful of held-out rows as `/predict` takes them, with the answers expected."""
+def probe(frame: pd.DataFrame, features: Sequence[Feature], predicted: ModelPredictions) -> Probe:
+    """Return a few held-out rows as `/predict` accepts them, with the predictions expected."""
     rows = probe_rows(frame, features)
     return Probe(
         rows=tuple({f.name: cell(frame[f.name].iloc[row], f) for f in features} for row in rows),
-        predictions=tuple(plain(answers.predictions[row]) for row in rows),
+        predictions=tuple(plain(predicted.predictions[row]) for row in rows),
     )
 
 
 def cell(value: Any, feature: Feature) -> Value:
-    """A value of the frame as JSON has it: no numpy, gaps are null, whole numbers whole even in a float column."""
+    """Return a value of the frame for JSON: no numpy, gaps are null, integers are integers even in a float column."""
     if pd.isna(value):
         return None
     if feature.type == "integer":
@@ -76,12 +76,12 @@ def cell(value: Any, feature: Feature) -> Value:
 
 
 def plain(prediction: Value) -> Value:
-    """A prediction as JSON has it: what is no finite number is null."""
+    """Return a prediction for JSON: a number that is not finite is null."""
     return None if isinstance(prediction, float) and not math.isfinite(prediction) else prediction
 
 
 def recount(profile: ColumnProfile, predictions: Sequence[Value]) -> ColumnProfile:
-    """`predictions` counted into the bins or categories of `profile`."""
+    """Return `predictions`, counted into the bins or categories of `profile`."""
     if profile.edges is not None:
         values = np.array(predictions, dtype=np.float64)
         bins = np.searchsorted(profile.edges, values[~np.isnan(values)], side="left")

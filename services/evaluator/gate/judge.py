@@ -17,7 +17,7 @@ from contracts.model_spec import Condition, Gate
 from contracts.values import Value
 from contracts.verdicts import ConditionResult, Verdict
 from services.evaluator.gate import bootstrap, proportion_intervals
-from services.evaluator.gate.scored_rows import ModelPredictions, Unmeasurable, hits, measured
+from services.evaluator.gate.scored_rows import ModelPredictions, Unmeasurable, correct, measured
 
 Group = Literal["all", "base", "recent"]
 Outcome = Literal["pass", "fail", "unknown"]
@@ -26,11 +26,15 @@ _BEYOND = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator
 
 @dataclass(frozen=True)
 class Champion:
-    """The live version: what it says, or why it cannot be compared with."""
+    """The live version: its predictions, or the reason why there are none."""
 
     version: str
-    answers: ModelPredictions | None
-    why: str = ""
+    predictions: ModelPredictions | None
+    reason: str = ""
+
+    def select(self, rows: Sequence[int]) -> "Champion":
+        """Return the champion with the predictions of some of the rows."""
+        return Champion(self.version, self.predictions and self.predictions.select(rows), self.reason)
 
 
 def judge(
@@ -41,23 +45,23 @@ def judge(
     champion: Champion | None,
     recent: Sequence[bool] | None = None,
 ) -> Verdict:
-    """The verdict on `candidate`.
+    """Return the verdict on `candidate`.
 
     Args:
-        task: what the model does.
+        task: task of the models.
         gate: conditions and confidence.
-        labels: the truth, one per held-out row.
-        candidate: what the new model says.
-        champion: the live version; None: there is none, and its conditions pass.
+        labels: the true labels, one per held-out row.
+        candidate: the new model's predictions of these rows.
+        champion: the live version; None if there is none: conditions that name it then pass.
         recent: marks the rows of a retraining dataset that come from live traffic.
     """
     parts = groups(len(labels), recent)
     tail = (1 - gate.confidence) / (2 * len(gate.conditions) * len(parts))
     results = []
     for group, rows in parts.items():
-        truth, own = [labels[row] for row in rows], candidate.of(rows)
-        rival = champion and Champion(champion.version, champion.answers and champion.answers.of(rows), champion.why)
-        results += [_judge_one(task, wanted, group, truth, own, rival, tail) for wanted in gate.conditions]
+        truth, own = [labels[row] for row in rows], candidate.select(rows)
+        live = champion and champion.select(rows)
+        results += [_judge_one(task, wanted, group, truth, own, live, tail) for wanted in gate.conditions]
     outcomes = {result.outcome for result in results}
     worst: Outcome = "fail" if "fail" in outcomes else "unknown" if "unknown" in outcomes else "pass"
     return Verdict(
@@ -69,7 +73,7 @@ def judge(
 
 
 def groups(rows: int, recent: Sequence[bool] | None) -> dict[Group, list[int]]:
-    """Which rows are judged together; groups without rows are left out."""
+    """Return the rows that are judged together; a group without rows is left out."""
     if not recent:
         return {"all": list(range(rows))}
     parts: dict[Group, list[int]] = {
@@ -80,7 +84,7 @@ def groups(rows: int, recent: Sequence[bool] | None) -> dict[Group, list[int]]:
 
 
 def decide(wanted: Condition, low: float, high: float) -> Outcome:
-    """Pass when the whole interval lies beyond the number, fail when none of it does, else unknown."""
+    """Return pass when the whole interval lies beyond the number, fail when none of it does, else unknown."""
     beyond = _BEYOND[wanted.operator]
     inside = [beyond(end, wanted.number) for end in (low, high)]
     return "pass" if all(inside) else "unknown" if any(inside) else "fail"
@@ -103,17 +107,17 @@ def _judge_one(
 
     if wanted.champion and champion is None:
         return result("pass", "there is no live version to compare with")
-    if wanted.champion and champion and champion.answers is None:
-        return result("unknown", champion.why)
-    rival = champion.answers if wanted.champion and champion else None
+    if wanted.champion and champion and champion.predictions is None:
+        return result("unknown", champion.reason)
+    compared = champion.predictions if wanted.champion and champion else None
     if task == "regression" and not all(map(_finite, candidate.predictions)):
         return result("fail", "some of its predictions are not finite numbers")
     try:
-        estimate, ends = _interval(task, wanted.metric, labels, candidate, rival, tail)
+        estimate, ends = _interval(task, wanted.metric, labels, candidate, compared, tail)
     except (Unmeasurable, bootstrap.NoInterval) as problem:
         return result("unknown", f"{wanted.metric} cannot be judged: {problem}")
     outcome = decide(wanted, *ends)
-    return result(outcome, _words(wanted, outcome, estimate, ends), estimate, ends)
+    return result(outcome, _sentence(wanted, outcome, estimate, ends), estimate, ends)
 
 
 def _interval(
@@ -137,11 +141,11 @@ def _interval(
 def _accuracy(
     labels: Sequence[Value], candidate: ModelPredictions, champion: ModelPredictions | None, tail: float
 ) -> tuple[float, proportion_intervals.Interval]:
-    rows, right = len(labels), hits(labels, candidate)
+    rows, right = len(labels), correct(labels, candidate)
     if champion is None:
         count = int(right.sum())
         return count / rows, proportion_intervals.share(count, rows, tail)
-    other = hits(labels, champion)
+    other = correct(labels, champion)
     gained, lost = int((right & ~other).sum()), int((other & ~right).sum())
     return (gained - lost) / rows, proportion_intervals.difference(gained, lost, rows, tail)
 
@@ -150,7 +154,7 @@ def _finite(prediction: Value) -> bool:
     return isinstance(prediction, int | float) and math.isfinite(prediction)
 
 
-def _words(wanted: Condition, outcome: Outcome, estimate: float, ends: proportion_intervals.Interval) -> str:
+def _sentence(wanted: Condition, outcome: Outcome, estimate: float, ends: proportion_intervals.Interval) -> str:
     what = f"{wanted.metric}{' minus the champion’s' if wanted.champion else ''} is {estimate:.4g}"
     where = {
         "pass": "all of which is",

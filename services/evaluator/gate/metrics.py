@@ -1,5 +1,8 @@
 """Metrics of a gate as functions of sums over rows, so that resampling rows is resampling sums.
 
+The trainer reports scikit-learn's metrics once per model; those cannot be computed for thousands of resamples at once.
+Tests hold that both give the same values.
+
 Every metric turns a held-out row and its prediction into a few numbers and is a function of their sums. It is the same
 function for one set of sums and for thousands: arrays of shape (…, columns) in, (…) out.
 """
@@ -17,12 +20,12 @@ Codes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Measured:
-    """What one metric sees of one model: `value(kinds[of].sum(axis=0))` is the metric on all rows."""
+    """The terms of one metric for one model: `value(kinds[of].sum(axis=0))` is the metric on all rows."""
 
     kinds: Floats
-    """Different rows of numbers (kinds × columns)."""
+    """The different rows of terms (kinds × columns)."""
     of: Codes
-    """Which kind each held-out row is of."""
+    """The kind of each held-out row."""
     value: Callable[[Floats], Floats]
     classes: int | None = None
     """Set when the columns are the cells of a confusion matrix, label-major."""
@@ -82,28 +85,28 @@ def _over(part: Floats, whole: Floats) -> Floats:
 
 
 def _parts(matrix: Floats) -> tuple[Floats, Floats, Floats]:
-    """Right, labelled and predicted rows per class."""
+    """Correct, labelled and predicted rows per class."""
     return np.diagonal(matrix, axis1=-2, axis2=-1).copy(), matrix.sum(axis=-1), matrix.sum(axis=-2)
 
 
 def _balanced_accuracy(matrix: Floats) -> Floats:
-    right, labelled, _ = _parts(matrix)
-    return _mean_over(_over(right, labelled), labelled > 0)
+    correct, labelled, _ = _parts(matrix)
+    return _mean_over(_over(correct, labelled), labelled > 0)
 
 
 def _f1(matrix: Floats) -> Floats:
-    right, labelled, predicted = _parts(matrix)
-    return _mean_over(_over(2 * right, labelled + predicted), labelled + predicted > 0)
+    correct, labelled, predicted = _parts(matrix)
+    return _mean_over(_over(2 * correct, labelled + predicted), labelled + predicted > 0)
 
 
 def _precision(matrix: Floats) -> Floats:
-    right, labelled, predicted = _parts(matrix)
-    return _mean_over(_over(right, predicted), labelled + predicted > 0)
+    correct, labelled, predicted = _parts(matrix)
+    return _mean_over(_over(correct, predicted), labelled + predicted > 0)
 
 
 def _recall(matrix: Floats) -> Floats:
-    right, labelled, predicted = _parts(matrix)
-    return _mean_over(_over(right, labelled), labelled + predicted > 0)
+    correct, labelled, predicted = _parts(matrix)
+    return _mean_over(_over(correct, labelled), labelled + predicted > 0)
 
 
 _RATES: dict[str, Callable[[Any], Floats]] = {

@@ -24,7 +24,7 @@ MASS = 6.5
 
 
 def share(hits: int, rows: int, tail: float) -> Interval:
-    """Clopper–Pearson interval of a share.
+    """Return the Clopper–Pearson interval of a share.
 
     Source: Clopper & Pearson (1934); equal to `scipy.stats.binomtest(hits, rows).proportion_ci(1 - 2 * tail)`.
     """
@@ -34,19 +34,19 @@ def share(hits: int, rows: int, tail: float) -> Interval:
 
 
 def difference(gained: int, lost: int, rows: int, tail: float) -> Interval:
-    """Interval of the difference of two shares measured on the same rows.
+    """Return the interval of the difference of two shares measured on the same rows.
 
-    Only rows on which exactly one of the two is right tell them apart: `gained` of them for the first, `lost` for the
-    second. The probability of a table at least as extreme is summed exactly over the trinomial distribution; the
-    nuisance parameter, the share of such rows, is maximized out over its own confidence interval.
+    Only rows on which exactly one of the two models is correct distinguish them: `gained` of them for the first model,
+    `lost` for the second. The probability of a table at least as extreme is summed exactly over the trinomial
+    distribution. The nuisance parameter, the share of such rows, is maximized out over its own confidence interval.
 
     Sources: Buehler (1957) and Lloyd & Moldovan (2007, Statistics in Medicine 26) for exact limits of a paired
     difference by ordering tables with an approximate limit; that limit is Bonett & Price's (2012); Berger & Boos
     (1994) for the restricted nuisance parameter.
 
     Args:
-        gained: rows on which only the first is right.
-        lost: rows on which only the second is right.
+        gained: rows on which only the first model is correct.
+        lost: rows on which only the second model is correct.
         rows: all rows, at least 1.
         tail: per end.
     """
@@ -84,7 +84,7 @@ class _Order:
         self._least[: lost + 1] = np.minimum(self._least[: lost + 1], gained)
 
     def probability(self, difference: float, discordant: Interval) -> float:
-        """Of such a table when that is the true difference; the largest over the possible shares of discordant rows."""
+        """Return the probability of such a table when `difference` is true: the largest over discordant shares."""
         smallest, largest = max(discordant[0], abs(difference)), max(discordant[1], abs(difference))
         shares = np.linspace(math.sqrt(smallest), math.sqrt(largest), GRID) ** 2
         losing = np.clip((shares - difference) / 2, 0.0, 1.0)

@@ -1,157 +1,65 @@
-"""What runs in children, in the environment a model was trained in: asking it, judging it, storing it."""
+"""Judging a candidate from predictions: its own, and those of the live version.
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
+`judge` still predicts with the candidate in the same process, which saves a start; `judge_predictions` needs no model.
+"""
+
 from typing import Any
 
-import joblib
-import numpy as np
 import pandas as pd
 
-from contracts.events import ModelApproved, ModelTrained
 from contracts.features import RECENT, RECENT_ROWS
-from contracts.model_spec import ModelSpec, parse
-from contracts.packaged_model import Manifest
-from services.evaluator import domain
-from services.evaluator.domain import ChampionPredictions, JudgementResult, ScoringRequest
+from contracts.model_spec import ModelSpec
 from services.evaluator.gate import evidence
 from services.evaluator.gate import judge as gate
 from services.evaluator.gate.scored_rows import ModelPredictions
-from services.storage import model_store
-
-Progress = Callable[[dict[str, Any]], None]
-PREDICTION, PROBABILITY = "prediction", "probability_"
-
-
-class InvalidPredictions(Exception):
-    """The model answers something else than one prediction per row."""
-
-
-def answer(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Ask a model about held-out rows; its answers go to a file.
-
-    Args:
-        argument: an `ScoringRequest`.
-        progress: told what is being done.
-
-    Returns: `classes`, the labels in the order of the probabilities.
-    """
-    asked = ScoringRequest.model_validate(argument)
-    answers = _ask(asked, _labelled(asked), _spec(asked.judged_by), progress)
-    _write(answers, asked.answers)
-    return {"classes": list(answers.classes)}
+from services.evaluator.jobs.predict import Progress, labelled_rows, predict_rows, read, spec_of, write
+from services.evaluator.jobs.requests import ChampionPredictions, JudgementRequest, JudgementResult, ScoringRequest
 
 
 def judge(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Ask the candidate about its held-out rows and judge it.
+    """Predict the held-out rows with the candidate and judge it: `JudgementRequest` in, `JudgementResult` out.
 
-    Args:
-        argument: `candidate`, an `ScoringRequest`; `rival`, a `ChampionPredictions` or null.
-        progress: told what is being done.
-
-    Returns: a `JudgementResult`.
+    The predictions of a candidate that does not pass are written to the file of its request, for the report.
     """
-    asked = ScoringRequest.model_validate(argument["candidate"])
-    rival = ChampionPredictions.model_validate(argument["rival"]) if argument["rival"] else None
-    trained, spec = asked.trained, _spec(asked.judged_by)
-    frame = _labelled(asked)
-    answers = _ask(asked, frame, spec, progress)
-    progress({"step": "judge", "rows": len(frame), "conditions": len(spec.gate.conditions)})
-    labels = frame[trained.target.name].tolist()
-    recent = frame[RECENT].fillna(False).astype(bool).tolist() if RECENT in frame else None
-    verdict = gate.judge(trained.task, spec.gate, labels, answers, _champion(rival), recent)
-    if verdict.outcome != "pass":
-        _write(answers, asked.answers)
-    rows = gate.groups(len(labels), recent).get("recent", [])
-    rows = rows if len(rows) >= RECENT_ROWS else list(range(len(labels)))
-    newest = answers.of(rows)
+    request = JudgementRequest.model_validate(argument)
+    candidate, spec = request.candidate, spec_of(request.candidate.gate_project)
+    rows = labelled_rows(candidate)
+    predictions = predict_rows(candidate, rows, progress)
+    progress({"step": "judge", "rows": len(rows), "conditions": len(spec.gate.conditions)})
+    result = judge_predictions(candidate, spec, rows, predictions, request.champion)
+    if result.verdict.outcome != "pass":
+        write(predictions, candidate.predictions)
+    return result.model_dump(mode="json")
+
+
+def judge_predictions(
+    candidate: ScoringRequest,
+    spec: ModelSpec,
+    rows: pd.DataFrame,
+    predictions: ModelPredictions,
+    champion: ChampionPredictions | None,
+) -> JudgementResult:
+    """Return the verdict, and the probe, promise and profile that an approval carries.
+
+    Promise and profile come from the recent rows when there are enough of them: future rows are like those.
+    """
+    trained = candidate.trained
+    labels = rows[trained.target.name].tolist()
+    recent = rows[RECENT].fillna(False).astype(bool).tolist() if RECENT in rows else None
+    verdict = gate.judge(trained.task, spec.gate, labels, predictions, _champion(champion), recent)
+    expected = gate.groups(len(labels), recent).get("recent", [])
+    expected = expected if len(expected) >= RECENT_ROWS else list(range(len(labels)))
+    newest = predictions.select(expected)
     return JudgementResult(
         verdict=verdict,
-        probe=evidence.probe(frame, trained.features, answers),
-        promise=evidence.promise(trained.task, spec.monitor, [labels[row] for row in rows], newest),
+        probe=evidence.probe(rows, trained.features, predictions),
+        promise=evidence.promise(trained.task, spec.monitor, [labels[row] for row in expected], newest),
         prediction=evidence.recount(trained.profile.prediction, newest.predictions),
-    ).model_dump(mode="json")
-
-
-def store(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Put an approved model into the BentoML model store.
-
-    Args:
-        argument: `home` (BENTOML_HOME), `approved` (the event), `run`, `metrics`, and the paths `model` and `project`.
-        progress: told what is being done.
-
-    Returns: `folder`, where it is.
-    """
-    event, run = ModelApproved.model_validate(argument["approved"]), argument["run"]
-    project = Path(argument["project"])
-    progress({"step": "register", "tag": event.tag})
-    folder = model_store.save(
-        Path(argument["home"]),
-        event.tag,
-        Path(argument["model"]),
-        project,
-        Manifest.of(event, run, _spec(project).serve.max_rows),
-        domain.labels(event, run),
-        domain.metadata(event, argument["metrics"]),
     )
-    return {"folder": str(folder)}
 
 
-def _spec(project: Path) -> ModelSpec:
-    return parse((project / "model.yaml").read_text())
-
-
-def _labelled(asked: ScoringRequest) -> pd.DataFrame:
-    frame = pd.read_parquet(asked.test)
-    return frame[frame[asked.trained.target.name].notna()].reset_index(drop=True)
-
-
-def _ask(asked: ScoringRequest, frame: pd.DataFrame, spec: ModelSpec, progress: Progress) -> ModelPredictions:
-    """The model's answers on the rows of `frame`, in the project's own code."""
-    trained = asked.trained
-    progress({"step": "predict", "rows": len(frame), "asked": trained.version})
-    sys.path.insert(0, str(asked.project))
-    model = joblib.load(asked.model)
-    rows = frame[[feature.name for feature in trained.features]]
-    said = _flat(model.predict(rows), len(rows))
-    if trained.task == "regression":
-        return ModelPredictions(said.astype(np.float64).tolist())
-    wanted = any(condition.metric == "log_loss" for condition in spec.gate.conditions)
-    probabilities = _probabilities(model, rows) if wanted else None
-    return ModelPredictions(said.tolist(), _classes(model, trained), probabilities)
-
-
-def _flat(said: Any, rows: int) -> Any:
-    said = np.asarray(said)
-    if said.size != rows:
-        raise InvalidPredictions(
-            f"predict gave an array of shape {said.shape} for {rows} rows; one prediction per row is needed"
-        )
-    return said.reshape(rows)
-
-
-def _classes(model: Any, trained: ModelTrained) -> tuple[Any, ...]:
-    return tuple(np.asarray(model.classes_).tolist()) if hasattr(model, "classes_") else trained.classes
-
-
-def _probabilities(model: Any, rows: pd.DataFrame) -> Any:
-    return np.asarray(model.predict_proba(rows), dtype=np.float64) if hasattr(model, "predict_proba") else None
-
-
-def _write(answers: ModelPredictions, path: Path) -> None:
-    columns: dict[str, Any] = {PREDICTION: answers.predictions}
-    if answers.probabilities is not None:
-        columns |= {f"{PROBABILITY}{index}": column for index, column in enumerate(answers.probabilities.T)}
-    pd.DataFrame(columns).to_parquet(path)
-
-
-def _champion(rival: ChampionPredictions | None) -> gate.Champion | None:
-    if rival is None:
+def _champion(champion: ChampionPredictions | None) -> gate.Champion | None:
+    if champion is None:
         return None
-    if rival.answers is None:
-        return gate.Champion(rival.version, None, rival.why)
-    read = pd.read_parquet(rival.answers)
-    chances = [name for name in read.columns if name.startswith(PROBABILITY)]
-    probabilities = read[chances].to_numpy() if chances else None
-    return gate.Champion(rival.version, ModelPredictions(read[PREDICTION].tolist(), rival.classes, probabilities))
+    predictions = read(champion.predictions, champion.classes) if champion.predictions else None
+    return gate.Champion(champion.version, predictions, champion.reason)

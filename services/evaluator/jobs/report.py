@@ -1,7 +1,7 @@
-"""The page on a model that was not approved: the verdict, and Evidently's pictures of the held-out rows.
+"""The page about a model that was not approved: the verdict, and Evidently's pictures of the held-out rows.
 
-Runs in a child of its own. Evidently is imported inside, not at the top: it costs 280 MB, which no warm process should
-hold for the few models that are not approved.
+Evidently is imported inside functions: it takes 280 MB, which no fork server should hold for the few models that are
+not approved.
 """
 
 import tempfile
@@ -13,56 +13,46 @@ import pandas as pd
 
 from contracts.events import ModelTrained
 from contracts.features import RECENT, Feature
-from contracts.verdicts import Verdict
-from services.evaluator.domain import ChampionPredictions, ScoringRequest
-from services.evaluator.jobs.judge import PREDICTION
+from services.evaluator.jobs.predict import PREDICTION, labelled_rows
+from services.evaluator.jobs.requests import ChampionPredictions, ReportRequest, ScoringRequest
 from services.evaluator.verdict_page import page
 
 MOST_ROWS = 10_000
 MOST_COLUMNS = 30
-"""Each column is another set of pictures: with more the page is too heavy to open."""
-SAID = "(prediction)"
-"""A name that no feature has."""
+"""Each column adds a set of pictures: with more columns the page is too large to open."""
+PREDICTED = "(prediction)"
+"""Column of the predictions: a name that no feature has."""
 
 
-def write(argument: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Write the page.
-
-    Args:
-        argument: `candidate`, a `ScoringRequest` with its answers; `rival`, a `ChampionPredictions` or null;
-            `verdict`; `to`, a path.
-        progress: told what is being done.
-    """
+def report(argument: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Write the page of a `ReportRequest`; the result is empty."""
     progress({"step": "report"})
-    asked = ScoringRequest.model_validate(argument["candidate"])
-    rival = ChampionPredictions.model_validate(argument["rival"]) if argument["rival"] else None
-    shown, details = pictures(asked, rival)
-    verdict = Verdict.model_validate(argument["verdict"])
-    Path(argument["to"]).write_text(page(asked.trained, verdict, details, shown))
+    request = ReportRequest.model_validate(argument)
+    caption, pictures = draw(request.candidate, request.champion)
+    request.page.write_text(page(request.candidate.trained, request.verdict, pictures, caption))
     return {}
 
 
-def pictures(asked: ScoringRequest, rival: ChampionPredictions | None) -> tuple[str, str]:
-    """What is compared, and Evidently's HTML.
+def draw(candidate: ScoringRequest, champion: ChampionPredictions | None) -> tuple[str, str]:
+    """Return a caption that says what is compared, and Evidently's HTML.
 
-    The candidate on recent against base rows if there are both, else against the champion, if that was asked.
+    Recent rows are compared with older rows if there are both; else the candidate with the champion, if that predicted.
     """
     from evidently import Report
     from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionPreset
 
-    trained = asked.trained
-    frame = pd.read_parquet(asked.test)
-    frame = frame[frame[trained.target.name].notna()].reset_index(drop=True)
-    current = _answered(frame, trained, asked.answers)
-    reference = _answered(frame, trained, rival.answers) if rival and rival.answers else None
-    shown = "current = this candidate on its held-out rows"
-    if rival and rival.answers:
-        shown += f", reference = the live version {rival.version} on the same rows"
+    trained, frame = candidate.trained, labelled_rows(candidate)
+    current = _with_predictions(frame, trained, candidate.predictions)
+    reference = None
+    caption = "current = this candidate on its held-out rows"
+    if champion and champion.predictions:
+        reference = _with_predictions(frame, trained, champion.predictions)
+        caption += f", reference = the live version {champion.version} on the same rows"
     presets: list[Any] = [ClassificationPreset() if trained.task == "classification" else RegressionPreset()]
     if RECENT in frame and 0 < frame[RECENT].sum() < len(frame):
         recent = frame[RECENT].astype(bool)
         current, reference = current[recent], current[~recent]
-        shown = "current = this candidate on the recent rows, reference = this candidate on the older rows"
+        caption = "current = this candidate on the recent rows, reference = this candidate on the older rows"
         presets.append(DataDriftPreset())
     names = [f for f in trained.features[:MOST_COLUMNS] if _has_values(f.name, current, reference)]
     compared = None if reference is None else _dataset(reference, names, trained)
@@ -70,16 +60,16 @@ def pictures(asked: ScoringRequest, rival: ChampionPredictions | None) -> tuple[
     with tempfile.TemporaryDirectory() as folder:
         file = f"{folder}/evidently.html"
         snapshot.save_html(file)  # a str: with a Path it silently writes nothing
-        return shown, Path(file).read_text()
+        return caption, Path(file).read_text()
 
 
-def _answered(frame: pd.DataFrame, trained: ModelTrained, answers: Path) -> pd.DataFrame:
-    """Features, truth and answers in types that Evidently knows."""
+def _with_predictions(frame: pd.DataFrame, trained: ModelTrained, predictions: Path) -> pd.DataFrame:
+    """Features, labels and predictions in types that Evidently accepts."""
     columns = {f.name: _known(frame[f.name], f) for f in trained.features[:MOST_COLUMNS]}
-    said = pd.read_parquet(answers)[PREDICTION]
+    predicted = pd.read_parquet(predictions)[PREDICTION]
     kind: Any = "str" if trained.task == "classification" else "float64"
-    truth = {trained.target.name: frame[trained.target.name].astype(kind)}
-    return pd.DataFrame(columns | truth | {SAID: said.astype(kind)})
+    labels = {trained.target.name: frame[trained.target.name].astype(kind)}
+    return pd.DataFrame(columns | labels | {PREDICTED: predicted.astype(kind)})
 
 
 def _has_values(name: str, *tables: pd.DataFrame | None) -> bool:
@@ -87,27 +77,27 @@ def _has_values(name: str, *tables: pd.DataFrame | None) -> bool:
 
 
 def _known(values: "pd.Series[Any]", feature: Feature) -> "pd.Series[Any]":
-    return values.astype("float64" if feature.type in ("number", "integer") else "str")
+    return values.astype("float64" if feature.is_numeric else "str")
 
 
 def _dataset(table: pd.DataFrame, features: list[Feature], trained: ModelTrained) -> Any:
-    """With every column's role said: left to guess, Evidently takes some for text and some for nothing."""
+    """The table with the role of every column: where Evidently guesses, it takes some for text and ignores some."""
     from evidently import BinaryClassification, DataDefinition, Dataset, MulticlassClassification, Regression
 
     target = trained.target.name
-    numbers = [f.name for f in features if f.type in ("number", "integer")]
-    others = [f.name for f in features if f.type not in ("number", "integer")]
+    numbers = [f.name for f in features if f.is_numeric]
+    others = [f.name for f in features if not f.is_numeric]
     roles: dict[str, Any]
     if trained.task == "classification":
-        role: Any = MulticlassClassification(target=target, prediction_labels=SAID)
+        role: Any = MulticlassClassification(target=target, prediction_labels=PREDICTED)
         if len(trained.classes) == 2:
             positive = str(trained.classes[1])
-            role = BinaryClassification(target=target, prediction_labels=SAID, pos_label=positive)
+            role = BinaryClassification(target=target, prediction_labels=PREDICTED, pos_label=positive)
         roles = {"classification": [role]}
-        others += [target, SAID]
+        others += [target, PREDICTED]
     else:
-        roles = {"regression": [Regression(target=target, prediction=SAID)]}
-        numbers += [target, SAID]
+        roles = {"regression": [Regression(target=target, prediction=PREDICTED)]}
+        numbers += [target, PREDICTED]
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=others, **roles)
     sampled = table.sample(min(len(table), MOST_ROWS), random_state=0)
     return Dataset.from_pandas(sampled[numbers + others], data_definition=definition)

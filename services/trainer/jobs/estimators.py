@@ -1,6 +1,5 @@
-"""Builds the estimator that a project names, or a sensible default, and seeds it."""
+"""The estimator of a project, or a sensible default: built, seeded and saved."""
 
-import copyreg
 import importlib
 import random
 import reprlib
@@ -16,29 +15,28 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
-from sklearn.tree._tree import Tree
 
 from contracts.features import Feature
 
 COMPRESSION = 1
-"""zlib: trees shrink to a sixth, and every room after this one moves the file."""
+"""zlib level 1: trees shrink to a sixth, and every later stage downloads the file."""
 
 
 class EstimatorMissing(Exception):
-    """What the project's function returned cannot be trained; the text says what it is."""
+    """The project's function is missing or returns no estimator; the text says what was found."""
 
 
 def enter(project: Path) -> None:
-    """Let this process import the project's code, and leave nothing of it behind in the folder."""
+    """Make the project's code importable, without leaving bytecode in its folder."""
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(project))
 
 
 def build(name: str, project: Path, task: str) -> Any:
-    """The unfitted estimator that `module:function` of the project returns.
+    """Return the unfitted estimator that `module:function` of the project makes.
 
     Raises:
-        NoEstimator: there is no such function, or it returns something else.
+        EstimatorMissing: there is no such function, or it returns something else.
     """
     module_name, function_name = name.split(":")
     try:
@@ -58,7 +56,7 @@ def build(name: str, project: Path, task: str) -> Any:
 
 
 def default(task: str, features: Sequence[Feature]) -> Pipeline:
-    """Gradient boosting, which copes with gaps and any scale; text one-hot encoded."""
+    """Return gradient boosting, which accepts missing values and any scale, with text one-hot encoded."""
     text = [feature.name for feature in features if feature.type == "string"]
     encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=50, sparse_output=False)
     boosting = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
@@ -67,13 +65,13 @@ def default(task: str, features: Sequence[Feature]) -> Pipeline:
 
 
 def seed_process(seed: int) -> None:
-    """Seed what estimators without a random_state draw from."""
+    """Seed the global generators that estimators without a random_state use."""
     random.seed(seed)
     np.random.seed(seed)
 
 
 def seeded(estimator: Any, seed: int) -> Any:
-    """The estimator with every random state it left open set to `seed`."""
+    """Return the estimator with every random state that is None set to `seed`."""
     open_states = {
         name: seed
         for name, value in estimator.get_params(deep=True).items()
@@ -83,27 +81,17 @@ def seeded(estimator: Any, seed: int) -> Any:
 
 
 def save(model: Any, path: Path) -> None:
-    """Write the fitted model; the same model gives the same bytes."""
-    copyreg.pickle(Tree, _without_rubbish)
+    """Write the fitted model. Two trainings on the same data may give different bytes: a version is not its bytes."""
     joblib.dump(model, path, compress=COMPRESSION)
 
 
-def _without_rubbish(tree: Any) -> Any:
-    """How to pickle a tree: the bytes between the fields of its nodes hold whatever was in memory before."""
-    make, arguments, state = tree.__reduce__()
-    nodes = np.zeros(state["nodes"].shape, state["nodes"].dtype)  # zeros_like fills field by field, too
-    for field in nodes.dtype.names:
-        nodes[field] = state["nodes"][field]
-    return make, arguments, {**state, "nodes": nodes}
-
-
-def _checked(made: Any, name: str, task: str) -> Any:
-    found = f"estimator {name} returned {_described(made)}"
-    missing = [method for method in ("fit", "predict", "get_params") if not callable(getattr(made, method, None))]
-    if isinstance(made, type) or missing:
+def _checked(returned: Any, name: str, task: str) -> Any:
+    found = f"estimator {name} returned {_described(returned)}"
+    missing = [method for method in ("fit", "predict", "get_params") if not callable(getattr(returned, method, None))]
+    if isinstance(returned, type) or missing:
         raise EstimatorMissing(f"{found}; a scikit-learn estimator is needed, with fit and predict")
     try:
-        fresh = clone(made)
+        fresh = clone(returned)
     except (TypeError, RuntimeError) as error:
         raise EstimatorMissing(f"{found}, which scikit-learn cannot clone: {error}") from None
     if task == "classification" and is_regressor(fresh):
@@ -113,12 +101,12 @@ def _checked(made: Any, name: str, task: str) -> Any:
     return fresh
 
 
-def _described(made: Any) -> str:
-    if made is None:
+def _described(value: Any) -> str:
+    if value is None:
         return "nothing (None)"
-    if isinstance(made, type):
-        return f"the class {made.__name__} itself"
-    kind = type(made).__name__
-    if isinstance(made, str | int | float):
-        return f"{reprlib.repr(made)} ({kind})"
+    if isinstance(value, type):
+        return f"the class {value.__name__} itself"
+    kind = type(value).__name__
+    if isinstance(value, str | int | float):
+        return f"{reprlib.repr(value)} ({kind})"
     return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"

@@ -1,6 +1,6 @@
-"""What runs in a child process: reading and checking the data, the project's tests, the training.
+"""Jobs of the trainer, each run in a child process: read and check the data, run the project's tests, train.
 
-Each function takes JSON and a callable for progress, and returns JSON; frames and models go through files.
+Each function takes JSON and a callable that reports progress, and returns JSON. Frames and models go through files.
 """
 
 from __future__ import annotations  # pandas' Series takes no parameters at run time
@@ -26,25 +26,31 @@ from services.trainer.jobs.data_schema import Rejected, Schema
 from services.trainer.jobs.reading import download, read
 
 Progress = Callable[[dict[str, Any]], None]
-BEAT_SECONDS = 1.0
-"""Between signs of life of a long fit."""
+HEARTBEAT_SECONDS = 1.0
+"""Time between two progress reports of a long fit."""
 OUTPUT_TAIL = 4000
+"""Characters of pytest's output that are kept."""
 PYTEST = ("-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception", "--no-header", "--color=no")
-"""Nothing is left in the folder, and no full garbage collections: they take longer than most tests."""
+"""pytest leaves no cache in the folder and does no full garbage collections, which take longer than most tests."""
 
 
 def prepare(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Read the data, check it, hold rows out, write `data.parquet`, `train.parquet` and `test.parquet`.
 
-    Takes `location`, `name` (the dataset, for messages), `spec`, `schema` (or null: learn it), `min_rows`, `scratch`.
-    Returns `violations`, or `schema`, `features`, `columns` (profiles), `rows`, `held_out`, `warnings`.
+    Args:
+        argument: `location`, `name` (the dataset, for messages), `spec`, `schema` (null: learn it), `min_rows`,
+            `scratch` (folder).
+        progress: called with each step.
+
+    Returns: `violations`; or `schema`, `features`, `target`, `columns` (profiles), `reference_rows`, `rows`,
+        `held_out`, `warnings`.
     """
     spec, scratch = ModelSpec.model_validate(argument["spec"]), Path(argument["scratch"])
     schema = Schema.model_validate(argument["schema"]) if argument["schema"] else None
     try:
-        _tell(progress, "read", dataset=argument["name"])
+        _report(progress, "read", dataset=argument["name"])
         frame = read(argument["location"], argument["name"])
-        _tell(progress, "check", rows=len(frame))
+        _report(progress, "check", rows=len(frame))
         checked = validation.check(frame, spec, schema, argument["min_rows"])
         content = [column.name for column in checked.schema.columns] + [spec.target]
         held_out = holdout.held_out(checked.frame, content, spec.split.test, spec.split.by)
@@ -55,33 +61,40 @@ def prepare(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def fetch(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Download a remote dataset. Takes `location`, `scratch`; returns `path`."""
-    _tell(progress, "read", dataset=argument["location"])
+    """Download the remote dataset at `location` into `scratch`; return its `path`."""
+    _report(progress, "read", dataset=argument["location"])
     path = Path(argument["scratch"]) / "remote"
     download(argument["location"], path)
     return {"path": str(path)}
 
 
 def tests(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Run the project's tests. Takes `project`, `scratch`, `packages` (where pytest is); returns `passed`, `output`."""
-    _tell(progress, "tests")
+    """Run the tests of `project` in a copy under `scratch`; return `passed` and the end of the `output`.
+
+    `packages` is the folder that pytest is installed in.
+    """
+    _report(progress, "tests")
     project = _enter(argument, "tests")
     os.environ.setdefault("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    # An environment with extra requirements has what serving needs, and pytest is not among it.
+    # An environment with extra requirements holds the packages of serving, and pytest is not one of them.
     sys.path.append(argument["packages"])
     import pytest
 
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         code = pytest.main([*PYTEST, f"--rootdir={project}", "-c", str(_pytest_config(project)), "tests"])
     passed = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
-    return {"passed": passed, "output": said.getvalue().strip()[-OUTPUT_TAIL:]}
+    return {"passed": passed, "output": output.getvalue().strip()[-OUTPUT_TAIL:]}
 
 
 def fit(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Train on `train.parquet`, measure on `test.parquet`, write `model.joblib`.
 
-    Takes `project`, `scratch`, `spec`, `features`; returns `metrics`, `classes`, `prediction` (its profile), `seconds`.
+    Args:
+        argument: `project` (folder), `scratch` (folder), `spec`, `features`.
+        progress: called with each step, and once a second during the fit.
+
+    Returns: `metrics`, `classes`, `prediction` (profile of the predictions), `seconds` (of the fit).
     """
     spec, scratch = ModelSpec.model_validate(argument["spec"]), Path(argument["scratch"])
     features = [Feature.model_validate(feature) for feature in argument["features"]]
@@ -92,35 +105,35 @@ def fit(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
         project = _enter(argument, "fit")
         estimators.seed_process(spec.seed)
         if spec.estimator:
-            made = estimators.build(spec.estimator, project, spec.task)
+            unfitted = estimators.build(spec.estimator, project, spec.task)
         else:
-            made = estimators.default(spec.task, features)
-        model = estimators.seeded(made, spec.seed)
+            unfitted = estimators.default(spec.task, features)
+        model = estimators.seeded(unfitted, spec.seed)
         model.fit(train[names], _labels(train[spec.target]))
     seconds = time.monotonic() - started
-    _tell(progress, "save", seconds=round(seconds, 3))
+    _report(progress, "save", seconds=round(seconds, 3))
     estimators.save(model, scratch / "model.joblib")
-    return {**_judged(model, test, names, spec), "seconds": seconds}
+    return {**_scores(model, test, names, spec), "seconds": seconds}
 
 
-def _judged(model: Any, test: pd.DataFrame, names: list[str], spec: ModelSpec) -> dict[str, Any]:
+def _scores(model: Any, test: pd.DataFrame, names: list[str], spec: ModelSpec) -> dict[str, Any]:
     predicted = np.asarray(model.predict(test[names]))
     if predicted.shape != (len(test),):
         raise ValueError(f"the estimator predicted the shape {predicted.shape} for {len(test)} rows")
     truth = _labels(test[spec.target])
     classes = list(model.classes_) if spec.task == "classification" else []
     probabilities = model.predict_proba(test[names]) if classes and hasattr(model, "predict_proba") else None
-    target = Feature(name=spec.target, type="number" if spec.task == "regression" else "string")
-    chosen = _reference(test)
+    prediction = Feature(name="prediction", type="number" if spec.task == "regression" else "string")
+    reference = _reference(test)
     return {
         "metrics": metrics.score(spec.task, truth, predicted, probabilities, classes),
         "classes": [_plain(label) for label in classes],
-        "prediction": profiling.profile("prediction", pd.Series(predicted[chosen]), target.type).model_dump(),
+        "prediction": profiling.profile(prediction, pd.Series(predicted[reference])).model_dump(),
     }
 
 
 def _pytest_config(project: Path) -> Path:
-    """The project's own, so that pytest does not look for one in the folders above."""
+    """The project's own configuration, or an empty one: pytest must not search the folders above."""
     for name in ("pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg"):
         if (project / name).exists():
             return project / name
@@ -135,7 +148,7 @@ def _write(checked: validation.Checked, held_out: holdout.Mask, scratch: Path) -
         rows.to_parquet(scratch / f"{name}.parquet", index=False)
     features = validation.features_of(checked)
     expected = train[_reference(train)]
-    counted = [profiling.profile(feature.name, expected[feature.name], feature.type) for feature in features]
+    counted = [profiling.profile(feature, expected[feature.name]) for feature in features]
     return {
         "schema": checked.schema.model_dump(),
         "features": [feature.model_dump() for feature in features],
@@ -149,7 +162,7 @@ def _write(checked: validation.Checked, held_out: holdout.Mask, scratch: Path) -
 
 
 def _reference(rows: pd.DataFrame) -> holdout.Mask:
-    """The rows that look like what is to come: the recent ones when there are some, else all."""
+    """Mask of the rows that future rows are expected to resemble: the recent ones when there are enough, else all."""
     recent = rows[RECENT].to_numpy(dtype=bool) if RECENT in rows else np.zeros(len(rows), dtype=bool)
     return recent if recent.sum() >= RECENT_ROWS else np.ones(len(rows), dtype=bool)
 
@@ -160,7 +173,7 @@ def _enough_labels(labels: pd.Series[Any], spec: ModelSpec) -> None:
 
 
 def _labels(values: pd.Series[Any]) -> Any:
-    """A plain array: text as Python strings, which every estimator knows."""
+    """The labels as a plain array: text as Python strings, which every estimator accepts."""
     return values.to_numpy(dtype=object) if pd.api.types.is_string_dtype(values.dtype) else values.to_numpy()
 
 
@@ -169,7 +182,7 @@ def _plain(label: Any) -> Any:
 
 
 def _enter(argument: dict[str, Any], purpose: str) -> Path:
-    """Work in a copy of the project: the original is shared, and code may write beside itself."""
+    """Change into a copy of the project: the original is shared, and a project's code may write into its own folder."""
     project = Path(argument["scratch"]) / purpose
     shutil.copytree(argument["project"], project)
     os.chdir(project)
@@ -179,15 +192,15 @@ def _enter(argument: dict[str, Any], purpose: str) -> Path:
 
 @contextlib.contextmanager
 def _heartbeat(progress: Progress, started: float) -> Iterator[None]:
-    """Tell now and then that the fit still goes on; scikit-learn itself does not say how far it is."""
+    """Report once a second that the fit still runs; scikit-learn itself reports no progress."""
     over = threading.Event()
 
-    def beat() -> None:
-        _tell(progress, "fit")
-        while not over.wait(BEAT_SECONDS):
-            _tell(progress, "fit", seconds=round(time.monotonic() - started, 1))
+    def report() -> None:
+        _report(progress, "fit")
+        while not over.wait(HEARTBEAT_SECONDS):
+            _report(progress, "fit", seconds=round(time.monotonic() - started, 1))
 
-    thread = threading.Thread(target=beat, daemon=True)
+    thread = threading.Thread(target=report, daemon=True)
     thread.start()
     try:
         yield
@@ -196,5 +209,5 @@ def _heartbeat(progress: Progress, started: float) -> Iterator[None]:
         thread.join()
 
 
-def _tell(progress: Progress, step: str, **more: Any) -> None:
+def _report(progress: Progress, step: str, **more: Any) -> None:
     progress({"step": step, **more})

@@ -1,4 +1,4 @@
-"""Counts columns into the bins that drift is later measured on."""
+"""Counts of columns in bins: the reference that drift is later measured against."""
 
 from __future__ import annotations  # pandas' Series takes no parameters at run time
 
@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from contracts.features import FeatureType
+from contracts.features import Feature
 from contracts.profiles import ColumnProfile
 
 BINS = 10
 CATEGORIES = 50
 
 
-def profile(name: str, values: pd.Series[Any], type: FeatureType) -> ColumnProfile:
-    """At most 10 quantile bins of numbers, else the 50 most frequent values as strings."""
+def profile(feature: Feature, values: pd.Series[Any]) -> ColumnProfile:
+    """Count numbers in at most 10 quantile bins, anything else by its 50 most frequent values, as strings."""
     present = values.dropna()
     missing = len(values) - len(present)
-    if type in ("number", "integer"):
-        return _numeric(name, present.to_numpy(dtype="float64"), missing)
-    return _categorical(name, present, missing)
+    if feature.is_numeric:
+        return _numeric(feature.name, present.to_numpy(dtype="float64"), missing)
+    return _categorical(feature.name, present, missing)
 
 
 def _numeric(name: str, values: Any, missing: int) -> ColumnProfile:

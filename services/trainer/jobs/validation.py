@@ -68,15 +68,8 @@ def check(frame: pd.DataFrame, spec: ModelSpec, schema: Schema | None, min_rows:
 
 
 def features_of(checked: Checked) -> tuple[Feature, ...]:
-    """The columns as events describe them; a gap seen now makes a column nullable from now on."""
-    return tuple(
-        Feature(
-            name=column.name,
-            type=column.type,
-            nullable=column.nullable or bool(checked.frame[column.name].isna().any()),
-        )
-        for column in checked.schema.columns
-    )
+    """The columns as events describe them."""
+    return tuple(_with_gaps(column, checked.frame[column.name]) for column in checked.schema.columns)
 
 
 def _needs(frame: pd.DataFrame, spec: ModelSpec, schema: Schema | None, min_rows: int) -> None:
@@ -251,11 +244,13 @@ def _target_problem(values: pd.Series[Any], kind: str, expected: FeatureType | N
 
 
 def _cast(values: pd.Series[Any], feature: Feature) -> pd.Series[Any]:
-    if feature.type == "string":
-        return values.astype("str")
-    if feature.type == "number" or values.isna().any() or feature.nullable:
-        return values.astype("float64")
-    return values.astype("bool" if feature.type == "boolean" else "int64")
+    return values.astype(_with_gaps(feature, values).dtype)
+
+
+def _with_gaps(feature: Feature, values: pd.Series[Any]) -> Feature:
+    """The feature as events describe it: a gap seen now makes it nullable from now on."""
+    nullable = feature.nullable or bool(values.isna().any())
+    return Feature(name=feature.name, type=feature.type, nullable=nullable)
 
 
 def _duplicates(frame: pd.DataFrame, content: list[str]) -> list[str]:

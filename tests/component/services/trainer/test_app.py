@@ -299,7 +299,7 @@ async def test_failing_tests_of_the_project_train_nothing(room: Room) -> None:
     ("outcome", "error", "said"),
     [
         (JobFailed("ValueError", "no luck", "Traceback…\nValueError: no luck", ""), "ProjectCodeFailed", "no luck"),
-        (JobFailed("NoEstimator", "estimator a:b returned a str", "", ""), "NoEstimator", "returned a str"),
+        (JobFailed("EstimatorMissing", "estimator a:b returned a str", "", ""), "NoEstimator", "returned a str"),
         (JobFailed("MemoryError", "", "", ""), "OutOfMemory", "wanted more than 4096 MiB of memory (TRAINER_MEMORY)"),
         (JobTimedOut(5), "TimedOut", "the training did not end within 5 s and was stopped (TRAINER_SECONDS)"),
     ],

@@ -1,4 +1,4 @@
-"""The evaluator's bench with real forks and a real BentoML model store."""
+"""Scoring with real child processes and a real BentoML model store."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from contracts.events import ModelTrained
 from contracts.features import RECENT
 from contracts.packaged_model import Manifest
 from services.evaluator import domain
-from services.evaluator.domain import ChampionPredictions, JudgementResult
+from services.evaluator.jobs.requests import ChampionPredictions, JudgementResult
 from services.evaluator.scoring import PRELOAD, ModelFailed, SandboxedScoring
 from services.evaluator.settings import Settings
 from services.sandbox.client import Sandbox
@@ -44,32 +44,32 @@ def artifacts() -> MemoryArtifacts:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def forks(tmp_path_factory: pytest.TempPathFactory, artifacts: MemoryArtifacts) -> AsyncIterator[Sandbox]:
+async def sandbox(tmp_path_factory: pytest.TempPathFactory, artifacts: MemoryArtifacts) -> AsyncIterator[Sandbox]:
     """One warm template for all tests."""
-    forks = Sandbox(Environments(tmp_path_factory.mktemp("envs"), artifacts), preload=PRELOAD)
-    yield forks
-    await forks.close()
+    sandbox = Sandbox(Environments(tmp_path_factory.mktemp("envs"), artifacts), preload=PRELOAD)
+    yield sandbox
+    await sandbox.close()
 
 
 @pytest.fixture
-def bench(home: Path, artifacts: MemoryArtifacts, forks: Sandbox) -> SandboxedScoring:
-    return SandboxedScoring(forks, artifacts, Settings(home=home))
+def scoring(home: Path, artifacts: MemoryArtifacts, sandbox: Sandbox) -> SandboxedScoring:
+    return SandboxedScoring(sandbox, artifacts, Settings(home=home))
 
 
 async def judged(
-    bench: SandboxedScoring, candidate: ModelTrained, champion: ModelTrained | None = None
+    scoring: SandboxedScoring, candidate: ModelTrained, champion: ModelTrained | None = None
 ) -> JudgementResult:
-    with bench.scratch() as folder:
-        rival = await bench.ask(champion, candidate, folder) if champion else None
-        return await bench.judge(candidate, rival, folder)
+    with scoring.scratch() as folder:
+        compared = await scoring.predict_champion(champion, candidate, folder) if champion else None
+        return await scoring.judge(candidate, compared, folder)
 
 
 @in_module
 async def test_a_good_model_passes_and_promises_what_it_held(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
-    candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.8", "f1 > 0.8", "log_loss < 1")
-    result = await judged(bench, candidate)
+    candidate = await classifier(artifacts, sandbox.environments.base, "accuracy > 0.8", "f1 > 0.8", "log_loss < 1")
+    result = await judged(scoring, candidate)
     assert result.verdict.outcome == "pass"
     assert result.verdict.champion is None
     assert result.promise.metric == "accuracy"
@@ -79,10 +79,10 @@ async def test_a_good_model_passes_and_promises_what_it_held(
 
 @in_module
 async def test_the_probe_is_what_predict_takes(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
-    candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.8")
-    probe = (await judged(bench, candidate)).probe
+    candidate = await classifier(artifacts, sandbox.environments.base, "accuracy > 0.8")
+    probe = (await judged(scoring, candidate)).probe
     assert len(probe.rows) == len(probe.predictions) == 5
     assert probe.rows[0]["a"] is None
     frame = rows()
@@ -93,11 +93,11 @@ async def test_the_probe_is_what_predict_takes(
 
 @in_module
 async def test_a_champion_is_compared_on_the_same_rows(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
-    base, conditions = forks.environments.base, ("accuracy - champion > -0.05", "f1 - champion > -0.05")
+    base, conditions = sandbox.environments.base, ("accuracy - champion > -0.05", "f1 - champion > -0.05")
     candidate = await classifier(artifacts, base, *conditions)
-    result = await judged(bench, candidate, await classifier(artifacts, base, version=OTHER))
+    result = await judged(scoring, candidate, await classifier(artifacts, base, version=OTHER))
     assert result.verdict.outcome == "pass"
     assert result.verdict.champion == OTHER
     assert [condition.estimate for condition in result.verdict.conditions] == [0.0, 0.0]
@@ -105,7 +105,7 @@ async def test_a_champion_is_compared_on_the_same_rows(
 
 @in_module
 async def test_champion_and_candidate_may_name_their_modules_alike(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts, tmp_path: Path
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts, tmp_path: Path
 ) -> None:
     def always(word: str) -> str:
         return (
@@ -117,25 +117,25 @@ async def test_champion_and_candidate_may_name_their_modules_alike(
     (tmp_path / "pipeline.py").write_text(always("no"))
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     ref = await artifacts.put(tmp_path / "model", "application/x-joblib")
-    base, condition = forks.environments.base, "accuracy - champion > 0.2"
+    base, condition = sandbox.environments.base, "accuracy - champion > 0.2"
     test = rows()
     test["kind"] = "yes"
     candidate = await classifier(artifacts, base, condition, test=test, code=always("yes"), artifact=ref)
     champion = await classifier(artifacts, base, version=OTHER, code=always("no"), artifact=ref)
-    result = await judged(bench, candidate, champion)
+    result = await judged(scoring, candidate, champion)
     assert result.verdict.conditions[0].estimate == 1.0
     assert result.verdict.outcome == "pass"
 
 
 @in_module
 async def test_recent_rows_are_judged_apart(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
     test = rows(400)
     test[RECENT] = np.arange(400) >= 300
     test.loc[test[RECENT], "kind"] = "yes"
-    candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.8", test=test)
-    result = await judged(bench, candidate)
+    candidate = await classifier(artifacts, sandbox.environments.base, "accuracy > 0.8", test=test)
+    result = await judged(scoring, candidate)
     outcomes = {condition.group: condition.outcome for condition in result.verdict.conditions}
     assert outcomes == {"base": "pass", "recent": "fail"}
     assert result.promise.value == result.verdict.conditions[1].estimate
@@ -144,33 +144,33 @@ async def test_recent_rows_are_judged_apart(
 
 @in_module
 async def test_a_champion_that_cannot_be_asked_makes_it_unknown(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
-    base = forks.environments.base
+    base = sandbox.environments.base
     candidate = await classifier(artifacts, base, "accuracy - champion > -0.05")
     gone = evaluations.event(OTHER, environment=base)
     broken = await classifier(artifacts, base, version=OTHER, model="no estimator")
     wider = (*candidate.features, candidate.features[0].model_copy(update={"name": "c"}))
     other = await classifier(artifacts, base, version=OTHER, features=wider)
     for champion, word in ((gone, "not in the store"), (broken, "predict"), (other, "'c'")):
-        verdict = (await judged(bench, candidate, champion)).verdict
+        verdict = (await judged(scoring, candidate, champion)).verdict
         assert verdict.outcome == "unknown"
         assert word in verdict.conditions[0].why
 
 
 @in_module
 async def test_a_candidate_that_cannot_predict_is_an_error(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
-    candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.5", model="no estimator")
+    candidate = await classifier(artifacts, sandbox.environments.base, "accuracy > 0.5", model="no estimator")
     wrong = "predicting the held-out rows failed with AttributeError: 'str' object has no attribute 'predict'"
     with pytest.raises(ModelFailed, match=wrong):
-        await judged(bench, candidate)
+        await judged(scoring, candidate)
 
 
 @in_module
 async def test_what_a_model_may_not_use_is_named_with_its_setting(
-    home: Path, forks: Sandbox, artifacts: MemoryArtifacts
+    home: Path, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
     greedy = "class Greedy:\n    def predict(self, rows): return [0] * 10**9\n"
     slow = "import time\nclass Greedy:\n    def predict(self, rows): time.sleep(60)\n"
@@ -178,37 +178,37 @@ async def test_what_a_model_may_not_use_is_named_with_its_setting(
     (home / "pipeline.py").write_text(greedy)
     subprocess.run([sys.executable, "-c", script], cwd=home, check=True)
     ref = await artifacts.put(home / "model", "application/x-joblib")
-    candidate = await classifier(artifacts, forks.environments.base, code=greedy, artifact=ref)
+    candidate = await classifier(artifacts, sandbox.environments.base, code=greedy, artifact=ref)
     settings = Settings(home=home, job_memory_mb=500, job_seconds=2)
     with pytest.raises(OutOfMemory, match=r"wanted more than 500 MiB of memory \(EVALUATOR_JOB_MEMORY_MB\)"):
-        await judged(SandboxedScoring(forks, artifacts, settings), candidate)
-    candidate = await classifier(artifacts, forks.environments.base, code=slow, artifact=ref)
+        await judged(SandboxedScoring(sandbox, artifacts, settings), candidate)
+    candidate = await classifier(artifacts, sandbox.environments.base, code=slow, artifact=ref)
     with pytest.raises(TimedOut, match=r"the held-out rows did not end within 2 s .*\(EVALUATOR_JOB_SECONDS\)"):
-        await judged(SandboxedScoring(forks, artifacts, settings), candidate)
+        await judged(SandboxedScoring(sandbox, artifacts, settings), candidate)
 
 
 @in_module
 async def test_the_frames_of_the_project_are_shown_by_their_place_in_it(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts, home: Path
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts, home: Path
 ) -> None:
     code = "class Broken:\n    def predict(self, rows): return rows['nothing']\n"
     script = "import joblib, sys; sys.path.insert(0, '.'); import pipeline; joblib.dump(pipeline.Broken(), 'model')"
     (home / "pipeline.py").write_text(code)
     subprocess.run([sys.executable, "-c", script], cwd=home, check=True)
     ref = await artifacts.put(home / "model", "application/x-joblib")
-    candidate = await classifier(artifacts, forks.environments.base, code=code, artifact=ref)
+    candidate = await classifier(artifacts, sandbox.environments.base, code=code, artifact=ref)
     with pytest.raises(ModelFailed, match="failed with KeyError: 'nothing'") as failed:
-        await judged(bench, candidate)
+        await judged(scoring, candidate)
     assert '  File "pipeline.py", line 2, in predict' in str(failed.value)
     assert "services/evaluator" not in str(failed.value)
 
 
 @in_module
 async def test_a_regression_promises_a_share_within_a_tolerance(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
-    candidate = await regressor(artifacts, forks.environments.base, "r2 > 0.7", "mae < 2", "rmse < 2")
-    result = await judged(bench, candidate)
+    candidate = await regressor(artifacts, sandbox.environments.base, "r2 > 0.7", "mae < 2", "rmse < 2")
+    result = await judged(scoring, candidate)
     assert result.verdict.outcome == "pass"
     assert result.promise.metric == "within"
     assert 0.9 <= result.promise.value <= 0.91
@@ -217,13 +217,13 @@ async def test_a_regression_promises_a_share_within_a_tolerance(
 
 @in_module
 async def test_an_approved_model_is_in_the_store(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts, home: Path
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts, home: Path
 ) -> None:
-    candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.8", commit="abc")
-    result = await judged(bench, candidate)
+    candidate = await classifier(artifacts, sandbox.environments.base, "accuracy > 0.8", commit="abc")
+    result = await judged(scoring, candidate)
     approved = domain.approved(candidate, result, result.verdict, 12.5, "Ada Lovelace", "looks good")
-    folder = Path(await bench.store(approved, "run1", candidate.metrics))
-    assert await bench.store(approved, "run1", candidate.metrics) == str(folder)
+    folder = await scoring.register(approved, "run1", candidate.metrics)
+    assert await scoring.register(approved, "run1", candidate.metrics) == folder
     assert (folder / "project" / "model.yaml").exists()
     manifest = Manifest.model_validate_json((folder / "bentobelt.json").read_text())
     assert (manifest.run, manifest.version, manifest.trained) == ("run1", VERSION, 12.5)
@@ -240,22 +240,24 @@ async def test_an_approved_model_is_in_the_store(
 
 
 MANIFEST = """
-from contracts.profiles import Feature, Promise
+from contracts.features import Feature
 from contracts.packaged_model import Manifest
-def manifest(version):
-    return Manifest(model="flowers", version=version, run="r", task="classification", features=(),
-                    target=Feature(name="kind", type="string"), promise=Promise(metric="accuracy", value=1.0),
+from contracts.verdicts import PerformanceTarget
+def manifest(version, run):
+    return Manifest(model="flowers", version=version, run=run, task="classification", features=(),
+                    target=Feature(name="kind", type="string"), promise=PerformanceTarget(metric="accuracy", value=1.0),
                     trained=0.0, dataset="0" * 64)
 """
 
 SAVE = """
 import sys
 from pathlib import Path
-from services import modelstore
-home, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+from services.storage import model_store
+home, first, last, run = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 for number in range(first, last):
     version = f"{number}-0a1b2c3d"
-    modelstore.save(home / "bentoml", f"flowers:{version}", home / "model", home / "project", manifest(version), {}, {})
+    made = manifest(version, run)
+    model_store.save(home / "bentoml", f"flowers:{version}", home / "model", home / "project", made, {}, {})
 """
 
 
@@ -269,7 +271,7 @@ def test_several_writers_leave_a_whole_store(home: Path) -> None:
     killed = home / "bentoml" / ".saving-x"
     killed.mkdir()
     ranges = (("1", "12"), ("8", "20"))
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(home), *span]) for span in ranges]
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(home), *span, "r"]) for span in ranges]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     environ = {**os.environ, "BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
     listing = "import bentoml; print(len(bentoml.models.list()), bentoml.models.get('flowers:latest').tag.version)"
@@ -295,32 +297,42 @@ def test_a_persons_own_models_of_the_name_stay(home: Path) -> None:
     subprocess.run([sys.executable, "-c", OWN], env=environ, check=True, capture_output=True)
     unknown = home / "bentoml" / "models" / "flowers" / "half-of-theirs"
     unknown.mkdir()
-    subprocess.run([sys.executable, "-c", MANIFEST + SAVE, str(home), "1", "2"], check=True)
+    subprocess.run([sys.executable, "-c", MANIFEST + SAVE, str(home), "1", "2", "r"], check=True)
     assert (home / "bentoml" / "models" / "flowers" / "mine" / "weights.txt").read_text() == "a person's"
     assert unknown.is_dir()
 
 
-def test_a_version_never_changes(home: Path) -> None:
+def test_a_repeated_training_of_the_same_run_replaces_what_an_interrupted_attempt_left(home: Path) -> None:
+    (home / "project").mkdir()
+    version = home / "bentoml" / "models" / "flowers" / "1-0a1b2c3d"
+    for content in (b"one", b"one", b"two"):
+        (home / "model").write_bytes(content)
+        subprocess.run([sys.executable, "-c", MANIFEST + SAVE, str(home), "1", "2", "r"], check=True)
+        assert (version / "saved_model.pkl").read_bytes() == content
+    assert sorted(file.name for file in version.parent.iterdir()) == ["1-0a1b2c3d", "latest"]
+
+
+def test_a_version_of_another_run_is_never_replaced(home: Path) -> None:
     (home / "project").mkdir()
     code = MANIFEST + SAVE
-    for content, expected in ((b"one", 0), (b"one", 0), (b"two", 1)):
+    for content, run, expected in ((b"one", "r", 0), (b"two", "other", 1)):
         (home / "model").write_bytes(content)
-        done = subprocess.run([sys.executable, "-c", code, str(home), "1", "2"], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-c", code, str(home), "1", "2", run], capture_output=True, text=True)
         assert done.returncode == expected
     assert "AlreadyDifferent" in done.stderr
 
 
 @in_module
 async def test_the_report_shows_verdict_and_pictures(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
-    base = forks.environments.base
+    base = sandbox.environments.base
     candidate = await classifier(artifacts, base, "accuracy > 0.99", "accuracy - champion > 0.1")
     champion = await classifier(artifacts, base, version=OTHER)
-    with bench.scratch() as folder:
-        rival = await bench.ask(champion, candidate, folder)
-        result = await bench.judge(candidate, rival, folder)
-        report = await bench.report(candidate, rival, result.verdict, folder)
+    with scoring.scratch() as folder:
+        compared = await scoring.predict_champion(champion, candidate, folder)
+        result = await scoring.judge(candidate, compared, folder)
+        report = await scoring.report(candidate, compared, result.verdict, folder)
     text = (await artifacts.fetch(report)).read_text()
     assert "accuracy &gt; 0.99" in text
     assert f"belt review approve flowers {VERSION}" in text
@@ -331,11 +343,13 @@ async def test_the_report_shows_verdict_and_pictures(
 
 @in_module
 async def test_the_report_does_without_pictures(
-    bench: SandboxedScoring, forks: Sandbox, artifacts: MemoryArtifacts
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
-    candidate = await classifier(artifacts, forks.environments.base, "accuracy > 0.99")
-    with bench.scratch() as folder:
-        result = await bench.judge(candidate, None, folder)
+    candidate = await classifier(artifacts, sandbox.environments.base, "accuracy > 0.99")
+    with scoring.scratch() as folder:
+        result = await scoring.judge(candidate, None, folder)
         (folder / "candidate.parquet").write_bytes(b"no table")
-        report = await bench.report(candidate, ChampionPredictions(version=OTHER, why="gone"), result.verdict, folder)
+        report = await scoring.report(
+            candidate, ChampionPredictions(version=OTHER, reason="gone"), result.verdict, folder
+        )
     assert "accuracy &gt; 0.99" in (await artifacts.fetch(report)).read_text()

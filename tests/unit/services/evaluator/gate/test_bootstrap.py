@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import special
 from sklearn import metrics as reference
 
 from services.evaluator.gate import bootstrap, metrics
@@ -77,6 +78,23 @@ def test_a_smaller_tail_is_wider() -> None:
     _, wide = bootstrap.interval(measured, None, 0.001)
     _, narrow = bootstrap.interval(measured, None, 0.05)
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_a_far_tail_is_about_as_wide_as_a_normal_interval() -> None:
+    tail = 5.8e-12  # scipy's BCa alone gives half this width: its resamples do not reach that far
+    error = np.random.default_rng(0).normal(size=500)
+    measured = metrics.regression(np.arange(500.0), np.arange(500.0) + error, "mae")
+    _, (low, high) = bootstrap.interval(measured, None, tail)
+    normal = 2 * special.ndtri(1 - tail) * np.abs(error).std() / np.sqrt(500)
+    assert (high - low) == pytest.approx(normal, rel=0.15)
+
+
+def test_no_step_where_resamples_stop_reaching() -> None:
+    measured = metrics.confusion(*guesses(150, 3, 0.8), 3, "f1")
+    _, near = bootstrap.interval(measured, None, bootstrap.FARTHEST_TAIL)
+    _, beyond = bootstrap.interval(measured, None, bootstrap.FARTHEST_TAIL * 0.999)
+    assert beyond == pytest.approx(near, abs=1e-3)
+    assert beyond[0] < near[0] < near[1] < beyond[1]
 
 
 def test_pairing_makes_a_difference_narrower() -> None:
