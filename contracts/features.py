@@ -8,7 +8,9 @@ from contracts.values import Frozen, Value
 
 FeatureType = Literal["number", "integer", "boolean", "string"]
 
-DTYPES: dict[FeatureType, str] = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "str"}
+Dtype = Literal["float64", "int64", "bool", "str"]
+
+DTYPES: dict[FeatureType, Dtype] = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "str"}
 """The pandas dtype of a column without missing values, in training and in serving."""
 
 RECENT = "bentobelt_recent"
@@ -28,7 +30,7 @@ class Feature(Frozen):
     )
 
     @property
-    def dtype(self) -> str:
+    def dtype(self) -> Dtype:
         """The pandas dtype that training and serving give the column; integers and booleans with gaps are floats."""
         return "float64" if self.nullable and self.type != "string" else DTYPES[self.type]
 

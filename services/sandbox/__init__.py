@@ -1,7 +1,7 @@
 """All work on models: child processes in the Python environment that a model's lock names.
 
-Rooms import these names from here. `client` starts jobs, `fork_server` is the warm process that they are forked from,
-`environments` makes the environments, `diagnostics` says what a job died of.
+Services import these names from here. `client` starts jobs; `fork_server` is the process that jobs are forked from;
+`environments` makes the Python environments; `diagnostics` turns a failed job into an error that a person understands.
 """
 
 from services.sandbox.client import JobFailed, JobKilled, JobTimedOut, Sandbox

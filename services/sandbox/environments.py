@@ -1,7 +1,7 @@
-"""Python environments that models are touched in, each named by the digest of its locked requirements.
+"""Python environments that models are loaded in, each named by the digest of its locked requirements.
 
-The base one is this very interpreter, locked by requirements/serving.txt. A project with extra requirements gets one
-of its own: locked by uv on top of the base, so that it never moves a base package, and made once.
+The base environment is this interpreter, locked by requirements/serving.txt. A project with extra requirements gets an
+environment of its own, made once: uv locks it on top of the base, so that no version of a base package changes.
 """
 
 import asyncio
@@ -25,26 +25,26 @@ from services.storage import ArtifactStore
 
 BASE_LOCK = Path(__file__).resolve().parents[2] / "requirements" / "serving.txt"
 MAKE_SECONDS = 600.0
-SAID_CHARACTERS = 2000
-_PASSES = re.compile(
+OUTPUT_CHARACTERS = 2000
+_TEMPORARY = re.compile(
     "error sending request|HTTP status server error|408 Request Timeout|429 Too Many Requests|timed out|"
     "connection (reset|closed)|decoding response body|No space left on device",
     re.IGNORECASE,
 )
-"""What uv says of trouble with the network, the index or this machine; what it says else stays true."""
+"""Errors of uv that come from the network, the index or this machine, and may pass; all others are final."""
 log = structlog.get_logger()
 
 
 class BadRequirements(Permanent):
-    """uv could not lock or install the project's extra requirements; the text is what uv says."""
+    """uv could not lock or install the project's extra requirements; the text is uv's own."""
 
 
 class IndexTrouble(Exception):
-    """uv could not reach the package index, or did not get what it asked for; it may the next time."""
+    """uv could not reach the package index, or the index did not answer; the next attempt may succeed."""
 
 
 class InstallTimedOut(Exception):
-    """uv took too long; what it has downloaded is kept, so the next attempt has less to do."""
+    """uv took too long; its downloads are kept, so the next attempt has less to do."""
 
     attempts = 2
 
@@ -53,9 +53,9 @@ class Environments:
     """Locks and makes environments under a folder that workers of one machine may share.
 
     Args:
-        folder: where they lie.
-        artifacts: where locks are kept.
-        seconds: how long uv may take for one of them.
+        folder: folder of the environments.
+        artifacts: store of the locks.
+        seconds: time limit of uv for one environment.
     """
 
     def __init__(self, folder: Path, artifacts: ArtifactStore, seconds: float = MAKE_SECONDS) -> None:
@@ -63,11 +63,11 @@ class Environments:
         self.base = Environment(python=platform.python_version(), lock=sha256_of(BASE_LOCK))
 
     async def resolve(self, requirements: Sequence[str]) -> Environment:
-        """The environment for a project's extra requirements; without any, the base one.
+        """Return the environment for a project's extra requirements; without any, the base environment.
 
         Raises:
-            BadRequirements: there is no set of versions that fits.
-            IndexTrouble, InstallTimedOut: it may work the next time.
+            BadRequirements: no set of versions fits.
+            IndexTrouble, InstallTimedOut: the next attempt may succeed.
         """
         # The base lock is kept too: after an upgrade its models still have an environment to be loaded in.
         lock = await self._lock(tuple(sorted(requirements))) if requirements else BASE_LOCK
@@ -75,11 +75,11 @@ class Environments:
         return Environment(python=self.base.python, lock=ref.sha256, requirements=tuple(requirements), locked=ref.uri)
 
     async def python(self, environment: Environment) -> Path:
-        """The interpreter of an environment, made now if it is missing.
+        """Return the interpreter of an environment, which is made now if it is missing.
 
         Raises:
             BadRequirements: uv cannot install what is locked.
-            IndexTrouble, InstallTimedOut: it may work the next time.
+            IndexTrouble, InstallTimedOut: the next attempt may succeed.
         """
         if environment.lock == self.base.lock:
             return Path(sys.executable)
@@ -94,13 +94,13 @@ class Environments:
         return folder / "bin" / "python"
 
     async def _lock(self, requirements: tuple[str, ...]) -> Path:
-        """Compile once per set of requirements: a later release of a package does not move what is known."""
+        """Lock each set of requirements once: a later release of a package does not change a known lock."""
         wanted = "\n".join(requirements) + "\n"
         key = hashlib.sha256(f"{self.base.lock}\n{platform.python_version()}\n{wanted}".encode()).hexdigest()
         known = self._folder / f"{key}.lock"
         if not known.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
-            _tell(requirements)
+            _log_install(requirements)
             with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
                 extra, compiled = Path(scratch) / "extra.in", Path(scratch) / "locked.txt"
                 extra.write_text(wanted)
@@ -118,7 +118,7 @@ class Environments:
             await asyncio.to_thread(lock_held.enter_context, locked(folder.with_suffix(".making")))
             if (folder / "complete").exists():
                 return
-            _tell(environment.requirements)
+            _log_install(environment.requirements)
             what = f"install {', '.join(environment.requirements) or f'what {lock.name[:12]} locks'}"
             if environment.python != self.base.python:
                 what += f", locked for Python {environment.python}, with {self.base.python}"
@@ -132,8 +132,8 @@ class Environments:
             (folder / "complete").touch()
 
 
-def _tell(requirements: Sequence[str]) -> None:
-    """It can take minutes; `belt watch` shows why nothing seems to happen."""
+def _log_install(requirements: Sequence[str]) -> None:
+    """Log that packages are installed, which can take minutes; `belt watch` shows it."""
     log.info(
         "progress",
         step="install",
@@ -143,12 +143,12 @@ def _tell(requirements: Sequence[str]) -> None:
 
 
 async def _uv(what: str, seconds: float, *arguments: str) -> None:
-    """Run uv in order to do `what`.
+    """Run uv; `what` describes the purpose, for messages.
 
     Raises:
-        BadRequirements: it failed, and would again; with the end of what it said.
-        IndexTrouble: it failed, and may work the next time.
-        InstallTimedOut: it took longer than `seconds`.
+        BadRequirements: uv failed, and would fail again; with the end of its output.
+        IndexTrouble: uv failed, and the next attempt may succeed.
+        InstallTimedOut: uv took longer than `seconds`.
     """
     from uv import find_uv_bin
 
@@ -156,7 +156,7 @@ async def _uv(what: str, seconds: float, *arguments: str) -> None:
         find_uv_bin(), *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
     try:
-        _, told = await asyncio.wait_for(process.communicate(), seconds)
+        _, errors = await asyncio.wait_for(process.communicate(), seconds)
     except TimeoutError:
         raise InstallTimedOut(f"uv took longer than {seconds:g} s to {what}") from None
     finally:
@@ -164,6 +164,6 @@ async def _uv(what: str, seconds: float, *arguments: str) -> None:
             process.kill()
             await process.wait()
     if process.returncode:
-        said = told.decode(errors="replace").strip()
-        failure = IndexTrouble if _PASSES.search(said) else BadRequirements
-        raise failure(f"uv could not {what}: {said[-SAID_CHARACTERS:]}")
+        output = errors.decode(errors="replace").strip()
+        failure = IndexTrouble if _TEMPORARY.search(output) else BadRequirements
+        raise failure(f"uv could not {what}: {output[-OUTPUT_CHARACTERS:]}")

@@ -1,10 +1,10 @@
-"""The warm process that jobs are forked from: modules in BELT_PRELOAD.
+"""The process that jobs are forked from. It imports the modules in BELT_PRELOAD once and then only forks.
 
-It imports the modules once and then does nothing but fork. Its standard input is a socket; each connection that is
-handed over on it is one job: a line with `{"job": "module:function", "argument": {…}, "memory": bytes|null}` comes in,
-lines with `progress`, then `result` or `error`, and at last `exit` go out. Between this process and the job stands a
-sitter that does no work: it kills the job's whole process group when the other end of the connection is closed, and
-reports how the job ended. When the worker that started it is gone, standard input is closed and so it ends.
+Its standard input is a socket, on which it is handed one connection per job. On that connection it reads one line,
+`{"job": "module:function", "argument": {…}, "memory": bytes|null}`; it writes lines with `progress`, then one with
+`result` or `error`, and at last one with `exit`. Between this process and the job stands a supervisor process: it kills
+the job's whole process group when the other end of the connection closes, and reports how the job ended. When the
+worker ends, standard input closes, and the fork server ends too.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 OUTPUT_TAIL = 8000
-"""Characters of a job's own output, and of what it raised, that are reported."""
+"""Characters of a job's output, and of its traceback, that are reported."""
 
 
 def main(modules: list[str]) -> None:
-    """Fork a job for every connection that comes, until standard input is closed."""
-    gc.disable()  # it would look through what is being imported again and again: a seventh of the time
+    """Fork a job for every connection, until standard input is closed."""
+    gc.disable()  # collections during imports take a seventh of the time
     for module in modules:
-        with contextlib.suppress(ModuleNotFoundError):  # not in this environment: a job that needs it will say so
+        with contextlib.suppress(ModuleNotFoundError):  # not in this environment: a job that needs it will raise
             importlib.import_module(module)
-    gc.freeze()  # a job that looked through all of this for garbage would copy it
+    gc.freeze()  # a collection in a job would copy these pages
     gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker decides what ends
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # sitters are reaped by the kernel
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the supervisors
     with socket.socket(fileno=os.dup(0)) as control:
         print("warm", flush=True)
         while True:
@@ -45,13 +45,13 @@ def main(modules: list[str]) -> None:
             connection = socket.socket(fileno=handed[0])
             if os.fork() == 0:
                 control.close()
-                _sit(connection)
+                _supervise(connection)
             connection.close()
 
 
-def _sit(connection: socket.socket) -> NoReturn:
-    """Start the job and stay with it: end it when nobody waits for it any more, tell how it ended."""
-    os.setsid()  # out of the worker's group: whoever kills that as a whole leaves one to end the job
+def _supervise(connection: socket.socket) -> NoReturn:
+    """Start the job and wait: end it when the connection closes, report how it ended."""
+    os.setsid()  # in a group of its own: it must survive a kill of the worker's group, to end the job
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(connection.makefile("r").readline() or "null")
     if request is None:
@@ -67,15 +67,15 @@ def _sit(connection: socket.socket) -> NoReturn:
             os.kill(job, signal.SIGKILL)
     _, status = os.waitpid(job, 0)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(job, signal.SIGKILL)  # what the job itself had started
+        os.killpg(job, signal.SIGKILL)  # processes that the job itself started
     code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(OSError):
-        _say(connection, exit=code, output=_tail(output.fileno()))
+        _send(connection, exit=code, output=_tail(output.fileno()))
     os._exit(0)
 
 
 def _work(connection: socket.socket, request: dict[str, Any], output: int) -> NoReturn:
-    """Be the job: a process group of its own, its output kept apart, its memory limited."""
+    """Run the job: in a process group of its own, with its output in a file and its memory limited."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -84,12 +84,12 @@ def _work(connection: socket.socket, request: dict[str, Any], output: int) -> No
     try:
         if request["memory"] is not None:
             _limit_memory(int(request["memory"]))
-        result = _function(request["job"])(request["argument"], lambda step: _say(connection, progress=step))
-        _say(connection, result=result)
+        result = _function(request["job"])(request["argument"], lambda step: _send(connection, progress=step))
+        _send(connection, result=result)
         code = 0
     except BaseException as error:  # noqa: BLE001  # whatever the job raises is its outcome, SystemExit included
-        told = {"message": str(error)[:OUTPUT_TAIL], "traceback": traceback.format_exc()[-OUTPUT_TAIL:]}
-        _say(connection, error=type(error).__name__, **told)
+        details = {"message": str(error)[:OUTPUT_TAIL], "traceback": traceback.format_exc()[-OUTPUT_TAIL:]}
+        _send(connection, error=type(error).__name__, **details)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
@@ -103,13 +103,13 @@ def _function(job: str) -> Callable[[dict[str, Any], Callable[[dict[str, Any]], 
 
 
 def _limit_memory(extra: int) -> None:
-    """Let this process allocate `extra` bytes beyond what it has inherited."""
+    """Let this process allocate `extra` bytes beyond the memory that it inherited."""
     with open("/proc/self/statm") as file:
         data = int(file.read().split()[5]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_DATA, (data + extra, data + extra))
 
 
-def _say(connection: socket.socket, **line: Any) -> None:
+def _send(connection: socket.socket, **line: Any) -> None:
     connection.sendall(json.dumps(line, default=str).encode() + b"\n")
 
 

@@ -19,12 +19,12 @@ def create_app(
     worker: Worker,
     artifacts: ArtifactStore,
     registry: Registry,
-    forks: Sandbox,
+    sandbox: Sandbox,
     settings: Settings,
     delays: Sequence[float] = RETRY_SECONDS,
 ) -> None:
-    """Subscribe the trainer's handlers; `delays` lie between the attempts to read a remote dataset."""
-    training = Training(artifacts, forks, settings, delays)
+    """Subscribe the trainer's handlers; `delays` are the seconds between attempts to read a remote dataset."""
+    training = Training(artifacts, sandbox, settings, delays)
 
     @worker.on(DataPushed)
     async def push(event: DataPushed, about: Envelope) -> list[Event]:
@@ -48,10 +48,12 @@ def create_app(
         watched = await registry.candidate(event.model, event.version)
         if watched is None:
             raise BadProject(f"version {event.version} is not in the registry, so its project cannot be trained again")
-        was = watched.trained
-        opened = await training.open(was.project, event.model)
-        dataset = event.dataset or was.dataset
-        order = Order(event.model, _version(about), was.commit, dataset, Schema.of(was.features, was.target))
+        trained = watched.trained
+        opened = await training.open(trained.project, event.model)
+        dataset = event.dataset or trained.dataset
+        order = Order(
+            event.model, _version(about), trained.commit, dataset, Schema.of(trained.features, trained.target)
+        )
         return await train(order, opened, event, learn=False)
 
     async def train(order: Order, opened: Opened, event: Event, *, learn: bool) -> list[Event]:
@@ -85,11 +87,11 @@ def main() -> None:
     settings = from_environment(Settings)
     worker = Worker("trainer", settings, failed=TrainingFailed)
     artifacts = open_artifact_store(worker.bus, settings)
-    forks = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), preload=PRELOAD)
-    create_app(worker, artifacts, Registry(worker.bus), forks, settings)
+    sandbox = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), preload=PRELOAD)
+    create_app(worker, artifacts, Registry(worker.bus), sandbox, settings)
 
-    worker.background(forks.stay_warm)
-    worker.on_close(forks.close)
+    worker.background(sandbox.stay_warm)
+    worker.on_close(sandbox.close)
     worker.run()
 
 

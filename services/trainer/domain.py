@@ -1,4 +1,4 @@
-"""What the trainer decides, without the bus, a clock or the data itself."""
+"""Decisions of the trainer: which project and which data to train; pure."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ NO_DATASET = "neither the event nor model.yaml names a dataset; add `dataset:` t
 
 
 def newest(pushed: DataPushed, order: int, known: Project | None) -> Project | None:
-    """The project to train: the one the event brings, else the newest one known.
+    """Return the project to train: the one that the event brings, else the newest one known.
 
-    The schema stays with the project that it was learned with, whatever was pushed and failed in between.
+    A new project keeps the known schema together with the code that it was learned with, even if pushes in between
+    failed.
     """
     if pushed.project is None:
         return known
@@ -30,20 +31,20 @@ def newest(pushed: DataPushed, order: int, known: Project | None) -> Project | N
 
 
 def schema_for(project: Project, code: str) -> dict[str, Any] | None:
-    """What the data is held to; None when this code has not been trained yet, so that it is learned anew."""
+    """Return the schema that the data must fit; None when this code was never trained: the schema is then learned."""
     return project.data_schema if project.learned_with == code else None
 
 
 def replaces(project: Project, known: Project | None) -> bool:
-    """Whether `project` may be recorded: an older push never replaces a newer one."""
+    """Return whether `project` may be recorded: an older push never replaces a newer one."""
     return known is None or project.order >= known.order
 
 
 def read_spec(text: str, model: str) -> ModelSpec:
-    """The spec of a project that was pushed for `model`.
+    """Return the spec of a project that was pushed for `model`.
 
     Raises:
-        BadSpec: it cannot be used, or is another model's.
+        BadSpec: it cannot be used, or belongs to another model.
     """
     spec = parse(text)
     if spec.name != model:
@@ -52,9 +53,9 @@ def read_spec(text: str, model: str) -> ModelSpec:
 
 
 def dataset_of(given: str | None, spec: ModelSpec, project: Path) -> str | None:
-    """Where the data is: what the event says, else what model.yaml says.
+    """Return the location of the data: from the event, else from model.yaml; None when neither names one.
 
-    A path in an event is the worker's own; a relative one in model.yaml is inside the project.
+    A path in an event is a path on the worker's machine; a relative path in model.yaml is inside the project.
 
     Raises:
         BadSpec: model.yaml's path leads out of the project.
@@ -68,7 +69,7 @@ def dataset_of(given: str | None, spec: ModelSpec, project: Path) -> str | None:
 
 
 def named(dataset: str | ArtifactRef | None, spec: ModelSpec | None) -> str:
-    """The dataset as whoever pushed it knows it, for messages."""
+    """Return the name of the dataset for messages: as the event or model.yaml gives it."""
     if isinstance(dataset, ArtifactRef):
         return dataset.uri
     return dataset or (spec.dataset if spec and spec.dataset else "none")

@@ -1,4 +1,4 @@
-"""One training, from project and data to a fitted model, in children of the project's environment."""
+"""One training, from project and data to a fitted model, in child processes of the project's environment."""
 
 import asyncio
 import hashlib
@@ -30,11 +30,11 @@ PRELOAD = (
     *("sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline", "sklearn.datasets", "pytest"),
     *("pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat", "narwhals._pandas_like.dataframe"),
 )
-"""Modules the template pays for: what most projects and their tests use, and what pandas imports at first use."""
+"""Modules that each fork server imports once: those of most projects and their tests, and pandas' late imports."""
 RETRY_SECONDS = (0.5, 2.0, 8.0)
-"""Between attempts to read a remote dataset."""
+"""Seconds between attempts to read a remote dataset."""
 STEPS = ("read", "check", "tests", "fit", "save")
-HOPELESS = ("ImportError", "ModuleNotFoundError", "ValueError")
+FINAL_ERRORS = ("ImportError", "ModuleNotFoundError", "ValueError")
 """An unknown protocol, or one whose package is not installed."""
 
 
@@ -46,12 +46,12 @@ class Opened:
     folder: Path
     spec: ModelSpec
     code: str
-    """Digest of model.yaml and its Python files: with new rows alone it is the same project."""
+    """Digest of model.yaml and the Python files: a project with new data alone keeps it."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to train. Without a schema it is learned from the data."""
+    """One training to do. Without a schema, the schema is learned from the data."""
 
     model: str
     version: str
@@ -61,19 +61,19 @@ class Order:
 
 
 class Training:
-    """Trains in forks; keeps what comes out in the artifact store."""
+    """Trains in child processes; puts model, data and held-out rows into the artifact store."""
 
     def __init__(
-        self, artifacts: ArtifactStore, forks: Sandbox, settings: Settings, delays: Sequence[float] = RETRY_SECONDS
+        self, artifacts: ArtifactStore, sandbox: Sandbox, settings: Settings, delays: Sequence[float] = RETRY_SECONDS
     ) -> None:
-        self._artifacts, self._forks, self._settings, self._delays = artifacts, forks, settings, delays
+        self._artifacts, self._sandbox, self._settings, self._delays = artifacts, sandbox, settings, delays
 
     async def open(self, archive: ArtifactRef, model: str) -> Opened:
-        """The project in an archive.
+        """Unpack the project in an archive.
 
         Raises:
-            BadProject: it has no usable model.yaml, or that of another model.
-            BadArchive: it cannot be unpacked, or would write outside its folder.
+            BadProject: it has no usable model.yaml, or the model.yaml of another model.
+            BadArchive: the archive cannot be unpacked, or would write outside its folder.
         """
         folder = await self._artifacts.fetch_folder(archive)
         try:
@@ -87,24 +87,24 @@ class Training:
         return Opened(archive, folder, spec, await asyncio.to_thread(digest_of_code, folder))
 
     async def run(self, order: Order, project: Opened) -> tuple[ModelTrained, Schema]:
-        """The trained version, and the schema that its data was held to.
+        """Train, and return the event with the schema that the data fits.
 
         Raises:
             Rejected: the data cannot be trained on.
-            Permanent, ChildKilled: see `failures`.
+            Permanent, ChildKilled: see `errors`.
         """
         location = await self._locate(order, project)
-        environment = await self._forks.environments.resolve(project.spec.requirements)
-        scratches = self._settings.home.resolve() / "scratch"
-        scratches.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=scratches) as scratch:
-            steps = _Steps(self._forks, self._settings, environment, project, Path(scratch), self._delays)
+        environment = await self._sandbox.environments.resolve(project.spec.requirements)
+        parent = self._settings.home.resolve() / "scratch"
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as scratch:
+            steps = _Steps(self._sandbox, self._settings, environment, project, Path(scratch), self._delays)
             data = await steps.prepare_and_test(location, named(order.dataset, project.spec), order.schema)
             fitted = await steps.fit(data["features"])
             return await self._trained(order, project, environment, Path(scratch), data, fitted)
 
     async def _locate(self, order: Order, project: Opened) -> str:
-        """Where a child finds the data: a path or a URI."""
+        """Return the location of the data for a child process: a path or a URI."""
         if isinstance(order.dataset, ArtifactRef):
             try:
                 return str(await self._artifacts.fetch(order.dataset))
@@ -164,14 +164,14 @@ class _Steps:
 
     def __init__(
         self,
-        forks: Sandbox,
+        sandbox: Sandbox,
         settings: Settings,
         environment: Environment,
         project: Opened,
         scratch: Path,
         delays: Sequence[float],
     ) -> None:
-        self._forks, self._settings, self._environment = forks, settings, environment
+        self._sandbox, self._settings, self._environment = sandbox, settings, environment
         self._project, self._delays = project, delays
         spec = project.spec.model_dump(mode="json")
         self._has_tests = (project.folder / "tests").is_dir()
@@ -180,7 +180,7 @@ class _Steps:
         self._common = {"spec": spec, "project": str(project.folder), "scratch": str(scratch)}
 
     async def prepare_and_test(self, location: str, name: str, schema: Schema | None) -> Mapping[str, Any]:
-        """Check the data while the project's tests run; unfit data is what is said first."""
+        """Check the data while the project's tests run; if both fail, the data's error is raised."""
         testing = asyncio.create_task(self._test())
         try:
             data = await self._prepare(location, name, schema)
@@ -212,7 +212,7 @@ class _Steps:
         return data
 
     async def _download(self, uri: str, name: str) -> str:
-        """A local copy of a remote dataset; networks are given a few chances, which share the time there is."""
+        """Return a local copy of a remote dataset. All attempts share the time limit of reading."""
         ends = time.monotonic() + self._settings.read_seconds
         for delay in (*self._delays, None):
             try:
@@ -221,7 +221,7 @@ class _Steps:
                 limit = f"{self._settings.read_seconds:g} s (TRAINER_READ_SECONDS)"
                 raise Rejected(f"dataset {name} cannot be read: it did not arrive within {limit}") from None
             except (JobFailed, JobKilled) as error:
-                if delay is None or getattr(error, "kind", "") in HOPELESS:
+                if delay is None or getattr(error, "kind", "") in FINAL_ERRORS:
                     raise Rejected(f"dataset {name} cannot be read: {error}") from None
                 log.warning("the dataset will be read again", error=str(error), seconds=delay)
                 await asyncio.sleep(delay)
@@ -231,39 +231,39 @@ class _Steps:
         if not self._has_tests:
             return
         with explained("the project's tests", "TRAINER_TEST_SECONDS", self._settings.memory):
-            told = await self._run("tests", self._settings.test_seconds, packages=_packages())
-        if not told["passed"]:
-            output = told["output"]
+            result = await self._run("tests", self._settings.test_seconds, packages=_packages())
+        if not result["passed"]:
+            output = result["output"]
             hint = f" ({diagnostics.MISSING})" if "ModuleNotFoundError" in output else ""
             raise ProjectTestsFailed(f"the project's tests fail, so nothing was trained{hint}:\n{output}")
 
     async def _run(self, job: str, seconds: float, **more: Any) -> Mapping[str, Any]:
-        # What speaks s3:// and the like is with the worker's own packages, not among a project's.
-        environment = self._forks.environments.base if job == "fetch" else self._environment
-        answer = await self._forks.run(
+        # The packages for s3:// and the like are in the base environment, not in a project's.
+        environment = self._sandbox.environments.base if job == "fetch" else self._environment
+        answer = await self._sandbox.run(
             environment,
             f"{JOBS}:{job}",
             {**self._common, **more},
             seconds=seconds,
             memory=self._settings.memory,
-            progress=lambda said: self._tell(job, said),
+            progress=lambda step: self._log_progress(job, step),
         )
         if job != "fetch":  # its step is `read`, which goes on
             self._done |= {self._at.pop(job)} if job in self._at else set()
         return answer
 
-    def _tell(self, job: str, said: Mapping[str, Any]) -> None:
-        """Jobs run side by side: what is counted is the steps that are over, so that the count never falls."""
-        before = self._at.get(job, said["step"])
-        self._at[job] = said["step"]
-        if before != said["step"]:
+    def _log_progress(self, job: str, progress: Mapping[str, Any]) -> None:
+        """Log a step with the number of finished steps: jobs run side by side, and this number never falls."""
+        before = self._at.get(job, progress["step"])
+        self._at[job] = progress["step"]
+        if before != progress["step"]:
             self._done.add(before)
         total = len(STEPS) if self._has_tests else len(STEPS) - 1
-        log.info("progress", **said, done=len(self._done), total=total)
+        log.info("progress", **progress, done=len(self._done), total=total)
 
 
 def _packages() -> str:
-    """The folder that this worker's pytest is in."""
+    """The folder that this worker's pytest is installed in."""
     found = importlib.util.find_spec("pytest")
     assert found is not None
     assert found.origin is not None
@@ -271,9 +271,9 @@ def _packages() -> str:
 
 
 def digest_of_code(project: Path) -> str:
-    """Sha256 over names and contents of a project's model.yaml and Python files.
+    """Return the sha256 over names and contents of a project's model.yaml and Python files.
 
-    What else lies there, notes or data, is no change of what the data is held to.
+    Other files, such as notes or data, do not change the schema that the data must fit.
     """
     digest = hashlib.sha256()
     code = (path for path in project.rglob("*.py") if path.is_file() and "__pycache__" not in path.parts)

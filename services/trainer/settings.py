@@ -1,4 +1,4 @@
-"""What an operator may set for the trainer."""
+"""Settings of the trainer; each is read from TRAINER_<NAME>."""
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict

@@ -1,4 +1,4 @@
-"""What later data is held to. Known to workers and children alike."""
+"""The schema that later data must fit. Workers and child processes import it."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ class Column(Feature):
 
 
 class Schema(Frozen):
-    """What the data looked like at the first training with a project: later data is held to it."""
+    """Columns of the data at the first training of a project: later data must fit them."""
 
     columns: tuple[Column, ...]
     """The features, in the order the model is given them."""
@@ -24,7 +24,7 @@ class Schema(Frozen):
 
     @classmethod
     def of(cls, features: Iterable[Feature], target: Feature) -> "Schema":
-        """The schema that a trained version implies; unseen categories cannot be told from it."""
+        """Return the schema that a trained version implies; it knows no categories."""
         columns = tuple(
             Column(**feature.model_dump(), missing=1.0 if feature.nullable else 0.0) for feature in features
         )

@@ -1,4 +1,4 @@
-"""Chooses the held-out rows, the same ones whenever the same rows come."""
+"""The choice of the held-out rows: the same rows are always held out."""
 
 from __future__ import annotations  # pandas' Series takes no parameters at run time
 
@@ -15,7 +15,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def held_out(frame: pd.DataFrame, content: list[str], test: float, by: str | None = None) -> Mask:
-    """Which rows are kept from training.
+    """Return the mask of the rows that are held out from training.
 
     By default a row's own content decides: it is on the same side in every version, and so are its duplicates.
     With `by`, the newest `test` share of the rows is held out, of base and recent rows alike.

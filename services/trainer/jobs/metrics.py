@@ -1,4 +1,7 @@
-"""The metrics a gate may name, on held-out rows."""
+"""The metrics that a gate may name, on held-out rows, as `model.trained` reports them.
+
+The evaluator computes the same metrics from sums, for thousands of resamples at once; the two do not share code.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +13,7 @@ from sklearn import metrics
 def score(
     task: str, truth: Any, predicted: Any, probabilities: Any = None, classes: Sequence[Any] = ()
 ) -> dict[str, float]:
-    """`contracts.model_spec.METRICS` of the task; log_loss only when there are probabilities."""
+    """Return `contracts.model_spec.METRICS` of the task; log_loss only when there are probabilities."""
     if task == "regression":
         return {
             "r2": float(metrics.r2_score(truth, predicted)),
@@ -33,7 +36,7 @@ def score(
 
 
 def _log_loss(truth: Any, probabilities: Any, classes: list[Any]) -> float:
-    """A label that training has not seen was given no probability at all."""
+    """Mean log loss; a label that training has not seen has probability zero."""
     column = {label: index for index, label in enumerate(classes)}
     given = [probabilities[row, column[label]] if label in column else 0.0 for row, label in enumerate(truth)]
     return float(-np.log(np.clip(given, np.finfo("float64").eps, 1.0)).mean())

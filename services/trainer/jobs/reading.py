@@ -1,4 +1,4 @@
-"""Gets CSV or Parquet from a path or any fsspec URI into a frame, or says why that cannot be done."""
+"""Reading of CSV or Parquet from a path or any fsspec URI into a frame, with an exact reason when that fails."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ MAGIC = b"PAR1"
 
 
 def download(uri: str, to: Path) -> None:
-    """Copy what any fsspec URI names to a local file; each protocol raises errors of its own."""
+    """Copy the file at an fsspec URI to a local file; each protocol raises errors of its own."""
     import fsspec  # only a remote dataset needs it
 
     with fsspec.open(uri, "rb") as source, to.open("wb") as file:
@@ -21,11 +21,11 @@ def download(uri: str, to: Path) -> None:
 
 
 def read(location: str, name: str) -> pd.DataFrame:
-    """All rows of a local file.
+    """Return all rows of a local file.
 
     Args:
         location: a path or a file:// URI.
-        name: what to call the dataset in messages.
+        name: name of the dataset in messages.
 
     Raises:
         Rejected: it is missing, unreadable, cut short, or has no rows.

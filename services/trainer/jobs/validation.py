@@ -1,4 +1,4 @@
-"""Holds a table to what a model project needs and to the schema learned at its first training."""
+"""Checks of a table: against the needs of a model project, and against the schema of its first training."""
 
 from __future__ import annotations  # pandas' Series takes no parameters at run time
 
@@ -34,10 +34,9 @@ class Checked:
 
 
 def check(frame: pd.DataFrame, spec: ModelSpec, schema: Schema | None, min_rows: int) -> Checked:
-    """The table with the dtypes that training and serving agree on, and what it was held to.
+    """Return the table with the dtypes of `Feature.dtype`, and the schema that it fits.
 
-    number, and integer or boolean with gaps: float64; integer: int64; boolean: bool; string: str.
-    Without a schema it is learned from the table.
+    Without a schema, the schema is learned from the table.
 
     Raises:
         Rejected: with every violation found.
@@ -68,7 +67,7 @@ def check(frame: pd.DataFrame, spec: ModelSpec, schema: Schema | None, min_rows:
 
 
 def features_of(checked: Checked) -> tuple[Feature, ...]:
-    """The columns as events describe them."""
+    """Return the columns as events describe them."""
     return tuple(_with_gaps(column, checked.frame[column.name]) for column in checked.schema.columns)
 
 
@@ -117,10 +116,10 @@ def _labelled(frame: pd.DataFrame, spec: ModelSpec, schema: Schema | None, warni
 
 
 def _column(values: pd.Series[Any], expected: Column | None, warnings: list[str]) -> Column:
-    """What a column holds.
+    """Return the description of a column.
 
     Raises:
-        Rejected: nothing, something no model can use, or something else than it used to hold.
+        Rejected: it is empty, holds values that no model can use, or other values than at the first training.
     """
     name, kind = str(values.name), kind_of(values)
     wanted = f"expected {NAMES[expected.type]}, " if expected else ""
@@ -150,7 +149,7 @@ def _column(values: pd.Series[Any], expected: Column | None, warnings: list[str]
 
 
 def kind_of(values: pd.Series[Any]) -> str:
-    """A FeatureType, `empty`, or in words what no feature can be."""
+    """Return a FeatureType, `empty`, or a description of values that no feature can have."""
     if values.isna().all():
         return "empty"
     inferred = pd.api.types.infer_dtype(
@@ -181,7 +180,7 @@ def _infinite(values: pd.Series[Any]) -> pd.Series[bool]:
 
 
 def _misfit(values: pd.Series[Any], kind: str, expected: FeatureType) -> str:
-    """What was found instead, with an example and its row."""
+    """The values found instead, with an example and its row."""
     if kind == "string" and expected in ("number", "integer"):
         odd = pd.to_numeric(values, errors="coerce").isna() & values.notna()
     elif kind == "number" and expected == "integer":
