@@ -1,4 +1,4 @@
-"""A reference to bytes that live elsewhere: events carry these, never the bytes."""
+"""References to stored bytes: events carry references, never the bytes."""
 
 from typing import Annotated
 
@@ -8,16 +8,16 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ArtifactRef(BaseModel):
-    """Where some bytes are and what they must hash to. Whoever reads them checks the digest."""
+    """Location and digest of stored bytes. Every reader checks the digest."""
 
     model_config = ConfigDict(frozen=True)
 
     uri: str = Field(
-        min_length=1, description="where the bytes are, e.g. nats://artifacts/<sha256> or s3://bucket/<sha256>"
+        min_length=1, description="location of the bytes, e.g. nats://artifacts/<sha256> or s3://bucket/<sha256>"
     )
     sha256: Sha256 = Field(description="digest of the bytes, hex")
     size: int = Field(ge=0, description="bytes")
-    media_type: str = Field(description="what the bytes are, e.g. application/vnd.apache.parquet")
+    media_type: str = Field(description="format of the bytes, e.g. application/vnd.apache.parquet")
 
 
 PARQUET = "application/vnd.apache.parquet"

@@ -1,7 +1,7 @@
-"""Every event on the belt (DESIGN: subjects in past tense), each a frozen pydantic model.
+"""Every event on the bus, each a frozen pydantic model; subjects are in past tense.
 
-The body on the wire is the plain JSON of these models; all else (id, run, generation, cause) is in headers,
-see `contracts.cloudevents`. `EVENTS` maps a subject to its model.
+The body of a message is the plain JSON of these models. Id, run, generation and cause are in headers, see
+`contracts.cloudevents`. `EVENTS` maps a subject to its model.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -28,37 +28,37 @@ Task = Literal["classification", "regression"]
 
 
 class Event(Frozen):
-    """Something that happened to a model. `subject` is where it is published."""
+    """An event about one model, published on `subject`."""
 
     subject: ClassVar[str]
     model: ModelName
 
 
 class DataPushed(Event):
-    """Someone pushed data or code: start a run."""
+    """Somebody pushed data or code: a run starts."""
 
     subject = "data.pushed"
     dataset: str | ArtifactRef | None = Field(
         default=None,
-        description="a URI, a bare path of the worker's own, or an artifact; default: the project's dataset",
+        description="a URI, a path on the worker's machine, or an artifact; default: the project's dataset",
     )
     project: ArtifactRef | None = Field(
         default=None, description="tar.gz of the model project; default: the newest pushed"
     )
     commit: str | None = Field(default=None, description="git commit of the project")
-    reason: str | None = Field(default=None, description="why, for people")
+    reason: str | None = Field(default=None, description="reason of the push, for people")
 
 
 class DataRejected(Event):
     """The data cannot be trained on; each violation says exactly what is wrong."""
 
     subject = "data.rejected"
-    dataset: str = Field(description="what was read, as the event or the project named it")
+    dataset: str = Field(description="the dataset, as the event or the project names it")
     violations: tuple[str, ...] = Field(min_length=1)
 
 
 class ModelTrained(Event):
-    """A candidate exists. Carries all that judging, packing and watching it need."""
+    """A candidate exists. The event carries all that its judgement, its image and its monitoring need."""
 
     subject = "model.trained"
     version: Version
@@ -78,11 +78,11 @@ class ModelTrained(Event):
     environment: Environment
     seed: int = Field(description="random seed of the training")
     seconds: float = Field(ge=0, description="time of the training")
-    warnings: tuple[str, ...] = Field(default=(), description="what the data check noticed but let pass")
+    warnings: tuple[str, ...] = Field(default=(), description="remarks of the data check that do not reject the data")
 
 
 class ModelApproved(Event):
-    """A version may go live: the gate passed it, or a person did."""
+    """A version may go live: the gate or a person approved it."""
 
     subject = "model.approved"
     version: Version
@@ -106,7 +106,7 @@ class ModelApproved(Event):
 
 
 class ModelRejected(Event):
-    """The gate did not pass it. A person may still, with `belt review`."""
+    """A version did not pass the gate. A person may still approve it, with `belt review`."""
 
     subject = "model.rejected"
     version: Version
@@ -118,17 +118,17 @@ class ModelRejected(Event):
 
 
 class ReviewDecided(Event):
-    """A person's verdict on a version the gate did not pass."""
+    """A person decided about a version that did not pass the gate."""
 
     subject = "review.decided"
     version: Version
     decision: Literal["approve", "reject"]
-    by: str = Field(min_length=1, description="who decided")
-    reason: str = Field(min_length=1, description="why")
+    by: str = Field(min_length=1, description="name of the person")
+    reason: str = Field(min_length=1, description="reason of the decision")
 
 
 class ImagePushed(Event):
-    """The Bento of an approved version can be fetched by digest."""
+    """The image of an approved version can be fetched by digest."""
 
     subject = "image.pushed"
     version: Version
@@ -140,7 +140,7 @@ class ImagePushed(Event):
         default=None, description="the Python packages inside a real image (CycloneDX JSON)"
     )
     limits: Limits | None = Field(
-        default=None, description="what a container of it may use, from the project's model.yaml; default: 1 GiB, 1 CPU"
+        default=None, description="limits of a container, from the project's model.yaml; default: 1 GiB, 1 CPU"
     )
     environment: Environment
     probe: Probe
@@ -149,13 +149,13 @@ class ImagePushed(Event):
 
 
 class ModelDeployed(Event):
-    """The version answered through the gateway; from now on it gets the traffic of its target."""
+    """A version has answered through the gateway; from now on it gets the traffic of its target."""
 
     subject = "model.deployed"
     version: Version
     image: str
-    target: str = Field(description="where it runs")
-    url: str = Field(description="of the model behind the gateway")
+    target: str = Field(description="name of the target that it runs on")
+    url: str = Field(description="URL of the model at the gateway")
     previous: Version | None = Field(default=None, description="kept warm for a rollback")
     profile: Profile
     promise: PerformanceTarget
@@ -163,7 +163,7 @@ class ModelDeployed(Event):
 
 
 class ModelSuperseded(Event):
-    """An older decision arrived after a newer one was live; it was not rolled out."""
+    """An older decision arrived after a newer one was live; its version was not rolled out."""
 
     subject = "model.superseded"
     version: Version
@@ -171,7 +171,7 @@ class ModelSuperseded(Event):
 
 
 class RollbackRequested(Event):
-    """A person wants the previous version (or a named one) back."""
+    """A person requests the previous version, or a named one."""
 
     subject = "rollback.requested"
     to: Version | None = Field(default=None, description="default: the previous version")
@@ -180,15 +180,15 @@ class RollbackRequested(Event):
 
 
 class DriftDetected(Event):
-    """Reality moved. With action `retrain` it starts a run."""
+    """The monitor found drift. With action `retrain` the event starts a run."""
 
     subject = "drift.detected"
-    version: Version = Field(description="the live version that was watched")
+    version: Version = Field(description="the live version that was monitored")
     kind: Literal["performance", "data", "estimated", "quality"]
     action: Literal["retrain", "alert"]
     window: Window
     evidence: dict[str, float] = Field(description="numbers behind the alarm, e.g. accuracy, promised, e_value")
-    columns: tuple[str, ...] = Field(default=(), description="most moved columns, worst first")
+    columns: tuple[str, ...] = Field(default=(), description="columns with the most drift, worst first")
     dataset: ArtifactRef | None = Field(
         default=None, description="base rows plus labelled recent rows, the recent ones marked"
     )
@@ -196,12 +196,12 @@ class DriftDetected(Event):
 
 
 class StageFailed(Event):
-    """A stage gave up on an event; what it would have produced does not exist."""
+    """A stage failed for an event; its result does not exist."""
 
     stage: Literal["training", "evaluation", "build", "deployment"]
     version: Version | None = None
     error: str = Field(description="kind of the error, e.g. ProjectTestsFailed")
-    message: str = Field(description="what to know and do; the end of the traceback for a project's own code")
+    message: str = Field(description="explanation and next step; for a project's own code the end of the traceback")
     attempts: int = Field(ge=1)
 
 
@@ -223,18 +223,18 @@ class BuildFailed(StageFailed):
 class DeploymentFailed(StageFailed):
     subject = "deployment.failed"
     stage: Literal["deployment"] = "deployment"
-    target: str | None = Field(default=None, description="where it did not come up")
+    target: str | None = Field(default=None, description="target on which the version did not start")
 
 
 class AlertRaised(Event):
-    """What a person was told."""
+    """A person was notified."""
 
     subject = "alert.raised"
     severity: Literal["info", "warning", "critical"]
     title: str
     body: str
     about: str = Field(description="id of the event that caused it")
-    command: str | None = Field(default=None, description="what a person can run next")
+    command: str | None = Field(default=None, description="command that a person can run next")
 
 
 class Predictions(Event):
@@ -253,7 +253,7 @@ class Predictions(Event):
 
 
 class Label(Frozen):
-    """The truth about one prediction, known later."""
+    """The true value for one prediction, known later."""
 
     id: str = Field(min_length=1, description="prediction id")
     label: Value
@@ -261,7 +261,7 @@ class Label(Frozen):
 
 
 class Feedback(Event):
-    """Labels that arrived."""
+    """Labels that arrived for predictions."""
 
     subject = "feedback"
     labels: tuple[Label, ...]
@@ -279,14 +279,14 @@ EVENTS: dict[str, type[Event]] = {
 
 
 def subject_of(event: Event) -> str:
-    """Where `event` is published: its subject, for traffic with the model's name appended."""
+    """Return the subject that `event` is published on; predictions and feedback have the model's name appended."""
     return f"{event.subject}.{event.model}" if event.subject in ("predictions", "feedback") else event.subject
 
 
 def event_type(subject: str) -> type[Event]:
-    """The model of what is published on `subject`.
+    """Return the event class of a subject.
 
     Raises:
-        KeyError: nothing of ours is published there.
+        KeyError: no event of ours has this subject.
     """
     return EVENTS[subject] if subject in EVENTS else EVENTS[subject.split(".", 1)[0]]

@@ -1,4 +1,4 @@
-"""What a packed model says of itself: `bentobelt.json` beside the model in the BentoML store and in the Bento."""
+"""Description of a packed model: `bentobelt.json` beside the model in the BentoML store and in the Bento."""
 
 from pydantic import Field
 
@@ -12,11 +12,11 @@ FILE = "bentobelt.json"
 MODEL_FILE = "saved_model.pkl"
 """joblib dump of the estimator, under the name `bentoml.sklearn.load_model` looks for."""
 PROJECT_FOLDER = "project"
-"""The project's own code, put on sys.path before the model is loaded."""
+"""Folder of the project's code, put on sys.path before the model is loaded."""
 
 
 class Manifest(Frozen):
-    """All that serving needs to know of a version beside the estimator itself."""
+    """Description of a version for serving: all but the estimator itself."""
 
     model: ModelName
     version: Version
@@ -33,6 +33,6 @@ class Manifest(Frozen):
 
     @classmethod
     def of(cls, event: ModelApproved, run: str, max_rows: int) -> "Manifest":
-        """What an approved version of `run` says of itself; `max_rows` is its project's."""
+        """Return the manifest of an approved version of `run`; `max_rows` comes from its project."""
         shared = event.model_dump(include=set(cls.model_fields) - {"dataset"})
         return cls(**shared, dataset=event.dataset.sha256, run=run, max_rows=max_rows)

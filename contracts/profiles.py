@@ -22,7 +22,7 @@ class ColumnProfile(Frozen):
 
 
 class Profile(Frozen):
-    """What the training data looked like: the reference that drift is measured against."""
+    """Counts of the training data and of the predictions: the reference that drift is measured against."""
 
     rows: int = Field(ge=0)
     columns: tuple[ColumnProfile, ...] = Field(description="one per feature, in the model's order")
@@ -30,7 +30,7 @@ class Profile(Frozen):
 
 
 class Window(Frozen):
-    """The stretch of traffic that evidence was found in."""
+    """The period of traffic that the evidence comes from."""
 
     start: float = Field(description="unix seconds of the first prediction")
     end: float = Field(description="unix seconds of the last prediction")

@@ -1,18 +1,18 @@
-"""What a model needs to run: its Python environment, memory and CPUs."""
+"""Needs of a running model: its Python environment, memory and CPUs."""
 
 from pydantic import Field
 
 from contracts.values import Frozen
 
 MIN_MEMORY = 256 * 1024**2
-"""Bytes; with less, a server of the smallest model is killed while it starts."""
+"""Bytes; with less memory, even the smallest model's server is killed while it starts."""
 
 
 class Limits(Frozen):
-    """What a serving container may use.
+    """Limits of a serving container.
 
     1 GiB: a server with scikit-learn and pandas takes about a quarter of it, the rest is for the model and its
-    requests. One CPU: a server is one process whose model answers from one thread.
+    requests. One CPU: a server is one process, and its model predicts in one thread.
     """
 
     memory: int = Field(default=1024**3, ge=MIN_MEMORY, description="bytes")
@@ -20,7 +20,7 @@ class Limits(Frozen):
 
 
 class Environment(Frozen):
-    """The Python environment a model was trained in and must be loaded in."""
+    """The Python environment that a model was trained in and must be loaded in."""
 
     python: str = Field(description="interpreter version, e.g. 3.11.7")
     lock: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the hash-locked requirements")

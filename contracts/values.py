@@ -1,9 +1,9 @@
-"""What all contracts are made of: immutable models, and the values of a cell."""
+"""Base of all contracts: immutable models, and the type of a single value."""
 
 from pydantic import BaseModel, ConfigDict
 
 Value = bool | int | float | str | None
-"""One cell of a row, or one label, as JSON knows it. Order matters: a bool is not an int."""
+"""One cell of a row, or one label, as in JSON. The order matters: a bool must not become an int."""
 
 
 class Frozen(BaseModel):

@@ -8,7 +8,7 @@ from contracts.values import Frozen
 
 
 class PerformanceTarget(Frozen):
-    """What the monitor holds a live version to, and how patiently.
+    """Performance that a live version must keep, and how a loss of it is detected.
 
     `accuracy`: share of correct labels. `within`: share of predictions no further than `tolerance` from
     the label (regression; tolerance is the 90 % quantile of the held-out absolute errors). Both are means
@@ -17,7 +17,9 @@ class PerformanceTarget(Frozen):
 
     metric: Literal["accuracy", "within"]
     value: float = Field(ge=0, le=1, description="the metric on held-out rows at the verdict")
-    tolerance: float | None = Field(default=None, ge=0, description="largest |label - prediction| that counts as right")
+    tolerance: float | None = Field(
+        default=None, ge=0, description="largest |label - prediction| that counts as correct"
+    )
     max_loss: float = Field(
         default=0.05, gt=0, lt=1, description="how far the metric may fall below value before it is an incident"
     )
@@ -29,7 +31,9 @@ class ConditionResult(Frozen):
     """One condition of the gate, judged on one group of held-out rows."""
 
     condition: str = Field(description="as written in model.yaml, e.g. accuracy - champion > -0.05")
-    group: Literal["all", "base", "recent"] = Field(default="all", description="which held-out rows it was judged on")
+    group: Literal["all", "base", "recent"] = Field(
+        default="all", description="group of held-out rows that it was judged on"
+    )
     estimate: float | None = Field(
         default=None, description="of the condition's left side; null when there is no live champion"
     )

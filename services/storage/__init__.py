@@ -1,6 +1,6 @@
-"""What outlives a message: artifacts by digest, the registry of versions, and the BentoML model store.
+"""Storage that outlives messages: artifacts by digest, the registry of versions, and the BentoML model store.
 
-Rooms import these names from here. `model_store` is for child processes: it imports BentoML.
+Services import these names from here. `model_store` is for child processes: it imports BentoML.
 """
 
 from services.storage.archives import BadArchive, pack_folder

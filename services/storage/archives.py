@@ -1,4 +1,4 @@
-"""Folders as archives: packed the same every time, unpacked without surprises, sealed against later writes."""
+"""Folders as archives: packed to the same bytes each time, unpacked safely, sealed against later writes."""
 
 import gzip
 import hashlib
@@ -18,14 +18,14 @@ SKIPPED = {"__pycache__", ".git", ".venv", "node_modules"}
 
 
 class BadArchive(Permanent):
-    """An archive that would write outside its folder, or is not an archive."""
+    """The archive is damaged, or would write outside its folder."""
 
 
 def pack_folder(folder: Path, leave_out: frozenset[Path] = frozenset()) -> bytes:
-    """A tar.gz of `folder` that depends on names and contents only: sorted, without times and owners.
+    """Return a tar.gz of `folder` that depends on names and contents only: sorted, without times and owners.
 
-    Hidden files, caches and virtual environments stay out, and so does what `leave_out` names. Of a link to a file the
-    file is packed: where it leads to is nobody's affair elsewhere.
+    Hidden files, caches, virtual environments and the paths in `leave_out` are left out. For a link to a file, the file
+    itself is packed: the path of the link means nothing on another machine.
     """
     raw = io.BytesIO()
     with (
@@ -44,7 +44,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Raises:
         BadArchive: not a tar, damaged, or with a member that leaves the folder.
-        OSError: it cannot be written here; the disk is full, say.
+        OSError: it cannot be written here, e.g. because the disk is full.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -82,7 +82,7 @@ def extract_plain(tar: tarfile.TarFile, folder: Path) -> None:
 
 
 def unpacked(archive: Path, folder: Path) -> None:
-    """Have `folder` hold what was unpacked from `archive`, and nothing that was written into it since."""
+    """Make `folder` hold the content of `archive`, without anything that was written into it since."""
     seal = seal_of(folder)
     if folder.is_dir() and not (seal.exists() and seal.read_text() == _tree_digest(folder)):
         shutil.rmtree(folder)
@@ -91,7 +91,7 @@ def unpacked(archive: Path, folder: Path) -> None:
 
 
 def seal_of(folder: Path) -> Path:
-    """The file beside an unpacked folder that holds its digest."""
+    """Return the file beside an unpacked folder that holds its digest."""
     return folder.with_suffix(SEAL)
 
 
@@ -104,7 +104,7 @@ def _tree_digest(folder: Path) -> str:
 
 
 def unpack_beside(archive: Path, folder: Path) -> None:
-    """Unpack aside and rename: a kill leaves no half folder under the final name.
+    """Unpack into a temporary folder and rename it: a kill leaves no incomplete folder under the final name.
 
     Raises:
         BadArchive: see `unpack`.

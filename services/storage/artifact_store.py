@@ -1,7 +1,7 @@
-"""The content-addressed artifact store: bytes go in, a reference with their digest comes out.
+"""The content-addressed artifact store: bytes are stored under their digest, and a reference to them is returned.
 
-Kept in the bus's object store, or behind any fsspec URL. What is read is checked against its digest every time,
-from the local cache too.
+The store is the object store of the bus, or a folder at any fsspec URL. Every read is checked against the digest, also
+from the local cache.
 """
 
 import asyncio
@@ -25,9 +25,9 @@ from services.messaging import Bus, BusSettings, Permanent
 from services.storage import archives
 
 CACHE_BYTES = 2 * 1024**3
-"""The local cache forgets what was used longest ago beyond this size."""
+"""Size of the local cache; beyond it, the files used longest ago are removed."""
 OBJECTS = f"OBJ_{subjects.ARTIFACTS}"
-"""The stream below the object store."""
+"""The stream of the object store."""
 
 
 class ArtifactMissing(Permanent):
@@ -35,27 +35,27 @@ class ArtifactMissing(Permanent):
 
 
 class ArtifactCorrupt(Permanent):
-    """The bytes do not hash to what the reference says."""
+    """The digest of the bytes is not that of the reference."""
 
 
 class ArtifactStore(Protocol):
-    """Where artifacts are kept."""
+    """A store of artifacts."""
 
     async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
         """Store bytes or the content of a file; the same bytes are stored once."""
         ...
 
     async def fetch(self, ref: ArtifactRef) -> Path:
-        """A local read-only file with the artifact's bytes.
+        """Return a local read-only file with the artifact's bytes.
 
         Raises:
             ArtifactMissing: the store does not have it.
-            ArtifactCorrupt: what the store has is something else.
+            ArtifactCorrupt: the store has other bytes.
         """
         ...
 
     async def fetch_folder(self, ref: ArtifactRef) -> Path:
-        """The local folder that the archive `ref` unpacks to; not to be written to.
+        """Return the local folder with the content of the archive `ref`; it must not be written to.
 
         Raises:
             archives.BadArchive: it is no archive, or a member points outside the folder.
@@ -64,7 +64,7 @@ class ArtifactStore(Protocol):
 
 
 class _Cached(ABC):
-    """The local half of every store: a folder of files named by their digest."""
+    """The local cache of every store: a folder of files named by their digest."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -122,7 +122,7 @@ class NatsArtifactStore(_Cached):
             raise ArtifactMissing(f"artifact {ref.uri} is not in the store") from None
 
     async def _chunks(self, info: ObjectInfo) -> AsyncIterator[bytes]:
-        """An object's chunks, read one by one: nats-py's own way makes a consumer, which workers may not."""
+        """Yield an object's chunks, read one by one: nats-py itself would create a consumer, which workers may not."""
         sequence, subject = 0, f"$O.{subjects.ARTIFACTS}.C.{info.nuid}"
         for _ in range(info.chunks or 0):
             message = await self._bus.js.get_msg(OBJECTS, seq=sequence + 1, subject=subject, next=True, direct=True)
@@ -151,7 +151,7 @@ class FsspecArtifactStore(_Cached):
 
 
 def open_artifact_store(bus: Bus, settings: BusSettings) -> ArtifactStore:
-    """The store that the settings name, with its cache under the worker's home."""
+    """Return the store that the settings name, with its cache under the worker's home."""
     cache = settings.home / "artifacts"
     cache.mkdir(parents=True, exist_ok=True)
     if settings.artifacts_url == f"nats://{subjects.ARTIFACTS}":
@@ -181,11 +181,11 @@ def _adopt(partial: Path, file: Path, ref: ArtifactRef) -> None:
 
 
 def _evict(cache: Path) -> None:
-    # A seal goes with its folder: alone it would have what is used right now unpacked again under its user.
+    # A seal is removed only with its folder: a folder without a seal is unpacked again, also while it is in use.
     found = (file for file in cache.iterdir() if file.is_file() and file.suffix != archives.SEAL)
     files = sorted(found, key=lambda file: file.stat().st_mtime)
     excess = sum(file.stat().st_size for file in files) - CACHE_BYTES
-    for file in files[:-8]:  # what is in use right now is among the newest
+    for file in files[:-8]:  # files in use are among the newest
         if excess <= 0:
             return
         excess -= file.stat().st_size

@@ -1,4 +1,4 @@
-"""What is approved, live and previous, per model; and the newest project of each model.
+"""Records of approved, live and previous versions per model, and of the newest project of each model.
 
 Key-value records on the bus with one writer each: the evaluator writes candidates, the deployer live and image
 records, the trainer projects. A record outlives the event stream, so that any answer can be traced.
@@ -20,7 +20,7 @@ Record = TypeVar("Record", bound=Frozen)
 
 
 class Conflict(Exception):
-    """Someone else wrote the record in between; read it again and decide anew."""
+    """Another process wrote the record in between: read it again and decide again."""
 
 
 class Candidate(Frozen):
@@ -35,7 +35,7 @@ class Candidate(Frozen):
     trained_at: float = 0.0
     """Unix seconds of `model.trained`."""
     order: int = 0
-    """Generation of what decided last: the run's, or the sequence of a person's review."""
+    """Order of the last decision: the generation of the run, or the sequence of a person's review."""
     trained: ModelTrained
     verdict: Verdict | None = None
     status: Literal["approved", "waiting", "rejected"]
@@ -46,7 +46,7 @@ class Candidate(Frozen):
 
 
 class Live(Frozen):
-    """What gets the traffic of a target. Key `<model>.live.<target>`, written by the deployer."""
+    """The version that gets the traffic of a target. Key `<model>.live.<target>`, written by the deployer."""
 
     model: str
     version: str
@@ -54,7 +54,7 @@ class Live(Frozen):
     url: str
     target: str
     order: int
-    """Generation that decided: what is lower than this is superseded."""
+    """Order of the decision: decisions of a lower order are superseded."""
     run: str
     since: float
     previous: str | None = None
@@ -63,7 +63,7 @@ class Live(Frozen):
 
 
 class Deployed(Frozen):
-    """Enough to start a version again. Key `<model>.image.<target>.<version>`, written by the deployer."""
+    """The data to start a version again. Key `<model>.image.<target>.<version>`, written by the deployer."""
 
     image: ImagePushed
     run: str
@@ -79,9 +79,9 @@ class Project(Frozen):
     """Generation of the push: an older push never replaces a newer one."""
     commit: str | None = None
     data_schema: dict[str, Any] | None = None
-    """The data's schema, as learned at a first training …"""
+    """The schema of the data, learned at the first training of the code in `learned_with`."""
     learned_with: str | None = None
-    """… with the code of this digest, its data left out. A project that failed meanwhile leaves both as they were."""
+    """Digest of that code, without its data. A project that fails later changes neither."""
 
 
 class Registry:
@@ -91,51 +91,51 @@ class Registry:
         self._bus = bus
 
     async def candidate(self, model: str, version: str) -> Candidate | None:
-        """The lineage of one version."""
+        """Return the lineage of one version."""
         return await self._get(subjects.REGISTRY, f"{model}.candidate.{version}", Candidate)
 
     async def candidates(self, model: str) -> list[Candidate]:
-        """All judged versions of a model, oldest first."""
+        """Return all judged versions of a model, oldest first."""
         found = await self._all(f"{model}.candidate.*", Candidate)
         return sorted(found, key=lambda candidate: (candidate.generation, candidate.version))
 
     async def put_candidate(self, candidate: Candidate, expected: Candidate | None) -> None:
-        """Record a judgement (expected: None) or a decision on what was judged before.
+        """Record a judgement (expected: None) or a later decision about the version.
 
         Raises:
-            Conflict: the record is not what was expected.
+            Conflict: the record is not the expected one.
         """
         key = f"{candidate.model}.candidate.{candidate.version}"
         await self._replace(subjects.REGISTRY, key, candidate, expected)
 
     async def models(self) -> list[str]:
-        """Every model that was ever pushed or judged."""
+        """Return the names of all models that were ever pushed or judged."""
         judged = await self._keys(subjects.REGISTRY, ">")
         pushed = await self._keys(subjects.PROJECTS, ">")
         return sorted({key.split(".", 1)[0] for key in (*judged, *pushed)})
 
     async def live(self, model: str, target: str = "local") -> Live | None:
-        """What is live on a target."""
+        """Return the live version on a target."""
         return await self._get(subjects.REGISTRY, f"{model}.live.{target}", Live)
 
     async def lives(self) -> list[Live]:
-        """What is live anywhere, by model and target."""
+        """Return the live versions on all targets, by model and target."""
         return await self._all("*.live.*", Live)
 
     async def put_live(self, live: Live, expected: Live | None) -> None:
-        """Make `live` the record, provided that it still is `expected`.
+        """Make `live` the record, provided that the record still is `expected`.
 
         Raises:
-            Conflict: it is not.
+            Conflict: the record is not the expected one.
         """
         await self._replace(subjects.REGISTRY, f"{live.model}.live.{live.target}", live, expected)
 
     async def image(self, model: str, version: str, target: str = "local") -> Deployed | None:
-        """The image of a version that a target once ran."""
+        """Return the image of a version that a target once ran."""
         return await self._get(subjects.REGISTRY, f"{model}.image.{target}.{version}", Deployed)
 
     async def images(self, model: str, target: str = "*") -> list[Deployed]:
-        """Images that targets ran, oldest version first."""
+        """Return the images that targets ran, oldest version first."""
         found = await self._all(f"{model}.image.{target}.*", Deployed)
         return sorted(found, key=lambda deployed: deployed.generation)
 
@@ -144,14 +144,14 @@ class Registry:
         await self._put(subjects.REGISTRY, key, deployed)
 
     async def project(self, model: str) -> Project | None:
-        """The newest pushed project."""
+        """Return the newest pushed project."""
         return await self._get(subjects.PROJECTS, model, Project)
 
     async def put_project(self, project: Project, expected: Project | None) -> None:
         """Record the newest project, provided that the record still is `expected`.
 
         Raises:
-            Conflict: it is not.
+            Conflict: the record is not the expected one.
         """
         await self._replace(subjects.PROJECTS, project.model, project, expected)
 
@@ -163,7 +163,7 @@ class Registry:
         return kind.model_validate_json(entry.value or b"")
 
     async def _replace(self, bucket: str, key: str, record: Record, expected: Record | None) -> None:
-        """Write by revision: what someone else wrote in between is never lost."""
+        """Write by revision: a record that another process wrote in between is never lost."""
         kept = await self._bus.bucket(bucket)
         try:
             if expected is None:
@@ -171,10 +171,10 @@ class Registry:
                 return
             entry = await kept.get(key)
             if type(record).model_validate_json(entry.value or b"") != expected:
-                raise Conflict(f"{key} was changed by someone else")
+                raise Conflict(f"{key} was changed by another process")
             await kept.update(key, record.model_dump_json().encode(), last=entry.revision)
         except (KeyWrongLastSequenceError, KeyNotFoundError) as error:
-            raise Conflict(f"{key} was changed by someone else") from error
+            raise Conflict(f"{key} was changed by another process") from error
 
     async def _put(self, bucket: str, key: str, record: Frozen) -> None:
         await (await self._bus.bucket(bucket)).put(key, record.model_dump_json().encode())
@@ -186,8 +186,8 @@ class Registry:
         return [record for record in found if record is not None]
 
     async def _keys(self, bucket: str, pattern: str) -> list[str]:
-        # Watching a bucket would make a consumer each time, and whoever may make one has the bus deliver what it reads
-        # wherever it likes.
+        # Watching a bucket would create a consumer each time, and a user that may create consumers could have the bus
+        # deliver any message to any subject.
         prefix = f"$KV.{bucket}."
         info = await self._bus.js.stream_info(f"KV_{bucket}", subjects_filter=prefix + pattern)
         return sorted(subject.removeprefix(prefix) for subject in info.state.subjects or {})

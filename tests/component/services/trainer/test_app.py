@@ -51,6 +51,8 @@ class Children:
         }
         self.asked: dict[str, Mapping[str, Any]] = {}
         self.environment: Environment | None = None
+        self.noise = b""
+        """What makes the files of one training differ from those of another."""
         self.environments_of: dict[str, Environment] = {}
         self.steps: dict[str, list[str]] = {
             "prepare": ["read", "check"],
@@ -77,7 +79,7 @@ class Children:
         if isinstance(answer, Exception):
             raise answer
         for name in ("data.parquet", "test.parquet", "model.joblib"):
-            (Path(argument["scratch"]) / name).write_bytes(name.encode())
+            (Path(argument["scratch"]) / name).write_bytes(name.encode() + self.noise)
         found: Mapping[str, Any] = answer
         return found
 
@@ -109,6 +111,19 @@ class Room:
 @pytest.fixture
 def room(home: Path) -> Room:
     return Room(home)
+
+
+async def test_a_training_repeated_after_a_kill_is_the_same_version_whatever_its_bytes(room: Room, home: Path) -> None:
+    first = await room.push()
+    restarted = Room(home)  # killed after the upload, before the record: its inbox knows nothing of the first
+    restarted.children.noise = b" and other bytes"
+    again = await restarted.push()
+    (one,), (other,) = first, again
+    assert isinstance(one, ModelTrained)
+    assert isinstance(other, ModelTrained)
+    assert one.version == other.version
+    assert one.artifact.sha256 != other.artifact.sha256
+    assert first.headers[0]["ce-id"] == again.headers[0]["ce-id"]  # the bus and every inbox take them for one event
 
 
 async def test_a_push_trains_the_project_on_its_dataset(room: Room) -> None:
