@@ -1,4 +1,4 @@
-"""Jobs in real forks: their results, their many ways to go wrong, and that nothing of them is left."""
+"""Jobs in real sandbox: their results, their many ways to go wrong, and that nothing of them is left."""
 
 import asyncio
 import contextlib
@@ -27,14 +27,14 @@ JOBS = "tests.integration.services.sandbox.fork_jobs"
 
 
 @pytest.fixture
-async def forks(home: Path) -> AsyncIterator[Sandbox]:
+async def sandbox(home: Path) -> AsyncIterator[Sandbox]:
     running = Sandbox(Environments(home / "envs", MemoryArtifacts()), [JOBS])
     yield running
     await running.close()
 
 
-async def run(forks: Sandbox, job: str, *, seconds: float = 20, memory: int | None = None, **argument: Any) -> Any:
-    return await forks.run(forks.environments.base, f"{JOBS}:{job}", argument, seconds=seconds, memory=memory)
+async def run(sandbox: Sandbox, job: str, *, seconds: float = 20, memory: int | None = None, **argument: Any) -> Any:
+    return await sandbox.run(sandbox.environments.base, f"{JOBS}:{job}", argument, seconds=seconds, memory=memory)
 
 
 def alive(pid: int) -> bool:
@@ -45,39 +45,39 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_a_job_has_a_process_of_its_own_and_reports(forks: Sandbox) -> None:
+async def test_a_job_has_a_process_of_its_own_and_reports(sandbox: Sandbox) -> None:
     steps: list[Any] = []
     argument = {"a": 1, "b": 2}
-    base = forks.environments.base
-    first = await forks.run(base, f"{JOBS}:add", argument, seconds=20, progress=steps.append)
-    second = await run(forks, "add", a=3, b=4)
+    base = sandbox.environments.base
+    first = await sandbox.run(base, f"{JOBS}:add", argument, seconds=20, progress=steps.append)
+    second = await run(sandbox, "add", a=3, b=4)
     assert (first["sum"], second["sum"], steps) == (3, 7, [{"step": "adding"}])
     assert len({first["pid"], second["pid"], os.getpid()}) == 3
 
 
-async def test_what_the_code_raises_comes_back_with_its_last_words(forks: Sandbox) -> None:
+async def test_what_the_code_raises_comes_back_with_its_last_words(sandbox: Sandbox) -> None:
     with pytest.raises(JobFailed, match="ValueError: no good") as failed:
-        await run(forks, "fail")
+        await run(sandbox, "fail")
     assert "fork_jobs.py" in failed.value.traceback
     assert failed.value.output == "before the end"
     with pytest.raises(JobFailed, match="SystemExit"):
-        await run(forks, "leave")
+        await run(sandbox, "leave")
     with pytest.raises(JobFailed, match="MemoryError"):
-        await run(forks, "eat", memory=200_000_000)
+        await run(sandbox, "eat", memory=200_000_000)
 
 
-async def test_a_job_that_dies_is_no_result(forks: Sandbox) -> None:
+async def test_a_job_that_dies_is_no_result(sandbox: Sandbox) -> None:
     with pytest.raises(JobKilled, match="signal 9"):
-        await run(forks, "kill_itself")
+        await run(sandbox, "kill_itself")
     with pytest.raises(JobKilled, match="exit code 0"):
-        await run(forks, "vanish")
-    assert (await run(forks, "add", a=1, b=1))["sum"] == 2
+        await run(sandbox, "vanish")
+    assert (await run(sandbox, "add", a=1, b=1))["sum"] == 2
 
 
-async def hanging(forks: Sandbox, seconds: float) -> tuple["asyncio.Task[Any]", list[int]]:
+async def hanging(sandbox: Sandbox, seconds: float) -> tuple["asyncio.Task[Any]", list[int]]:
     pids: list[int] = []
-    base = forks.environments.base
-    job = forks.run(base, f"{JOBS}:never_end", {}, seconds=seconds, progress=lambda step: pids.extend(step["pids"]))
+    base = sandbox.environments.base
+    job = sandbox.run(base, f"{JOBS}:never_end", {}, seconds=seconds, progress=lambda step: pids.extend(step["pids"]))
     task = asyncio.create_task(job)
 
     async def both() -> bool:
@@ -87,15 +87,15 @@ async def hanging(forks: Sandbox, seconds: float) -> tuple["asyncio.Task[Any]", 
     return task, pids
 
 
-async def test_a_job_that_never_ends_is_ended_with_all_it_started(forks: Sandbox) -> None:
-    task, pids = await hanging(forks, seconds=2)
+async def test_a_job_that_never_ends_is_ended_with_all_it_started(sandbox: Sandbox) -> None:
+    task, pids = await hanging(sandbox, seconds=2)
     with pytest.raises(JobTimedOut, match="within 2 seconds"):
         await task
     until(lambda: not any(map(alive, pids)))
 
 
-async def test_cancelling_ends_the_job(forks: Sandbox) -> None:
-    task, pids = await hanging(forks, seconds=100)
+async def test_cancelling_ends_the_job(sandbox: Sandbox) -> None:
+    task, pids = await hanging(sandbox, seconds=100)
     task.cancel()
     await asyncio.wait({task})
     await eventually(lambda: _gone(pids))
@@ -105,12 +105,12 @@ async def _gone(pids: list[int]) -> bool:
     return not any(map(alive, pids))
 
 
-async def test_a_dead_template_is_replaced(forks: Sandbox) -> None:
-    await forks.warm()
-    [template] = forks._templates.values()
-    os.kill(template._process.pid, signal.SIGKILL)
-    await template._process.wait()
-    assert (await run(forks, "add", a=1, b=1))["sum"] == 2
+async def test_a_dead_fork_server_is_replaced(sandbox: Sandbox) -> None:
+    await sandbox.warm()
+    [server] = sandbox._servers.values()
+    os.kill(server._process.pid, signal.SIGKILL)
+    await server._process.wait()
+    assert (await run(sandbox, "add", a=1, b=1))["sum"] == 2
 
 
 def test_jobs_do_not_outlive_a_killed_worker(home: Path) -> None:
@@ -118,13 +118,13 @@ def test_jobs_do_not_outlive_a_killed_worker(home: Path) -> None:
 import asyncio
 from pathlib import Path
 from services.sandbox.environments import Environments
-from services.sandbox.client import Forks
+from services.sandbox.client import Sandbox
 from tests.fakes import MemoryArtifacts
 
 async def main():
-    forks = Forks(Environments(Path({str(home)!r}), MemoryArtifacts()), ["{JOBS}"])
-    say = lambda step: print(*step["pids"], forks._templates.popitem()[1]._process.pid, flush=True)
-    await forks.run(forks.environments.base, "{JOBS}:never_end", {{}}, seconds=100, progress=say)
+    sandbox = Sandbox(Environments(Path({str(home)!r}), MemoryArtifacts()), ["{JOBS}"])
+    say = lambda step: print(*step["pids"], sandbox._servers.popitem()[1]._process.pid, flush=True)
+    await sandbox.run(sandbox.environments.base, "{JOBS}:never_end", {{}}, seconds=100, progress=say)
 
 asyncio.run(main())
 """
@@ -139,8 +139,8 @@ asyncio.run(main())
     until(lambda: not any(map(alive, pids)))
 
 
-async def test_an_extra_requirement_gets_an_environment_of_its_own(forks: Sandbox) -> None:
-    environments = forks.environments
+async def test_an_extra_requirement_gets_an_environment_of_its_own(sandbox: Sandbox) -> None:
+    environments = sandbox.environments
     assert (await environments.resolve([])).lock == environments.base.lock
     extra = await environments.resolve(["humanize"])
     assert extra.lock != environments.base.lock
@@ -178,9 +178,9 @@ async def _lock_of(package: str, folder: Path) -> Path:
     return locked
 
 
-async def test_a_requirement_that_is_not_to_be_had_is_named(forks: Sandbox) -> None:
+async def test_a_requirement_that_is_not_to_be_had_is_named(sandbox: Sandbox) -> None:
     with pytest.raises(BadRequirements, match="no-such-package-at-all"):
-        await forks.environments.resolve(["no-such-package-at-all-7"])
+        await sandbox.environments.resolve(["no-such-package-at-all-7"])
 
 
 @pytest.mark.parametrize("status", [None, 503])

@@ -52,10 +52,10 @@ def table(rows: int = ROWS) -> pd.DataFrame:
 
 @dataclass
 class Bench:
-    """A trainer's training with real forks and its artifacts in a folder."""
+    """A trainer's training with real sandbox and its artifacts in a folder."""
 
     artifacts: MemoryArtifacts
-    forks: Sandbox
+    sandbox: Sandbox
     home: Path
 
     async def train(
@@ -65,7 +65,7 @@ class Bench:
         schema: Schema | None = None,
         **settings: Any,
     ) -> tuple[ModelTrained, Schema]:
-        training = Training(self.artifacts, self.forks, Settings(home=self.home, **settings))
+        training = Training(self.artifacts, self.sandbox, Settings(home=self.home, **settings))
         model = project.name if isinstance(project, Path) and project.parent == EXAMPLES else "m"
         if isinstance(project, Path):
             project = await self.artifacts.put(pack_folder(project), TAR_GZ)
@@ -76,9 +76,9 @@ class Bench:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     home, artifacts = tmp_path_factory.mktemp("trainer"), MemoryArtifacts()
-    forks = Sandbox(Environments(home / "envs", artifacts), [JOBS])
-    yield Bench(artifacts, forks, home)
-    await forks.close()
+    sandbox = Sandbox(Environments(home / "envs", artifacts), [JOBS])
+    yield Bench(artifacts, sandbox, home)
+    await sandbox.close()
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ async def test_extra_requirements_come_in_an_environment_of_their_own(bench: Ben
     assert trained.metrics["balanced_accuracy"] > 0.85
     assert trained.classes == ("benign", "malignant")
     assert trained.environment.requirements == ("imbalanced-learn",)
-    assert trained.environment.lock != bench.forks.environments.base.lock
+    assert trained.environment.lock != bench.sandbox.environments.base.lock
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
