@@ -37,9 +37,7 @@ SHARED_CLASS_NAMES = {"Settings", "Engine"}
 
 TRICKS = {"sys.modules", "sys.meta_path", "sys.path_hooks", "copyreg", "ctypes"}
 """Means by which a module changes the interpreter under all the others."""
-TRICKSTERS = {
-    "services/trainer/jobs/estimators.py": "scikit-learn's trees carry uninitialised bytes into their pickles",
-}
+TRICKSTERS: dict[str, str] = {}
 """Modules that use such means all the same, with the reason. The list only shrinks."""
 
 CATCH_EVERYTHING = {
