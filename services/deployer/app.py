@@ -1,4 +1,4 @@
-"""Wiring of the deployer: read, roll out, say what became of it."""
+"""Wiring of the deployer: read the event, roll out the version, publish the outcome."""
 
 import asyncio
 import functools
@@ -12,7 +12,7 @@ from services.deployer.backends.protocol import ServerBackend
 from services.deployer.domain import (
     already_applied,
     cannot_roll_back,
-    leading,
+    newest_live,
     outcome,
     predates_target,
     rollback_target,
@@ -22,16 +22,17 @@ from services.deployer.gateway import Traefik
 from services.deployer.readiness import HttpChecks
 from services.deployer.reconciler import Reconciler
 from services.deployer.rollout import Rollout
+from services.deployer.server_pool import ServerPool
 from services.deployer.settings import Settings
 from services.messaging import Leases, from_environment
 from services.messaging.worker import Emit, Worker, log
 from services.sandbox import Environments
 from services.storage import Deployed, Registry, open_artifact_store
 
-# What may end in a rollout a few seconds later. Missing one costs time, nothing else, so no durable is kept for them.
-COMING = ("data.pushed", "drift.detected")
+ROLLOUT_HINTS = ("data.pushed", "drift.detected")
+"""Events that may lead to a rollout a few seconds later. No durable consumer: a missed one only costs time."""
 STANDBY_SECONDS = 120.0
-"""A server on standby that nothing came for is ended after this time: it holds memory."""
+"""A server on standby is ended if nothing came for it within this time, because it holds memory."""
 
 
 def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str) -> None:
@@ -41,75 +42,92 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
     async def release(event: ImagePushed, about: Envelope) -> list[Emit]:
         order = about.generation
         if await registry.live(event.model, target) is None:
-            leader = leading(event.model, await registry.lives())
-            if instead := superseded_elsewhere(event.version, order, leader):
+            newest = newest_live(event.model, await registry.lives())
+            if instead := superseded_elsewhere(event.version, order, newest):
                 return [Emit(ModelSuperseded(model=event.model, version=event.version, by=instead))]
-            # With the order it has there: the stream still has to come to what it was decided against.
-            order = max(order, leader.order if leader else 0)
+            # A new target takes over the order of the other targets: it has yet to read the events up to there.
+            order = max(order, newest.order if newest else 0)
         deployed = Deployed(image=event, run=about.run, generation=about.generation)
         live = await rollout.release(deployed, order)
         return [Emit(outcome(deployed, live, "release"))]
 
     @worker.on(RollbackRequested)
     async def roll_back(event: RollbackRequested, about: Envelope) -> list[Emit]:
-        live = await registry.live(event.model, target)
-        version = rollback_target(live, event.to, about.generation)
-        deployed = await registry.image(event.model, version, target) if version else None
+        deployed = await _rollback_image(registry, target, event, about)
         if deployed is None:
-            leader = leading(event.model, await registry.lives())
-            if not predates_target(live, leader, about.generation, about.time.timestamp()):
-                there_are = [deployed.image.version for deployed in await registry.images(event.model, target)]
-                raise cannot_roll_back(event.model, live, event.to, there_are)
-            if there := already_applied(leader, about.generation):
-                deployed = await registry.image(event.model, there.version, there.target)
-        if deployed is None:
-            log.info("this rollback was before this target's time", model=event.model, by=event.by)
+            log.info("this rollback is older than this target", model=event.model, by=event.by)
             return []
         live = await rollout.roll_back(deployed, about.generation)
         return [Emit(outcome(deployed, live, "rollback"), run=deployed.run)]
 
 
-async def stand_by(worker: Worker, servers: ProcessBackend) -> None:
-    """Pay a server's imports while the model is still being trained.
+async def _rollback_image(
+    registry: Registry, target: str, event: RollbackRequested, about: Envelope
+) -> Deployed | None:
+    """Return the image to go back to; None if the request is older than this target and does not concern it.
 
-    The client subscribes again by itself when the bus was away; what was said meanwhile is missed, as any hint may be.
+    Raises:
+        CannotRollBack: there is no such image.
     """
-    coming = asyncio.Event()
+    live = await registry.live(event.model, target)
+    version = rollback_target(live, event.to, about.generation)
+    if version and (deployed := await registry.image(event.model, version, target)):
+        return deployed
+    newest = newest_live(event.model, await registry.lives())
+    if not predates_target(live, newest, about.generation, about.time.timestamp()):
+        known = [deployed.image.version for deployed in await registry.images(event.model, target)]
+        raise cannot_roll_back(event.model, live, event.to, known)
+    applied = already_applied(newest, about.generation)
+    return await registry.image(event.model, applied.version, applied.target) if applied else None
 
-    async def note(_: Msg) -> None:
-        coming.set()
 
-    for subject in COMING:
-        await worker.bus.nc.subscribe(subject, cb=note)
+async def keep_standby(worker: Worker, servers: ProcessBackend) -> None:
+    """Start a server on standby whenever a rollout is likely, so that its imports are done while a model is trained.
+
+    The client subscribes again by itself after an outage of the bus. Hints published meanwhile are missed.
+    """
+    hint = asyncio.Event()
+
+    async def on_hint(_: Msg) -> None:
+        hint.set()
+
+    for subject in ROLLOUT_HINTS:
+        await worker.bus.nc.subscribe(subject, cb=on_hint)
     while True:
         try:
-            await asyncio.wait_for(coming.wait(), STANDBY_SECONDS)
+            await asyncio.wait_for(hint.wait(), STANDBY_SECONDS)
         except TimeoutError:
-            await servers.stand_down()
+            await servers.end_standby()
             continue
-        coming.clear()
+        hint.clear()
         try:
-            await servers.stand_by()
-        except OSError as error:  # no memory or disk for it: the rollout itself will tell
+            await servers.start_standby()
+        except OSError as error:  # no memory or disk for it: the rollout itself will fail with a message
             log.warning("no server on standby", error=str(error))
 
 
-def processes(worker: Worker, settings: Settings, may_be_live: bool) -> ProcessBackend:
-    """Servers as processes of this machine, with one on standby."""
+def process_backend(worker: Worker, settings: Settings, was_used: bool) -> ProcessBackend:
+    """Create the backend that runs servers as processes of this machine, with one on standby.
+
+    Args:
+        worker: gets the task that keeps a server on standby.
+        settings: of the deployer.
+        was_used: a model may be live, so that a server is needed at once.
+    """
     artifacts = open_artifact_store(worker.bus, settings)
     environments = Environments(settings.envs or settings.home / "envs", artifacts)
     serving_bus = settings.serving_nats_url or settings.nats_url
     servers = ProcessBackend(settings.home, serving_bus, artifacts, environments, settings.grace_seconds)
-    servers.sweep()
-    if may_be_live:  # its imports are paid while the bus appears
-        servers.prepare()
-    worker.background(lambda: stand_by(worker, servers))
+    servers.remove_abandoned()
+    if was_used:  # its imports run while the bus starts
+        servers.start_first_standby()
+    worker.background(lambda: keep_standby(worker, servers))
     return servers
 
 
-def containers(settings: Settings) -> ServerBackend:
-    """Servers as containers. None is on standby: the exact image is what runs, and it is not known before."""
-    # The Docker SDK is heavy, and processes need none of it.
+def container_backend(settings: Settings) -> ServerBackend:
+    """Create the backend that runs servers as containers. It has no standby: the image is not known before."""
+    # The Docker SDK is heavy, and processes do not need it.
     from services.deployer.backends.containers import ContainerBackend
     from services.deployer.backends.engine import Engine
     from services.deployer.backends.images import ImageCache
@@ -132,17 +150,18 @@ def main() -> None:
     worker = Worker("deployer", settings, failed=failed, consumer=f"deployer-{settings.target}")
     registry = Registry(worker.bus)
     gateway = Traefik(settings.gateway_url, settings.routes_folder, settings.switch_seconds, settings.public_url)
-    contained = settings.servers == "containers"
-    servers = containers(settings) if contained else processes(worker, settings, gateway.has_routes())
+    in_containers = settings.servers == "containers"
+    servers = container_backend(settings) if in_containers else process_backend(worker, settings, gateway.has_routes())
     checks = HttpChecks(servers, settings.ready_seconds)
-    rollout = Rollout(settings.target, registry, Leases(worker.bus), servers, checks, gateway)
+    pool = ServerPool(settings.target, registry, servers, checks, gateway)
+    rollout = Rollout(settings.target, registry, Leases(worker.bus), pool, gateway)
 
-    async def tell(event: DeploymentFailed, id: str) -> None:
+    async def report(event: DeploymentFailed, id: str) -> None:
         await worker.emit_root(event, id=id)
 
-    watch = Reconciler(settings.target, registry, rollout, servers, gateway, tell, settings.watch_seconds)
+    reconciler = Reconciler(settings.target, registry, rollout, pool, servers, gateway, report, settings.watch_seconds)
     create_app(worker, registry, rollout, settings.target)
-    worker.background(watch.run)
+    worker.background(reconciler.run)
     worker.on_close(checks.close)
     worker.on_close(gateway.close)
     worker.run()

@@ -1,4 +1,4 @@
-"""What the deployer decides: pure, no bus, no process, no clock."""
+"""Decisions of the deployer: pure functions, without bus, processes or clock."""
 
 import math
 from collections.abc import Iterable, Set
@@ -11,24 +11,24 @@ from contracts.values import Value
 from services.messaging import Permanent
 from services.storage import Deployed, Live
 
-REMEMBERED = 20
-"""Versions rolled back from that are remembered."""
+RETIRED_KEPT = 20
+"""Number of versions in `Live.retired`, the ones that were rolled back from."""
 LONGEST_PAUSE = 30.0
-"""Seconds between two starts of a version that crashes again and again."""
+"""Longest pause, in seconds, between two starts of a version that keeps crashing."""
 
 
 class CannotRollBack(Permanent):
-    """There is nothing to go back to; the message names the versions there are."""
+    """The version to go back to does not exist; the message names the versions that do."""
 
 
 class PredictionsDiffer(Permanent):
-    """A deployed copy answers otherwise than the model that was judged."""
+    """The deployed version predicts something else than the evaluated model."""
 
 
 def decide(live: Live | None, version: str, order: int) -> Literal["deploy", "superseded", "already"]:
-    """What to do with a version that was decided on at `order` (a stream sequence).
+    """Decide what to do with a version whose decision has the stream sequence `order`.
 
-    A newer decision always wins, whichever arrives first; an equal one is the same message again.
+    The newest decision always wins, whichever arrives first. An equal one is the same message, delivered again.
     """
     if live is None or order > live.order:
         return "deploy"
@@ -36,7 +36,7 @@ def decide(live: Live | None, version: str, order: int) -> Literal["deploy", "su
 
 
 def released(live: Live | None, new: Live) -> Live:
-    """`new` as the registry keeps it after a release: the version before becomes its previous."""
+    """Return the live record after a release of `new`: the version that was live becomes its previous one."""
     if live is None:
         return new
     retired = tuple(version for version in live.retired if version != new.version)
@@ -45,29 +45,30 @@ def released(live: Live | None, new: Live) -> Live:
 
 
 def rolled_back(live: Live, new: Live) -> Live:
-    """`new` after a rollback: the version rolled back from is remembered and never becomes a previous.
+    """Return the live record after a rollback to `new`: the version rolled back from is retired.
 
-    Nor does one between the two: whoever goes back past a version does not want it warm.
+    A retired version never becomes the previous one. Versions between the two do not either: a person who goes back
+    past a version does not want it kept warm.
     """
     if live.version == new.version:
         return new.model_copy(update={"previous": live.previous, "retired": live.retired})
-    gone = (*(version for version in live.retired if version != new.version), live.version)
-    return new.model_copy(update={"previous": None, "retired": gone[-REMEMBERED:]})
+    retired = (*(version for version in live.retired if version != new.version), live.version)
+    return new.model_copy(update={"previous": None, "retired": retired[-RETIRED_KEPT:]})
 
 
 def rollback_target(live: Live | None, to: str | None, order: int) -> str | None:
-    """The version a person wants back, None when there is none; when this very request was carried out already, the
-    version it led to.
+    """Return the version to go back to, or None if there is none.
+
+    A request that was applied already, and is delivered again, leads to the version that it led to.
     """
     if live is None:
         return None
     return live.version if live.order == order else to or live.previous
 
 
-def cannot_roll_back(model: str, live: Live | None, to: str | None, there_are: Iterable[str]) -> CannotRollBack:
-    """Why there is nothing to go back to, and the versions that there are."""
-    versions = sorted(there_are, key=_generation)
-    choice = f"there are: {', '.join(versions) or 'none'}"
+def cannot_roll_back(model: str, live: Live | None, to: str | None, known: Iterable[str]) -> CannotRollBack:
+    """Build the error that says why the rollback is impossible and which versions exist."""
+    choice = f"versions that ran here: {', '.join(sorted(known, key=_generation)) or 'none'}"
     if live is None:
         return CannotRollBack(f"{model} is not live here, so there is nothing to roll back; {choice}")
     if to is not None:
@@ -77,16 +78,17 @@ def cannot_roll_back(model: str, live: Live | None, to: str | None, there_are: I
     )
 
 
-def leading(model: str, lives: Iterable[Live]) -> Live | None:
-    """What is live of a model where it was decided on last; `lives` of any models and targets."""
+def newest_live(model: str, lives: Iterable[Live]) -> Live | None:
+    """Return the live record of the model with the newest decision on any target; `lives` may hold other models too."""
     return max((live for live in lives if live.model == model), key=lambda live: live.order, default=None)
 
 
 def superseded_elsewhere(version: str, order: int, elsewhere: Live | None) -> str | None:
-    """The version that a target with nothing live is to get instead of this one, if any.
+    """Return the version that a target without a live version gets instead of this one; None: it gets this one.
 
-    A new target reads the stream from its beginning, and the stream does not say what was rolled back: what leads
-    elsewhere does. Those before it would only be started and ended one after another, those rolled back never should.
+    A new target reads the stream from its beginning. The stream does not tell which versions were rolled back, but the
+    newest live record of the other targets does. Older versions would be started and ended one after another, and
+    versions that were rolled back must not be started at all.
     """
     if elsewhere is None or order > elsewhere.order or version == elsewhere.version:
         return None
@@ -94,31 +96,31 @@ def superseded_elsewhere(version: str, order: int, elsewhere: Live | None) -> st
 
 
 def already_applied(elsewhere: Live | None, order: int) -> Live | None:
-    """What a bygone rollback led to, when it is the one that decided what leads: then it leads here too.
+    """Return the live record elsewhere if this very rollback decided on it: then it is to be applied here too.
 
-    Its image may be gone from the stream or have been passed over here, and what is just being started here may be the
-    very version that was rolled back. A rollback before that one is overtaken.
+    The image may be gone from the stream, or this target may have skipped it. The version that this target is just
+    starting may be the one that was rolled back. An older rollback is superseded.
     """
     return elsewhere if elsewhere is not None and elsewhere.order == order else None
 
 
-def predates_target(live: Live | None, elsewhere: Live | None, order: int, asked: float) -> bool:
-    """Whether a rollback that cannot be done here is of a time before this target's, or overtaken: no failure then.
+def predates_target(live: Live | None, elsewhere: Live | None, order: int, requested: float) -> bool:
+    """Return whether an impossible rollback is older than this target, or superseded: then it is no failure.
 
     Args:
-        live: what is live here.
-        elsewhere: what leads on all targets.
-        order: of the request.
-        asked: when it was made, in unix seconds.
+        live: the live record of this target.
+        elsewhere: the newest live record of all targets.
+        order: stream sequence of the request.
+        requested: time of the request in unix seconds.
     """
     if live is None:
         return elsewhere is not None
     first = live.previous is None and not live.retired
-    return order < live.order or (first and asked < live.since)
+    return order < live.order or (first and requested < live.since)
 
 
 def outcome(deployed: Deployed, live: Live, reason: Literal["release", "rollback"]) -> ModelDeployed | ModelSuperseded:
-    """What to say of a version after its rollout, given what is live now."""
+    """Build the event for a version after its rollout, given the live record."""
     image = deployed.image
     if live.version != image.version:
         return ModelSuperseded(model=image.model, version=image.version, by=live.version)
@@ -135,14 +137,14 @@ def outcome(deployed: Deployed, live: Live, reason: Literal["release", "rollback
     )
 
 
-def wanted(live: Live | None) -> frozenset[str]:
-    """Versions that should be running: the live one and the one kept warm."""
+def versions_to_run(live: Live | None) -> frozenset[str]:
+    """Return the versions that should run: the live one and the previous one, which is kept warm."""
     return frozenset() if live is None else frozenset(filter(None, (live.version, live.previous)))
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image of a model on an engine. `names` are its `repository@digest` in the one that is looked at, if any."""
+    """An image of a model on an engine. `names` are its `repository@digest` in the repository of interest, if any."""
 
     id: str
     version: str
@@ -151,15 +153,15 @@ class StoredImage:
 
 
 def images_to_prune(images: Iterable[StoredImage], used: Set[str], held: Set[str], keep: int) -> list[str]:
-    """Names of the images to remove: all but the `keep` newest versions of those that nobody uses.
+    """Return the names of the images to remove: all unused ones but the `keep` newest versions.
 
     Args:
-        images: of one model.
-        used: ids of the images that any container uses, a stopped one too.
-        held: names that a container is just being made of.
-        keep: how many go on being there for a way back.
+        images: images of one model.
+        used: ids of the images that a container uses, a stopped one too.
+        held: names of the images from which a container is being created.
+        keep: number of unused images that stay for a rollback.
 
-    A tag is somebody else's, the builder's on the same engine for instance: such an image is left alone.
+    Somebody else gave an image its tag, for instance a builder on the same engine. Images with a tag stay.
     """
     ours = [one for one in images if one.names and not one.tagged]
     idle = [one for one in ours if one.id not in used and not held & set(one.names)]
@@ -167,21 +169,23 @@ def images_to_prune(images: Iterable[StoredImage], used: Set[str], held: Set[str
     return [name for one in idle[keep:] for name in one.names]
 
 
-def check_predictions(probe: Probe, answered: tuple[Value, ...]) -> None:
-    """Compare what a deployed copy answers with what the judged model did; floats to 1e-6 of their size.
+def check_predictions(probe: Probe, predictions: tuple[Value, ...]) -> None:
+    """Compare the predictions of a deployed version with those of the evaluated model; floats to 1e-6 of their size.
 
     Raises:
         PredictionsDiffer: names the first row that differs and both predictions.
     """
-    if len(answered) != len(probe.predictions):
-        raise PredictionsDiffer(f"{len(probe.predictions)} rows asked, {len(answered)} predictions answered")
-    for row, expected, got in zip(probe.rows, probe.predictions, answered, strict=True):
+    if len(predictions) != len(probe.predictions):
+        raise PredictionsDiffer(f"{len(probe.predictions)} rows were sent, {len(predictions)} predictions came back")
+    for row, expected, got in zip(probe.rows, probe.predictions, predictions, strict=True):
         if not same(expected, got):
-            raise PredictionsDiffer(f"for the row {row} the judged model said {expected!r}, the deployed one {got!r}")
+            raise PredictionsDiffer(
+                f"for the row {row} the evaluated model predicted {expected!r}, the deployed one {got!r}"
+            )
 
 
 def same(expected: Value, got: Value) -> bool:
-    """Whether two predictions are equal, floats up to rounding."""
+    """Return whether two predictions are equal, floats up to rounding."""
     numbers = (int, float)
     if (
         isinstance(expected, bool)
@@ -192,20 +196,20 @@ def same(expected: Value, got: Value) -> bool:
     return math.isclose(expected, got, rel_tol=1e-6, abs_tol=1e-9)
 
 
-def pause(crashes: int) -> float:
-    """Seconds to wait before the next start of a version that died `crashes` times in a row."""
+def restart_pause(crashes: int) -> float:
+    """Return the seconds to wait before the next start of a version that crashed `crashes` times in a row."""
     return 0.0 if crashes <= 1 else min(LONGEST_PAUSE, 0.5 * 2.0 ** (crashes - 1))
 
 
-def crash_loop(live: Live, crashes: int, words: str) -> DeploymentFailed:
-    """What to say of a live version that does not stay up; `words` is the end of its log."""
+def crash_loop(live: Live, crashes: int, log_tail: str) -> DeploymentFailed:
+    """Build the event for a live version that keeps crashing; `log_tail` is the end of its log."""
     return DeploymentFailed(
         model=live.model,
         version=live.version,
         error="CrashLoop",
-        message=f"{live.model} {live.version} is live on {live.target}, but ended {crashes} times in a row soon after "
-        f"its start. It is started again and again, {LONGEST_PAUSE:.0f} s apart at the most. To go back: "
-        f"belt rollback {live.model}. Its log ends: {words or '(empty)'}",
+        message=f"{live.model} {live.version} is live on {live.target}, but its server ended {crashes} times in a row "
+        f"soon after its start. It is restarted with pauses of at most {LONGEST_PAUSE:.0f} s. To go back: "
+        f"belt rollback {live.model}. Its log ends: {log_tail or '(empty)'}",
         attempts=crashes,
         target=live.target,
     )

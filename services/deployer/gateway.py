@@ -1,7 +1,7 @@
-"""Traefik's routes: a folder with a file per model, each replaced as a whole by rename.
+"""Routes of the Traefik gateway: a folder with one file per model, each replaced as a whole by a rename.
 
-Traefik watches the folder (file provider) and applies a change within milliseconds, without dropping a connection. A
-file per model, read whenever it is asked for: replicas of a deployer never write back what they remember of others.
+Traefik watches the folder (file provider) and applies a change within milliseconds, without dropping a connection. The
+file of a model is read each time it is needed, so that replicas of a deployer never undo each other's routes.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ POLL = 0.02
 
 
 class NotSwitched(Exception):
-    """The gateway does not answer with the version its route leads to; it may be down or still starting."""
+    """The gateway does not answer with the version of its route; it may be down or still starting."""
 
 
 class Gateway(Protocol):
-    """Who gets the requests of a model."""
+    """Routes of models: which server gets the requests of a model."""
 
     def url(self, model: str) -> str:
-        """Where people reach the model."""
+        """Return the URL at which people reach the model."""
         ...
 
     def address(self, model: str) -> str | None:
-        """The server that a model's requests go to now; None when they are refused."""
+        """Return the URL of the server that gets the model's requests; None: they are refused."""
         ...
 
     def route(self, model: str, address: str | None) -> None:
@@ -38,16 +38,19 @@ class Gateway(Protocol):
         ...
 
     async def wait_for(self, model: str, version: str) -> None:
-        """Return once `version` answers through the gateway.
+        """Wait until `version` answers through the gateway.
 
         Raises:
-            NotSwitched: it does not in time.
+            NotSwitched: it does not answer in time.
         """
         ...
 
 
 class Traefik:
-    """The gateway that reads `folder` and answers at `url`; people reach it at `public`, if that is another address."""
+    """The gateway that reads `folder` and answers at `url`; people reach it at `public` if that differs.
+
+    `seconds` limits how long it may take to follow a change.
+    """
 
     def __init__(self, url: str, folder: Path, seconds: float, public: str | None = None) -> None:
         self._url, self._folder, self._seconds = url.rstrip("/"), folder, seconds
@@ -70,7 +73,7 @@ class Traefik:
         write_atomically(self._file(model), text, partial_in=self._folder / ".partial")
 
     def has_routes(self) -> bool:
-        """Whether any model was ever routed."""
+        """Return whether any model was ever routed."""
         return any(self._folder.glob("*.yml"))
 
     async def wait_for(self, model: str, version: str) -> None:
@@ -84,17 +87,17 @@ class Traefik:
             if answered == version:
                 return
             await asyncio.sleep(POLL)
-        raise NotSwitched(f"{self._url}/{model} should be answered by {version}, got {answered}")
+        raise NotSwitched(f"{self._url}/{model} should answer with {version}, but the answer was {answered}")
 
     async def close(self) -> None:
         await self._client.aclose()
 
     def _file(self, model: str) -> Path:
-        return self._folder / f"{model}.yml"  # JSON, which is YAML too, and quick to read
+        return self._folder / f"{model}.yml"  # JSON is YAML too, and quicker to read
 
 
 def configuration(model: str, address: str | None) -> dict[str, Any]:
-    """Traefik's dynamic configuration: `/<model>/…` goes to `address` as `/…`."""
+    """Build Traefik's dynamic configuration of a model: `/<model>/…` goes to `address` as `/…`."""
     servers = [] if address is None else [{"url": address}]
     rule = f"PathPrefix(`/{model}/`) || Path(`/{model}`)"
     return {

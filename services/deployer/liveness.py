@@ -1,4 +1,8 @@
-"""Which servers answer: asked patiently, for slow is not dead, and again now and then, for what hangs does not end."""
+"""Liveness of servers: a server is unresponsive after 3 failed requests in a row, and is asked again every 10th pass.
+
+A server that hangs does not end, so it has to be asked. On a loaded machine a healthy server may take its time, so one
+failed request is not enough.
+"""
 
 import asyncio
 import contextlib
@@ -11,77 +15,76 @@ from services.deployer.backends.protocol import Server, ServerBackend
 from services.deployer.readiness import Checks, DidNotStart, Lost
 
 log = structlog.get_logger()
-YOUNG = 60.0
-"""Seconds since its start in which a server that does not answer may still be about to."""
-ASKED, PAUSE = 3, 0.5
-"""How often in a row a server may leave us without an answer, and the seconds in between. A single answer may take five
-seconds as it is, and on a loaded machine a healthy server takes its time.
-"""
-LOOKS = 10
-"""Looks of the watch from one question to the next."""
-Started = tuple[str, float]
-"""Id of a server and since when: what its engine has started again under the same id is another one."""
+STARTUP_SECONDS = 60.0
+"""A server that does not answer may still be starting for this long after its start."""
+ATTEMPTS, PAUSE = 3, 0.5
+"""Failed requests in a row that make a server unresponsive, and the seconds in between. Each may take 5 seconds."""
+PASSES = 10
+"""Passes of the reconciler from one request to the next."""
+Start = tuple[str, float]
+"""Id of a server and the time of its start: after a restart by its engine it has to prove itself again."""
 
 
 class Liveness:
-    """Remembers who answered when last asked."""
+    """The result of the last liveness check of each server."""
 
     def __init__(self, servers: ServerBackend, checks: Checks) -> None:
         self._servers, self._checks = servers, checks
-        self._heard: dict[Started, int] = {}
-        """Servers that this process has checked or adopted → looks since they last answered."""
-        self._deaf: set[Started] = set()
+        self._passes: dict[Start, int] = {}
+        """Servers that answered this process → passes since their last answer."""
+        self._unresponsive: set[Start] = set()
 
-    async def relies_on(self, server: Server) -> bool:
-        """Whether a living server can be relied on: checked by whoever started it, and it answers when it is asked, at
-        first and then at every tenth look.
+    async def is_reliable(self, server: Server) -> bool:
+        """Return whether a living server may get traffic: it has passed its checks and answers.
+
+        It is asked at the first call and then at every 10th.
         """
-        key = _started(server)
-        looks = self._heard.get(key, LOOKS) + 1
-        if looks <= LOOKS:
-            self._heard[key] = looks
+        key = _start(server)
+        passes = self._passes.get(key, PASSES) + 1
+        if passes <= PASSES:
+            self._passes[key] = passes
             return True
-        if not self._servers.is_checked(server) or not await self.answers(server):
+        if not self._servers.is_checked(server) or not await self.responds(server):
             return False
-        if key not in self._heard:
+        if key not in self._passes:
             log.info("adopted", model=server.model, version=server.version, server=server.id)
-        self.note(server)
+        self.mark_alive(server)
         return True
 
-    async def answers(self, server: Server) -> bool:
-        """Whether a checked server answers; what its engine has just started again has the time that a start takes.
+    async def responds(self, server: Server) -> bool:
+        """Return whether a checked server answers; if it does not, it is unresponsive from now on.
 
-        One that does not is deaf from now on.
+        A server that its engine has just restarted gets the time of a start first.
         """
-        if _started(server) not in self._heard and time.time() - server.since < YOUNG:
+        if _start(server) not in self._passes and time.time() - server.since < STARTUP_SECONDS:
             with contextlib.suppress(DidNotStart, Lost):
                 await self._checks.ready(server)
-        for pause in (*(PAUSE,) * (ASKED - 1), 0.0):
+        for pause in (*(PAUSE,) * (ATTEMPTS - 1), 0.0):
             if await self._checks.answers(server):
                 return True
             await asyncio.sleep(pause)
-        log.warning("does not answer", model=server.model, version=server.version, server=server.id)
-        self._heard.pop(_started(server), None)
-        self._deaf.add(_started(server))
+        log.warning("unresponsive", model=server.model, version=server.version, server=server.id)
+        self._passes.pop(_start(server), None)
+        self._unresponsive.add(_start(server))
         return False
 
-    def note(self, server: Server) -> None:
-        """It answered just now."""
-        self._heard[_started(server)] = 0
+    def mark_alive(self, server: Server) -> None:
+        """Record that the server answered just now."""
+        self._passes[_start(server)] = 0
 
-    def deaf(self, server: Server) -> bool:
-        """Whether it was asked in vain. It may recover, but is to be replaced."""
-        return _started(server) in self._deaf
+    def is_unresponsive(self, server: Server) -> bool:
+        """Return whether the server failed its last check. It may recover, but is to be replaced."""
+        return _start(server) in self._unresponsive
 
-    def forgive(self, servers: Iterable[Server]) -> None:
-        """Let them be asked again."""
-        self._deaf.difference_update(map(_started, servers))
+    def reset(self, servers: Iterable[Server]) -> None:
+        """Forget that these servers were unresponsive, so that they are asked again."""
+        self._unresponsive.difference_update(map(_start, servers))
 
     def forget(self, server: Server) -> None:
-        """It was ended."""
-        self.forgive([server])
-        self._heard.pop(_started(server), None)
+        """Drop everything known of a server that was ended."""
+        self.reset([server])
+        self._passes.pop(_start(server), None)
 
 
-def _started(server: Server) -> Started:
+def _start(server: Server) -> Start:
     return server.id, server.since

@@ -1,4 +1,4 @@
-"""What can be set from outside; each as DEPLOYER_<NAME>."""
+"""Settings of the deployer, each read from the environment variable DEPLOYER_<NAME>."""
 
 from pathlib import Path
 from typing import Literal
@@ -59,5 +59,5 @@ class Settings(BusSettings):
 
     @property
     def routes_folder(self) -> Path:
-        """The folder of the dynamic configuration, whether set or not."""
+        """The folder of the dynamic configuration, set or default."""
         return self.routes or self.home / "routes"

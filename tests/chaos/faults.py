@@ -66,7 +66,7 @@ class Hurt(Belt):
         """Version → its living server."""
         records = (self.home / "deployer" / "servers").glob("*/server.json")
         found = [Record.model_validate_json(record.read_bytes()) for record in records]
-        return {server.version: server for server in found if server.lives}
+        return {server.version: server for server in found if server.is_alive}
 
     def settled(self) -> dict[str, Record]:
         """The same, once the servers of the model are those that stay: a version put aside drains a moment longer."""

@@ -1,4 +1,4 @@
-"""Processes by their id: whether one still is the one it was, and ending them."""
+"""Processes by id: telling a process from a later one with its id, and ending it."""
 
 import os
 import signal
@@ -10,8 +10,8 @@ BOOT = Path("/proc/sys/kernel/random/boot_id")
 POLL = 0.05
 
 
-def started(pid: int) -> str | None:
-    """What tells this process from another with its pid: the boot and the tick it started at. None when it is dead."""
+def start_mark(pid: int) -> str | None:
+    """Return a mark that no later process with this pid has: boot id and start tick. None if the process is dead."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -19,13 +19,13 @@ def started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else f"{BOOT.read_text().strip()}:{fields[19]}"
 
 
-def end(processes: Sequence[tuple[int, str | None]], grace: float) -> None:
-    """End processes, given as pid and `started`: SIGTERM, and SIGKILL for what is still there after `grace` seconds."""
+def terminate(processes: Sequence[tuple[int, str | None]], grace: float) -> None:
+    """End processes, given as pid and `start_mark`: SIGTERM, and after `grace` seconds SIGKILL for the rest."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
         deadline = time.monotonic() + seconds
-        for pid, birth in processes:
-            _send(pid, birth, number)
-        while any(birth and started(pid) == birth for pid, birth in processes):
+        for pid, mark in processes:
+            _send(pid, mark, number)
+        while any(mark and start_mark(pid) == mark for pid, mark in processes):
             if time.monotonic() > deadline:
                 break
             time.sleep(POLL)
@@ -33,8 +33,8 @@ def end(processes: Sequence[tuple[int, str | None]], grace: float) -> None:
             return
 
 
-def _send(pid: int, birth: str | None, number: signal.Signals) -> None:
-    if birth and started(pid) == birth:
+def _send(pid: int, mark: str | None, number: signal.Signals) -> None:
+    if mark and start_mark(pid) == mark:
         try:
             os.kill(pid, number)
         except ProcessLookupError:

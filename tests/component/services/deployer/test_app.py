@@ -22,10 +22,11 @@ from services.deployer.app import create_app
 from services.deployer.backends.protocol import BackendAway, ExitReport, Server
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.gateway import NotSwitched
-from services.deployer.liveness import LOOKS
+from services.deployer.liveness import PASSES
 from services.deployer.readiness import DidNotStart, Lost
-from services.deployer.reconciler import CRASHES_TOLD, Reconciler
+from services.deployer.reconciler import CRASHES_REPORTED, Reconciler
 from services.deployer.rollout import Rollout
+from services.deployer.server_pool import ServerPool
 from services.deployer.settings import Settings
 from services.messaging.worker import Worker
 from services.storage.registry import Deployed, Live
@@ -112,8 +113,8 @@ class FakeChecks:
         self.broken: dict[str, list[BaseException]] = {}
         self.late: set[str] = set()
         """Versions that answer only once somebody has waited until they are ready."""
-        self.deaf: dict[str, float] = {}
-        """Id of a server → how often it will not answer."""
+        self.failing: dict[str, float] = {}
+        """Id of a server → number of requests that will fail."""
 
     async def ready(self, server: Server) -> None:
         self.late.discard(server.version)
@@ -121,8 +122,8 @@ class FakeChecks:
             raise errors.pop(0)
 
     async def answers(self, server: Server) -> bool:
-        self.deaf[server.id] = self.deaf.get(server.id, 0) - 1
-        return self._servers.is_alive(server) and server.version not in self.late and self.deaf[server.id] < 0
+        self.failing[server.id] = self.failing.get(server.id, 0) - 1
+        return self._servers.is_alive(server) and server.version not in self.late and self.failing[server.id] < 0
 
     async def predictions(self, server: Server, probe: Probe) -> None:
         return None
@@ -170,7 +171,7 @@ class World:
     def __init__(self, home: Path) -> None:
         self.registry, self.servers, self.gateway = MemoryRegistry(), FakeServers(), FakeGateway()
         self.leases, self.checks, self.home = FakeLeases(), FakeChecks(self.servers), home
-        self.told: dict[str, DeploymentFailed] = {}
+        self.reported: dict[str, DeploymentFailed] = {}
         self.now = 0.0
         self.restart()
 
@@ -179,15 +180,17 @@ class World:
         settings = Settings(home=self.home)
         failed = functools.partial(DeploymentFailed, target=settings.target)
         self.worker = Worker("deployer", settings, failed=failed, consumer="deployer-local", inbox=MemoryInbox())
-        self.rollout = Rollout("local", self.registry, self.leases, self.servers, self.checks, self.gateway)
-        self.watch = Reconciler(
-            "local", self.registry, self.rollout, self.servers, self.gateway, self.tell, 0.01, lambda: self.now
-        )
+        self.pool = ServerPool("local", self.registry, self.servers, self.checks, self.gateway)
+        self.rollout = Rollout("local", self.registry, self.leases, self.pool, self.gateway)
+        self.reconciler = Reconciler(
+            "local", self.registry, self.rollout, self.pool, self.servers, self.gateway, self.report, 0.01,
+            lambda: self.now,
+        )  # fmt: skip
         create_app(self.worker, self.registry, self.rollout, "local")  # type: ignore[arg-type]
 
-    async def tell(self, event: DeploymentFailed, id: str) -> None:
-        assert id not in self.told
-        self.told[id] = event
+    async def report(self, event: DeploymentFailed, id: str) -> None:
+        assert id not in self.reported
+        self.reported[id] = event
 
     async def push(self, version: str, order: int | None = None) -> Delivered:
         generation = order or int(version.split("-")[0])
@@ -201,9 +204,9 @@ class World:
         time = (asked or datetime.now(UTC)).isoformat()
         return await deliver(self.worker, event, ce_id=f"back{order}/{to}", ce_generation=str(order), ce_time=time)
 
-    async def look(self) -> None:
-        await self.watch.look()
-        await self.watch.settle()
+    async def reconcile(self) -> None:
+        await self.reconciler.start_pass()
+        await self.reconciler.finish_pass()
 
     @property
     def live(self) -> str:
@@ -261,7 +264,7 @@ async def test_the_version_before_stays_warm_and_the_one_before_that_ends(world:
         (event,) = await world.push(version)
     assert isinstance(event, ModelDeployed)
     assert event.previous == V2
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == {V2, V3}
     assert world.routed == V3
 
@@ -274,7 +277,7 @@ async def test_an_older_version_never_replaces_a_newer_one(world: World) -> None
 
 
 async def test_a_version_superseded_while_it_started_is_ended_again(world: World) -> None:
-    checked = world.rollout.checked
+    checked = world.pool.checked
 
     async def overtaken(deployed: Deployed) -> Server:
         server = await checked(deployed)
@@ -282,10 +285,10 @@ async def test_a_version_superseded_while_it_started_is_ended_again(world: World
             await world.rollout.release(Deployed(image=image(V2), run="r", generation=2), 2)
         return server
 
-    world.rollout.checked = overtaken  # type: ignore[method-assign]
+    world.pool.checked = overtaken  # type: ignore[method-assign]
     (event,) = await world.push(V1)
     assert event == ModelSuperseded(model="digits", version=V1, by=V2)
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == {V2}
     assert world.routed == V2
 
@@ -299,18 +302,18 @@ async def test_a_rollback_takes_the_warm_version(world: World) -> None:
     assert (event.version, event.reason, event.previous) == (V1, "rollback", None)
     assert (answer.headers[0]["ce-correlationid"], answer.headers[0]["ce-generation"]) == (f"run{V1}", "10")
     assert world.servers.started == [V1, V2]
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == {V1}
 
 
 async def test_a_rollback_to_an_ended_version_starts_it_again(world: World) -> None:
     for version in (V1, V2, V3):
         await world.push(version)
-    await world.look()
+    await world.reconcile()
     (event,) = await world.back(10, to=V1)
     assert isinstance(event, ModelDeployed)
     assert world.servers.started == [V1, V2, V3, V1]
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == {V1}
 
 
@@ -318,11 +321,11 @@ async def test_a_rollback_to_a_version_that_is_just_being_ended_starts_it_again(
     for version in (V1, V2, V3):
         await world.push(version)
     world.servers.may_end.clear()
-    await world.watch.look()
+    await world.reconciler.start_pass()
     await world.servers.ending_began.wait()
     (event,) = await world.back(10, to=V1)
     world.servers.may_end.set()
-    await world.watch.settle()
+    await world.reconciler.finish_pass()
     assert isinstance(event, ModelDeployed)
     assert world.servers.started == [V1, V2, V3, V1]
     assert world.routed == V1
@@ -397,7 +400,7 @@ async def test_killed_after_the_record_the_watch_moves_the_route(world: World) -
         await world.rollout.release(Deployed(image=image(V2), run="r", generation=2), 2)
     world.gateway.routes["digits"] = old
     world.restart()
-    await world.look()
+    await world.reconcile()
     assert world.routed == world.live == V2
 
 
@@ -460,7 +463,7 @@ async def test_a_server_that_dies_while_the_gateway_is_away_is_started_again(wor
 async def test_a_live_server_that_died_is_started_again_and_routed(world: World) -> None:
     await world.push(V1)
     world.servers.dead.add("1")
-    await world.look()
+    await world.reconcile()
     assert world.servers.started == [V1, V1]
     assert world.gateway.routes["digits"] == "http://127.0.0.1:9002"
     assert [server.id for server in world.servers.records] == ["2"]
@@ -470,7 +473,7 @@ async def test_a_restarted_deployer_adopts_what_runs(world: World) -> None:
     await world.push(V1)
     await world.push(V2)
     world.restart()
-    await world.look()
+    await world.reconcile()
     assert world.servers.started == [V1, V2]
     assert world.routed == V2
 
@@ -480,7 +483,7 @@ async def test_after_a_cold_start_live_and_previous_come_back(world: World) -> N
     await world.push(V2)
     world.servers.records.clear()
     world.restart()
-    await world.look()
+    await world.reconcile()
     assert world.servers.started[2:] == [V2, V1]
     assert world.servers.running == {V1, V2}
     assert world.routed == V2
@@ -490,7 +493,7 @@ async def test_leftovers_of_a_dead_deployer_are_ended(world: World) -> None:
     await world.push(V1)
     await world.servers.start(Deployed(image=image(V3), run="r", generation=3))
     world.restart()
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == {V1}
 
 
@@ -498,10 +501,10 @@ async def test_what_another_replica_is_starting_is_left_to_it(world: World) -> N
     await world.push(V1)
     theirs = await world.servers.start(Deployed(image=image(V3), run="r", generation=3))
     world.servers.others = {theirs.id}
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == {V1, V3}
     world.servers.others = set()  # it took too long
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == {V1}
 
 
@@ -510,10 +513,10 @@ async def test_what_another_replica_starts_again_is_not_started_here_too(world: 
     world.servers.dead = {server.id for server in world.servers.records}
     theirs = await world.servers.start(Deployed(image=image(V1), run="r", generation=1))
     world.servers.others = {theirs.id}
-    await world.look()
+    await world.reconcile()
     assert world.servers.started == [V1, V1]
     world.servers.checked.add(theirs.id)
-    await world.look()
+    await world.reconcile()
     assert (world.servers.started, world.routed) == ([V1, V1], V1)
 
 
@@ -586,7 +589,7 @@ async def test_a_rollback_elsewhere_to_what_was_passed_over_here_is_followed(wor
 
 async def test_what_is_rolled_back_elsewhere_while_it_starts_here_does_not_go_live(world: World) -> None:
     before = await rolled_back_elsewhere(world)
-    checked, begun, go_on = world.rollout.checked, asyncio.Event(), asyncio.Event()
+    checked, begun, go_on = world.pool.checked, asyncio.Event(), asyncio.Event()
 
     async def slow(deployed: Deployed) -> Server:
         server = await checked(deployed)
@@ -594,7 +597,7 @@ async def test_what_is_rolled_back_elsewhere_while_it_starts_here_does_not_go_li
         await go_on.wait()
         return server
 
-    world.rollout.checked = slow  # type: ignore[method-assign]
+    world.pool.checked = slow  # type: ignore[method-assign]
     first = asyncio.create_task(world.push(V2))
     await begun.wait()
     world.restart()  # the rollback has a consumer of its own, and any replica may get it
@@ -626,9 +629,9 @@ async def test_nothing_is_sent_to_where_a_dead_server_was(world: World) -> None:
     world.servers.records.clear()
     world.checks.broken[V1] = [DidNotStart("boom")]
     world.restart()
-    await world.look()
+    await world.reconcile()
     assert world.gateway.routes == {}
-    await world.look()
+    await world.reconcile()
     assert world.routed == V1
 
 
@@ -636,33 +639,33 @@ async def test_a_live_version_that_crashes_again_and_again_is_told_once(world: W
     await world.push(V1)
     for _ in range(9):
         world.servers.dead.update(server.id for server in world.servers.records)
-        await world.look()
+        await world.reconcile()
         world.now += 31.0
-    (failed,) = world.told.values()
+    (failed,) = world.reported.values()
     assert (failed.version, failed.target, failed.error, failed.attempts) == (V1, "local", "CrashLoop", 5)
     assert "its last words" in failed.message
     await world.push(V2)
     for _ in range(5):
         world.servers.dead.update(server.id for server in world.servers.records)
-        await world.look()
+        await world.reconcile()
         world.now += 31.0
-    assert [failed.version for failed in world.told.values()] == [V1, V2]
+    assert [failed.version for failed in world.reported.values()] == [V1, V2]
 
 
 async def test_a_version_that_dies_now_and_then_is_not_told(world: World) -> None:
     await world.push(V1)
     for _ in range(9):
         world.servers.dead.update(server.id for server in world.servers.records)
-        await world.look()
+        await world.reconcile()
         world.now += 200.0
-    assert world.told == {}
+    assert world.reported == {}
 
 
 async def test_a_crash_loop_backs_off(world: World) -> None:
     await world.push(V1)
     for _ in range(5):
         world.servers.dead.update(server.id for server in world.servers.records)
-        await world.look()
+        await world.reconcile()
     assert len(world.servers.started) == 3
 
 
@@ -670,9 +673,9 @@ async def test_a_version_that_does_not_come_up_again_does_not_end_the_watch(worl
     await world.push(V1)
     world.servers.dead.add("1")
     world.checks.broken[V1] = [DidNotStart("boom")]
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == set()
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == {V1}
     assert world.routed == V1
 
@@ -693,14 +696,14 @@ async def test_nothing_is_ended_before_the_gateway_has_followed(world: World) ->
         # Recorded and routed, but not seen to have arrived: the version before may still get requests.
         world.gateway.wait_for = wait_for  # type: ignore[method-assign]
         world.gateway.away = [NotSwitched("slow")]
-        await world.look()
+        await world.reconcile()
         assert world.servers.running == {V1, V2}
         raise NotSwitched("slow")
 
     world.gateway.wait_for = slow  # type: ignore[method-assign]
     (event,) = await world.back(10)
     assert isinstance(event, ModelDeployed)
-    await world.look()
+    await world.reconcile()
     assert world.servers.running == {V1}
     assert world.routed == V1
 
@@ -709,12 +712,12 @@ async def test_while_nobody_says_what_runs_what_is_live_stays_routed(world: Worl
     await world.push(V1)
     route = world.gateway.routes["digits"]
     world.servers.away = True
-    await world.look()
+    await world.reconcile()
     world.restart()
-    await world.look()
+    await world.reconcile()
     assert world.gateway.routes["digits"] == route
     world.servers.away = False
-    await world.look()
+    await world.reconcile()
     assert world.gateway.routes["digits"] == route
     assert world.servers.started == [V1]
 
@@ -744,9 +747,9 @@ async def test_a_server_that_is_slow_to_answer_is_not_replaced(world: World) -> 
     await world.push(V1)
     await world.push(V2)
     world.restart()
-    world.checks.deaf = {"1": 2, "2": 2}
-    await world.look()
-    world.checks.deaf = {"1": 2}
+    world.checks.failing = {"1": 2, "2": 2}
+    await world.reconcile()
+    world.checks.failing = {"1": 2}
     (event,) = await world.back(10)
     assert isinstance(event, ModelDeployed)
     assert world.servers.started == [V1, V2]
@@ -756,23 +759,23 @@ async def test_a_server_that_is_slow_to_answer_is_not_replaced(world: World) -> 
 async def test_a_warm_version_that_hangs_is_ended_after_another_has_taken_its_place(world: World) -> None:
     await world.push(V1)
     await world.push(V2)
-    world.checks.deaf = {"1": math.inf}
+    world.checks.failing = {"1": math.inf}
     (event,) = await world.back(10)
     assert isinstance(event, ModelDeployed)
     assert world.servers.started == [V1, V2, V1]
     assert world.gateway.routes["digits"] == "http://127.0.0.1:9003"
     assert [server.id for server in world.servers.records] == ["1", "2", "3"]
-    await world.look()
+    await world.reconcile()
     assert [server.id for server in world.servers.records] == ["3"]
 
 
 async def test_a_live_server_that_hangs_is_replaced(world: World) -> None:
     await world.push(V1)
-    world.checks.deaf = {"1": math.inf}
-    for _ in range(LOOKS):
-        await world.look()
+    world.checks.failing = {"1": math.inf}
+    for _ in range(PASSES):
+        await world.reconcile()
     assert world.servers.started == [V1]
-    await world.look()
+    await world.reconcile()
     assert world.gateway.routes["digits"] == "http://127.0.0.1:9002"
     assert [server.id for server in world.servers.records] == ["2"]
 
@@ -780,15 +783,15 @@ async def test_a_live_server_that_hangs_is_replaced(world: World) -> None:
 async def test_a_live_server_that_hangs_stays_until_there_is_another_and_may_recover(world: World) -> None:
     await world.push(V1)
     world.restart()
-    world.checks.deaf = {"1": math.inf}
+    world.checks.failing = {"1": math.inf}
     world.checks.broken[V1] = [DidNotStart("no memory")]
-    await world.look()
+    await world.reconcile()
     assert world.servers.started == [V1, V1]
     assert world.routed == V1
     assert [server.id for server in world.servers.records] == ["1"]
-    world.checks.deaf.clear()
+    world.checks.failing.clear()
     for _ in range(3):
-        await world.look()
+        await world.reconcile()
     assert world.servers.started == [V1, V1]
     assert [server.id for server in world.servers.records] == ["1"]
 
@@ -798,9 +801,9 @@ async def test_what_its_engine_starts_again_and_again_is_told_too(world: World) 
     for _ in range(9):
         (server,) = world.servers.records
         world.servers.records = [server.model_copy(update={"since": server.since + 1})]
-        await world.look()
+        await world.reconcile()
         world.now += 31.0
-    (failed,) = world.told.values()
+    (failed,) = world.reported.values()
     assert (failed.version, failed.error, failed.attempts) == (V1, "CrashLoop", 5)
     assert world.servers.started == [V1]
     assert world.routed == V1
@@ -808,13 +811,13 @@ async def test_what_its_engine_starts_again_and_again_is_told_too(world: World) 
 
 async def test_what_its_engine_starts_again_before_it_was_looked_at_counts(world: World) -> None:
     await world.push(V1)
-    for _ in range(CRASHES_TOLD):
+    for _ in range(CRASHES_REPORTED):
         (server,) = world.servers.records
         world.servers.records = [server.model_copy(update={"since": server.since + 1})]
-        await world.look()
+        await world.reconcile()
         world.now += 1.0
-    (failed,) = world.told.values()
-    assert failed.attempts == CRASHES_TOLD
+    (failed,) = world.reported.values()
+    assert failed.attempts == CRASHES_REPORTED
 
 
 async def test_a_server_its_engine_has_just_started_again_is_waited_for(world: World) -> None:
@@ -822,6 +825,6 @@ async def test_a_server_its_engine_has_just_started_again_is_waited_for(world: W
     (server,) = world.servers.records
     world.servers.records = [server.model_copy(update={"since": time.time()})]
     world.checks.late.add(V1)
-    await world.look()
+    await world.reconcile()
     assert world.servers.started == [V1]
     assert V1 not in world.checks.late

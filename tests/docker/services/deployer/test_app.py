@@ -100,7 +100,7 @@ async def test_a_container_that_dies_comes_back(target: Deployment, images: dict
     await target.expect(ModelDeployed)
     died = target.containers[version(1)]
     os.kill(died.attrs["State"]["Pid"], signal.SIGKILL)
-    until(lambda: "was started again by its engine" in target.log() or "starting again" in target.log())
+    until(lambda: "restarted by its engine" in target.log() or "starting again" in target.log())
     await target.serves(version(1))
     target.containers[version(1)].remove(force=True)
     until(lambda: "starting again" in target.log())

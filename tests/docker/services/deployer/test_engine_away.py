@@ -52,7 +52,7 @@ async def test_after_the_engine_was_away_the_same_containers_serve_with_and_with
         await target.expect(ModelDeployed, count)
     names = {found.name for found in target.containers.values()}
     dockerd.kill()
-    until(lambda: "what is live stays routed" in target.log())
+    until(lambda: "live versions stay routed" in target.log())
     assert serves(target.url) == version(2)  # a container outlives an engine that crashed
     dockerd.start()
     await target.serves(version(2))

@@ -180,8 +180,8 @@ async def test_a_server_that_hangs_is_replaced(target: Deployment, images: dict[
     hangs = target.server(1)
     os.kill(hangs.pid, signal.SIGSTOP)
     until(lambda: len(target.servers) == 2, seconds=60)
-    assert hangs.lives  # until there is another
-    until(lambda: target.servers and not hangs.lives, seconds=60)
+    assert hangs.is_alive  # until there is another
+    until(lambda: target.servers and not hangs.is_alive, seconds=60)
     assert serves(target.url) == version(1)
 
 
@@ -215,13 +215,19 @@ async def test_after_everything_ended_live_and_previous_come_back(
     target.stop()
     stop_all(target.home)
     assert not (target.home / "servers").exists()
-    assert not any(server.lives for server in gone)
+    assert not any(server.is_alive for server in gone)
     target.start()
     assert await eventually(lambda: asyncio.to_thread(serves, target.url)) == version(2)
     until(lambda: {server.version for server in target.servers} == {version(1), version(2)})
 
 
-@pytest.mark.parametrize(("bad", "error", "says"), [(4, "DidNotStart", "pickle"), (5, "PredictionsDiffer", "said 7")])
+@pytest.mark.parametrize(
+    ("bad", "error", "says"),
+    [
+        (4, "DidNotStart", "pickle"),
+        (5, "PredictionsDiffer", "predicted 7"),
+    ],
+)
 async def test_a_bad_version_fails_with_a_reason_and_the_live_one_goes_on(
     target: Deployment, images: dict[int, ImagePushed], bad: int, error: str, says: str
 ) -> None:

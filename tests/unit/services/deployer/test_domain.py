@@ -1,4 +1,4 @@
-"""What the deployer decides."""
+"""Decisions of the deployer."""
 
 import pytest
 from hypothesis import given
@@ -14,15 +14,15 @@ from services.deployer.domain import (
     crash_loop,
     decide,
     images_to_prune,
-    leading,
-    pause,
+    newest_live,
     predates_target,
     released,
+    restart_pause,
     rollback_target,
     rolled_back,
     same,
     superseded_elsewhere,
-    wanted,
+    versions_to_run,
 )
 from services.storage.registry import Live
 
@@ -115,8 +115,8 @@ def test_an_impossible_rollback_names_the_versions_there_are(now: Live | None, t
 
 def test_what_was_decided_on_last_leads() -> None:
     other = live("9-eeeeeeee", 99).model_copy(update={"model": "other"})
-    assert leading("digits", [live(V3, 3), live(V2, 40), live(V1, 1), other]) == live(V2, 40)
-    assert leading("digits", [other]) is None
+    assert newest_live("digits", [live(V3, 3), live(V2, 40), live(V1, 1), other]) == live(V2, 40)
+    assert newest_live("digits", [other]) is None
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_in_whatever_order_a_new_target_reads_the_past_it_starts_only_what_leads
 
 
 def test_live_and_previous_are_wanted() -> None:
-    assert wanted(None) == frozenset()
-    assert wanted(live(V2, 2, previous=V1)) == {V1, V2}
+    assert versions_to_run(None) == frozenset()
+    assert versions_to_run(live(V2, 2, previous=V1)) == {V1, V2}
 
 
 @pytest.mark.parametrize(
@@ -188,12 +188,12 @@ def test_a_prediction_that_differs_is_named_with_its_row() -> None:
     check_predictions(probe, (0, 1))
     with pytest.raises(PredictionsDiffer, match=r"'x': 2.0.*1.*0"):
         check_predictions(probe, (0, 0))
-    with pytest.raises(PredictionsDiffer, match="2 rows asked, 1 predictions"):
+    with pytest.raises(PredictionsDiffer, match="2 rows were sent, 1 predictions"):
         check_predictions(probe, (0,))
 
 
 def test_a_crash_loop_backs_off() -> None:
-    pauses = [pause(n) for n in range(12)]
+    pauses = [restart_pause(n) for n in range(12)]
     assert pauses[:2] == [0.0, 0.0]
     assert pauses == sorted(pauses)
     assert pauses[-1] == 30.0

@@ -130,7 +130,7 @@ async def test_only_what_was_checked_comes_back_by_itself_and_the_next_deployer_
         ("dies", DidNotStart, "exit code 1\nno model in here"),
         ("eats", DidNotStart, "killed for using more than its 256 MiB: raise serve.memory in model.yaml"),
         ("never", DidNotStart, "was not ready within 1 s"),
-        ("wrong", PredictionsDiffer, "the judged model said 0, the deployed one 7"),
+        ("wrong", PredictionsDiffer, "the evaluated model predicted 0, the deployed one 7"),
     ],
 )
 async def test_what_does_not_hold_says_why(

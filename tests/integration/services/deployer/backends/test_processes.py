@@ -1,4 +1,4 @@
-"""Server processes, with a script in the place of BentoML's worker: who takes the one on standby."""
+"""Server processes, with a script in the place of BentoML's worker: which start takes the one on standby."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ async def servers(home: Path, tmp_path: Path, artifacts: MemoryArtifacts) -> Asy
     script.write_text(SCRIPT)
     processes = ProcessBackend(home, "nats://nowhere", artifacts, ThisPython(), 1.0, script)
     yield processes
-    await processes.stand_down()
+    await processes.end_standby()
     stop_all(home)
 
 
@@ -57,7 +57,7 @@ async def deployed(artifacts: MemoryArtifacts, folder: Path, version: str) -> De
 
 
 def waiting(home: Path) -> list[int]:
-    """Pids of the processes that have come so far as to wait for their order."""
+    """Pids of the processes on standby that wait for their Bento."""
     return [int(file.read_text()) for file in home.glob("servers/*/pid")]
 
 
@@ -69,7 +69,7 @@ async def test_of_two_starts_at_once_one_takes_the_server_on_standby(
     servers: ProcessBackend, artifacts: MemoryArtifacts, home: Path, tmp_path: Path
 ) -> None:
     both = [await deployed(artifacts, tmp_path, version) for version in (V1, V2)]
-    await servers.stand_by()
+    await servers.start_standby()
     until(lambda: waiting(home))
     (ready,) = waiting(home)
     started = await asyncio.gather(*(servers.start(one) for one in both))
@@ -83,7 +83,7 @@ async def test_a_standby_that_died_while_it_waited_is_replaced(
     servers: ProcessBackend, artifacts: MemoryArtifacts, home: Path, tmp_path: Path
 ) -> None:
     one = await deployed(artifacts, tmp_path, V1)
-    await servers.stand_by()
+    await servers.start_standby()
     until(lambda: waiting(home))
     (dead,) = waiting(home)
     os.kill(dead, signal.SIGKILL)
@@ -94,20 +94,20 @@ async def test_a_standby_that_died_while_it_waited_is_replaced(
     assert [folder.name for folder in home.glob("servers/*")] == [server.id]
 
 
-async def test_standing_by_again_replaces_a_dead_one(servers: ProcessBackend, home: Path) -> None:
-    await servers.stand_by()
+async def test_starting_a_standby_again_replaces_a_dead_one(servers: ProcessBackend, home: Path) -> None:
+    await servers.start_standby()
     until(lambda: waiting(home))
     (dead,) = waiting(home)
     os.kill(dead, signal.SIGKILL)
     os.waitid(os.P_PID, dead, os.WEXITED | os.WNOWAIT)
-    await servers.stand_by()
+    await servers.start_standby()
     until(lambda: len(waiting(home)) == 1 and waiting(home) != [dead])
 
 
-async def test_what_a_dead_deployer_left_is_swept_and_what_a_living_one_prepares_is_not(
+async def test_folders_of_a_dead_deployer_are_removed_and_those_of_a_living_one_stay(
     servers: ProcessBackend, home: Path
 ) -> None:
     for owner in ("4194303", str(os.getppid())):
         (home / "servers" / f"{owner}.abc").mkdir(parents=True)
-    servers.sweep()
+    servers.remove_abandoned()
     assert [folder.name for folder in home.glob("servers/*")] == [f"{os.getppid()}.abc"]
