@@ -1,8 +1,6 @@
 """`belt up` and `belt push` as a person would run them, timed; for the two benchmarks of push to live."""
 
 import json
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -15,7 +13,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 
-from services.host import free_port
+from benchmarks import belt_up
 from services.messaging import connect
 from services.timeline import history, runs
 
@@ -69,23 +67,12 @@ class Belt:
 
 @contextmanager
 def up(home: Path, environ: Mapping[str, str] | None = None) -> Iterator[Belt]:
-    """A `belt up` on a free port, ended with the block."""
-    port = free_port()
-    process = subprocess.Popen(
-        [*BELT, "up", "--home", str(home), "--port", str(port)],
-        env=os.environ | dict(environ or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
+    """Run a `belt up` on a free port, and stop it at the end of the block."""
+    process, gateway = belt_up.start(home, environ)
     try:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == "ready", "`belt up` did not get ready"
-        yield Belt(home, f"http://127.0.0.1:{port}")
+        yield Belt(home, gateway)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        belt_up.stop(process, home)
 
 
 def medians(samples: Sequence[Mapping[str, float]]) -> dict[str, float]:

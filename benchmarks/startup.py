@@ -23,13 +23,11 @@ from typing import Any
 
 import psutil
 
-from belt.local import orphans
 from belt.local.home import Home
 from belt.local.stack import BUS, GATEWAY
+from benchmarks import belt_up
 from contracts.subjects import WORKERS
-from services.host import free_port
 
-REPO = Path(__file__).parent.parent
 MIB = 1024**2
 SETTLED_SECONDS = 5.0
 """Memory that moves by less than MOVE for so long is that of idle workers with warm templates."""
@@ -38,23 +36,10 @@ PATIENCE_SECONDS = 90.0
 
 
 def start(home: Path) -> tuple[subprocess.Popen[str], float]:
-    """A `belt up` that is ready, and the seconds it took."""
+    """Start a `belt up`; the process and the seconds until it was ready."""
     since = time.monotonic()
-    up = subprocess.Popen(
-        [sys.executable, "-m", "belt.main", "up", "--home", str(home), "--port", str(free_port())],
-        cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert up.stdout is not None
-    assert up.stderr is not None
-    if up.stdout.readline() != "ready\n":
-        sys.exit(f"belt up did not become ready:\n{up.stderr.read()}")
+    up, _ = belt_up.start(home)
     return up, time.monotonic() - since
-
-
-def stop(up: subprocess.Popen[str], home: Path) -> None:
-    up.send_signal(signal.SIGINT)
-    up.wait(timeout=60)
-    orphans.kill(home)
 
 
 def memory(home: Home) -> dict[str, float]:
@@ -95,14 +80,14 @@ def measure(rounds: int) -> dict[str, Any]:
     raw: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="belt-startup-") as folder:
         home = Home(Path(folder) / "home")
-        stop(start(home.root)[0], home.root)
+        belt_up.stop(start(home.root)[0], home.root)
         for _ in range(rounds):
             up, seconds = start(home.root)
             try:
                 parts = settled(home)
                 restarts = {part: restart(home, part) for part in (BUS, GATEWAY, *WORKERS)}
             finally:
-                stop(up, home.root)
+                belt_up.stop(up, home.root)
             raw.append({"ready_s": seconds, "pss_mb": _workers(parts), "parts_mb": parts, "restarts_s": restarts})
     return {
         "ready_s": statistics.median(one["ready_s"] for one in raw),

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +12,9 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from belt.local import orphans
 from belt.local.home import Home
+from benchmarks import belt_up
 from contracts import cloudevents
-from services.host import free_port
 from services.messaging import Bus
 
 MODEL = "tiny"
@@ -50,29 +48,16 @@ def write(folder: Path) -> Path:
 
 @contextmanager
 def belt(folder: Path) -> Iterator[Home]:
-    """A `belt up` with a home in `folder` and the tiny model live; nothing of it is left afterwards."""
-    home, port = Home(folder / "home"), free_port()
-    said = folder / "up.log"
-    with said.open("w") as log:
-        up = subprocess.Popen(
-            [*BELT, "up", "--home", str(home.root), "--port", str(port)],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
+    """Run a `belt up` with a home in `folder` and the tiny model live, and stop it at the end of the block."""
+    home = Home(folder / "home")
+    up, _ = belt_up.start(home.root)
     try:
-        assert up.stdout is not None
-        if up.stdout.readline().strip() != "ready":
-            raise SystemExit(f"`belt up` did not get ready:\n{said.read_text()}")
         environ = os.environ | {"BENTOBELT_HOME": str(home.root)}
         subprocess.run([*BELT, "push", str(write(folder / "project")), "--wait", "--json"], env=environ, check=True,
                        capture_output=True)  # fmt: skip
         yield home
     finally:
-        up.send_signal(signal.SIGTERM)
-        up.wait(60)
-        orphans.kill(home.root)
+        belt_up.stop(up, home.root)
 
 
 async def push(bus: Bus) -> dict[str, Any]:

@@ -24,22 +24,25 @@ class Belt:
         self.home, self.port, self._settings = home, free_port(), settings
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
         self._up: subprocess.Popen[str] | None = None
+        self._output = home.with_name(f"{home.name}.up.log")
 
     def up(self) -> None:
-        self._up = subprocess.Popen(
-            [*BELT, "up", "--home", str(self.home), "--port", str(self.port)],
-            env=os.environ | self._settings,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        with self._output.open("a") as log:
+            self._up = subprocess.Popen(
+                [*BELT, "up", "--home", str(self.home), "--port", str(self.port)],
+                env=os.environ | self._settings,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
         assert self._up.stdout is not None
-        assert self._up.stdout.readline().strip() == "ready"
+        assert self._up.stdout.readline().strip() == "ready", self._output.read_text()
 
     def down(self) -> None:
         assert self._up is not None
         self._up.send_signal(signal.SIGTERM)
-        assert self._up.wait(60) == 0
+        assert self._up.wait(60) == 0, self._output.read_text()
 
     def run(self, *arguments: str, code: int = 0, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """A belt command; it has to exit with `code`."""

@@ -177,21 +177,28 @@ class LocalStack:
         self._info(f"{ended}; restarting it")
 
     async def _create_topology(self) -> None:
+        """Create the streams; start over as long as the bus fails: on a busy disk an answer may take long."""
         # Imported here, while the processes start.
         import nats.errors
 
+        while True:
+            try:
+                await self._try_topology()
+                break
+            except (OSError, nats.errors.Error) as error:
+                await self._wait_for(BUS, f"The last error was {error!r}. ")
+        self._info(f"bus ready after {self._elapsed:.1f} s")
+
+    async def _try_topology(self) -> None:
         from services.messaging import connect, ensure_topology
         from services.storage import Registry
 
-        while True:
-            with contextlib.suppress(OSError, nats.errors.Error):
-                bus = await connect(self.nats_url, name="belt up", patient=False)
-                break
-            await self._wait_for(BUS)
-        await ensure_topology(bus)
-        self.live = sorted({live.model for live in await Registry(bus).lives()})
-        await bus.close()
-        self._info(f"bus ready after {self._elapsed:.1f} s")
+        bus = await connect(self.nats_url, name="belt up", patient=False)
+        try:
+            await ensure_topology(bus)
+            self.live = sorted({live.model for live in await Registry(bus).lives()})
+        finally:
+            await bus.close()
 
     async def _until_healthy(self, name: str) -> None:
         path = "/ping" if name == GATEWAY else "/health"
@@ -201,11 +208,11 @@ class LocalStack:
             await self._wait_for(name)
         self._info(f"{name} ready after {self._elapsed:.1f} s")
 
-    async def _wait_for(self, name: str) -> None:
+    async def _wait_for(self, name: str, why: str = "") -> None:
         if ended := self._failed.get(name):
             raise NotStarted(f"{ended} at every start. {self._log_tail(name)}")
         if self._elapsed > READY_SECONDS:
-            raise NotStarted(f"{name} is not ready after {READY_SECONDS:.0f} s. {self._log_tail(name)}")
+            raise NotStarted(f"{name} is not ready after {READY_SECONDS:.0f} s. {why}{self._log_tail(name)}")
         await asyncio.sleep(POLL)
 
     def _log_tail(self, name: str) -> str:

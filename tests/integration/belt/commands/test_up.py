@@ -217,6 +217,14 @@ def test_it_runs_and_stops_when_nobody_reads_what_it_says(tmp_path: Path) -> Non
         orphans.kill(home.root)
 
 
+def test_a_bus_that_fails_while_its_streams_are_made_does_not_end_the_start(other: Callable[..., Up]) -> None:
+    started = other()
+    until(lambda: next(started.home.bus.glob("jetstream/**/streams/*"), None) is not None, DEADLINE)
+    os.kill(started.pid(BUS), signal.SIGKILL)
+    started.ready()
+    assert "bus ended (signal SIGKILL)" in started.errors.read_text()
+
+
 def test_it_stops_while_it_is_starting(other: Callable[..., Up]) -> None:
     started = other()
     until(lambda: started.pid(BUS) != 0, DEADLINE)
