@@ -1,1 +1,1 @@
-"""model.rejected, data.rejected, drift.detected, *.failed, dlq.> → notifier → alert.raised, and a word to a person."""
+"""model.rejected, data.rejected, drift.detected, *.failed, dlq.> → notifier → alert.raised, and messages to people."""

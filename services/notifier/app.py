@@ -1,4 +1,4 @@
-"""Wiring of the notifier: an event that a person should know of becomes an alert, sent and published."""
+"""Wiring of the notifier: read the event, make the alert, send it to the channels, publish it."""
 
 import asyncio
 import sys
@@ -23,74 +23,74 @@ from contracts.events import (
 from services.messaging import RETRY_DELAYS, from_environment
 from services.messaging.worker import RawMessage, Worker, log
 from services.notifier.channels import Apprise, BadChannel, ChannelFailed, Channels
-from services.notifier.domain import UNKNOWN, DeadLetter, alert, dead_letter
+from services.notifier.domain import UNKNOWN, DeadLetter, alert, dead_letter_alert
 from services.notifier.settings import Settings
 
-LISTENS: tuple[type[Event], ...] = (
+ALERTING_EVENTS: tuple[type[Event], ...] = (
     ModelRejected, DataRejected, DriftDetected, TrainingFailed, EvaluationFailed, BuildFailed, DeploymentFailed,
 )  # fmt: skip
-NAME: TypeAdapter[str] = TypeAdapter(ModelName)
+MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 
 
 def create_app(worker: Worker, channels: Channels, delays: Sequence[float] = RETRY_DELAYS) -> None:
-    """Subscribe the notifier's handlers; `delays` lie between the attempts to reach a channel."""
+    """Subscribe the notifier's handlers; `delays` are the seconds between attempts to reach a channel."""
 
-    async def tell(event: Event, about: Envelope) -> list[Event]:
-        raised = alert(event, about)
-        return [await say(raised)] if raised else []
+    async def on_event(event: Event, about: Envelope) -> list[Event]:
+        return await publish(alert(event, about))
 
-    for kind in LISTENS:
-        worker.on(kind)(tell)
+    for kind in ALERTING_EVENTS:
+        worker.on(kind)(on_event)
 
     @worker.on_raw("dlq.>")
-    async def bury(raw: RawMessage, about: Envelope) -> list[Event]:
-        raised = dead_letter(read(raw), about.id)
-        return [await say(raised)] if raised else []
+    async def on_dead_letter(raw: RawMessage, about: Envelope) -> list[Event]:
+        return await publish(dead_letter_alert(read_dead_letter(raw), about.id))
 
-    async def say(raised: AlertRaised) -> AlertRaised:
+    async def publish(raised: AlertRaised | None) -> list[Event]:
+        if raised is None:
+            return []
         log.info("alert", severity=raised.severity, title=raised.title, command=raised.command)
-        await persist(channels, raised, delays)
-        return raised
+        await send_with_retry(channels, raised, delays)
+        return [raised]
 
 
-async def persist(channels: Channels, raised: AlertRaised, delays: Sequence[float]) -> None:
-    """Send until every channel has it, or give up: the alert is on the bus and in the log in any case."""
-    taken: set[int] = set()
+async def send_with_retry(channels: Channels, raised: AlertRaised, delays: Sequence[float]) -> None:
+    """Send until every channel has the alert, or give up: it is on the bus and in the log in any case."""
+    delivered: set[int] = set()
     for delay in (*delays, None):
         try:
-            return await channels.send(raised, taken)
+            return await channels.send(raised, delivered)
         except ChannelFailed as error:
             if delay is None:
                 log.error("alert not sent", error=str(error))
                 return
-            log.warning("will be tried again", error=str(error), seconds=delay)
+            log.warning("sending the alert again", error=str(error), seconds=delay)
             await asyncio.sleep(delay)
 
 
-def read(raw: RawMessage) -> DeadLetter:
-    """A dead letter by its headers; one that another program wrote there may lack them."""
+def read_dead_letter(raw: RawMessage) -> DeadLetter:
+    """Read a dead letter from its headers; one that another program has published may lack them."""
     sequence = raw.headers.get("dead-sequence", "")
     subject = raw.headers.get("dead-subject") or raw.subject.removeprefix("dlq.")
     return DeadLetter(
         number=raw.sequence,
         subject=subject,
         sequence=int(sequence) if sequence.isdecimal() else None,
-        consumer=raw.headers.get("dead-consumer") or "someone",
+        consumer=raw.headers.get("dead-consumer") or "an unknown consumer",
         reason=raw.headers.get("dead-reason") or "no reason is given",
-        model=_named(raw.headers.get("ce-subject", "")),
+        model=_model_name(raw.headers.get("ce-subject", "")),
         readable=_is_event(raw, subject),
     )
 
 
-def _named(model: str) -> str:
+def _model_name(text: str) -> str:
     try:
-        return NAME.validate_python(model)
+        return MODEL_NAME.validate_python(text)
     except ValidationError:
         return UNKNOWN
 
 
 def _is_event(raw: RawMessage, subject: str) -> bool:
-    """Whether the worker that gave it up could read it: it looked with the same eyes."""
+    """Return whether the message can be read as an event, as the worker that gave it up has tried."""
     try:
         cloudevents.read(subject, raw.headers, raw.body, raw.sequence, raw.time)
     except Unreadable:

@@ -1,4 +1,4 @@
-"""Chat, mail and webhooks, through apprise: it is imported when there is somewhere to send to."""
+"""Channels of alerts: chat, mail and webhooks, through apprise. It is imported only if a channel is configured."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,21 +11,21 @@ TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
 
 
 class ChannelFailed(Exception):
-    """A channel did not take the alert; it may the next time."""
+    """A channel did not accept the alert. The next attempt may succeed."""
 
 
 class BadChannel(Permanent):
-    """A configured URL that apprise cannot read: said at start, not when there is something to tell."""
+    """A configured URL that apprise cannot read. It is raised at the start, before there is an alert."""
 
 
 class Channels(Protocol):
-    """Where a person is reached."""
+    """The channels through which people get alerts."""
 
-    async def send(self, alert: AlertRaised, taken: set[int]) -> None:
-        """Hand the alert to every channel but those that have `taken` it, and note there who takes it now.
+    async def send(self, alert: AlertRaised, delivered: set[int]) -> None:
+        """Send the alert to every channel whose index is not in `delivered`, and add those that accept it.
 
         Raises:
-            ChannelFailed: at least one did not take it.
+            ChannelFailed: at least one did not accept it.
         """
         ...
 
@@ -34,11 +34,11 @@ class Apprise:
     """The configured channels.
 
     Args:
-        urls: apprise URLs; they may hold secrets and are never logged.
-        seconds: how long one may take.
+        urls: apprise URLs. They may contain secrets and are never logged.
+        seconds: how long a channel may take to accept an alert.
 
     Raises:
-        BadChannel: one cannot be read.
+        BadChannel: apprise cannot read one of the URLs.
     """
 
     def __init__(self, urls: Sequence[str], seconds: float = 20.0) -> None:
@@ -46,18 +46,18 @@ class Apprise:
         for url in urls:
             _channel(url)
 
-    async def send(self, alert: AlertRaised, taken: set[int]) -> None:
-        waiting = [place for place in range(len(self._urls)) if place not in taken]
-        # What one of them raises keeps nobody from being noted as reached.
-        results = await asyncio.gather(*(self._one(place, alert) for place in waiting), return_exceptions=True)
-        taken.update(place for place, took in zip(waiting, results, strict=True) if took is True)
-        if failed := [_scheme(self._urls[place]) for place in waiting if place not in taken]:
+    async def send(self, alert: AlertRaised, delivered: set[int]) -> None:
+        waiting = [index for index in range(len(self._urls)) if index not in delivered]
+        # An exception of one channel must not hide that the others accepted the alert.
+        results = await asyncio.gather(*(self._send(index, alert) for index in waiting), return_exceptions=True)
+        delivered.update(index for index, accepted in zip(waiting, results, strict=True) if accepted is True)
+        if failed := [_scheme(self._urls[index]) for index in waiting if index not in delivered]:
             raise ChannelFailed(f"not delivered to {', '.join(failed)}")
 
-    async def _one(self, place: int, alert: AlertRaised) -> bool:
+    async def _send(self, index: int, alert: AlertRaised) -> bool:
         try:
             async with asyncio.timeout(self._seconds):
-                return await asyncio.to_thread(_notify, self._urls[place], alert)
+                return await asyncio.to_thread(_notify, self._urls[index], alert)
         except TimeoutError:
             return False
 
@@ -72,7 +72,7 @@ def _channel(url: str) -> Any:
 
     channel = apprise.Apprise()
     if not channel.add(url):
-        raise BadChannel(f"NOTIFIER_URLS holds a {_scheme(url)} URL that apprise cannot read")
+        raise BadChannel(f"NOTIFIER_URLS contains a {_scheme(url)} URL that apprise cannot read")
     return channel
 
 

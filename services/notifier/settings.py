@@ -1,4 +1,4 @@
-"""What can be set from outside; each as NOTIFIER_<NAME>."""
+"""Settings of the notifier, each read from the environment variable NOTIFIER_<NAME>."""
 
 from typing import Annotated
 

@@ -32,7 +32,7 @@ from contracts.events import (
 from contracts.profiles import Window
 from contracts.verdicts import ConditionResult, Verdict
 from services.messaging.worker import Worker
-from services.notifier.app import LISTENS, create_app
+from services.notifier.app import ALERTING_EVENTS, create_app
 from services.notifier.channels import Apprise
 from services.notifier.settings import Settings
 from tests.fakes import Delivered, MemoryInbox, deliver
@@ -151,15 +151,15 @@ def test_a_url_that_makes_no_sense_ends_the_start_and_is_named_without_its_secre
     command = [sys.executable, "-m", "services.notifier.app"]
     ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
-    assert ended.stderr == "NOTIFIER_URLS holds a nonsense URL that apprise cannot read\n"
+    assert ended.stderr == "NOTIFIER_URLS contains a nonsense URL that apprise cannot read\n"
 
 
 async def test_a_channel_that_raises_keeps_nobody_from_being_told_once(webhook: Webhook) -> None:
     class Raising(Apprise):
-        async def _one(self, place: int, alert: AlertRaised) -> bool:
-            if place == 0:
+        async def _send(self, index: int, alert: AlertRaised) -> bool:
+            if index == 0:
                 raise ZeroDivisionError("a plugin of its own kind")
-            return await super()._one(place, alert)
+            return await super()._send(index, alert)
 
     worker = Worker("notifier", Settings(), inbox=MemoryInbox())
     create_app(worker, Raising(["json://127.0.0.1", webhook.url]), delays=(0.0, 0.0))
@@ -198,39 +198,39 @@ async def test_every_kind_of_trouble_has_its_command() -> None:
     assert (raised.severity, raised.command) == ("warning", "belt trace digits:7-0123abcd")
 
 
-async def bury(consumer: str, subject: str, body: bytes, reason: str) -> Delivered:
+async def give_up(consumer: str, subject: str, body: bytes, reason: str) -> Delivered:
     headers = {"Dead-Reason": reason, "Dead-Subject": subject, "Dead-Consumer": consumer, "Dead-Sequence": "7"}
     return await deliver(notifier(), body, f"dlq.{consumer}.{subject}", **headers)
 
 
 async def test_what_nobody_could_read_is_told_with_what_it_should_have_been() -> None:
-    (raised,) = await bury("trainer-data-pushed", "data.pushed", b"{", "the payload is not JSON")
+    (raised,) = await give_up("trainer-data-pushed", "data.pushed", b"{", "the payload is not JSON")
     assert isinstance(raised, AlertRaised)
-    assert raised.title == "A data.pushed was given up by trainer-data-pushed"
+    assert raised.title == "trainer-data-pushed gave up a message on data.pushed"
     assert (raised.model, raised.command) == ("unknown", "belt schema data.pushed")
     assert "the payload is not JSON" in raised.body
-    (raised,) = await bury("monitor-predictions-digits", "predictions.digits", b"[]", "an array")
+    (raised,) = await give_up("monitor-predictions-digits", "predictions.digits", b"[]", "an array")
     assert isinstance(raised, AlertRaised)
     assert raised.command == "belt schema predictions"
 
 
 async def test_its_own_dead_letters_do_not_go_round() -> None:
-    assert await bury("notifier-drift-detected", "drift.detected", b"{", "not JSON") == []
+    assert await give_up("notifier-drift-detected", "drift.detected", b"{", "not JSON") == []
 
 
 @pytest.mark.parametrize("room", ["trainer", "evaluator", "builder", "deployer", "deployer-docker"])
 async def test_a_given_up_event_is_told_once_by_the_stage_that_failed(room: str) -> None:
     pushed = b'{"model": "digits"}'
-    assert await bury(f"{room}-data-pushed", "data.pushed", pushed, "OSError: no room left") == []
+    assert await give_up(f"{room}-data-pushed", "data.pushed", pushed, "OSError: no room left") == []
 
 
 async def test_what_the_monitor_gave_up_has_no_stage_and_is_told() -> None:
-    (raised,) = await bury(
+    (raised,) = await give_up(
         "monitor-data-rejected", "data.rejected", cloudevents.body(BAD_DATA), "OSError: no room left"
     )
     assert isinstance(raised, AlertRaised)
     assert raised.command == "belt replay EVENTS:7"
-    (raised,) = await bury("monitor-logs-serving-all", "logs.serving.digits", b'{"level": "error"}', "OSError: no")
+    (raised,) = await give_up("monitor-logs-serving-all", "logs.serving.digits", b'{"level": "error"}', "OSError: no")
     assert isinstance(raised, AlertRaised)
     assert raised.command == "belt logs --service monitor"
 
@@ -241,7 +241,7 @@ async def test_every_command_of_an_alert_is_one_that_belt_takes(home: Path) -> N
         DRIFT, DRIFT.model_copy(update={"action": "alert"}),
         *(failed(model="digits", error="E", message="m", attempts=1) for failed in FAILED),
     ]  # fmt: skip
-    assert {type(event) for event in events} == set(LISTENS)
+    assert {type(event) for event in events} == set(ALERTING_EVENTS)
     commands = {(await only(notifier(), event)).command for event in events}
     for consumer, subject, body in (
         ("trainer-data-pushed", "data.pushed", b"{"),
@@ -251,7 +251,7 @@ async def test_every_command_of_an_alert_is_one_that_belt_takes(home: Path) -> N
         ("monitor-logs-serving-all", "logs.serving.digits", b"{}"),
         ("someone", "something.else", b"?"),
     ):
-        (raised,) = await bury(consumer, subject, body, "why")
+        (raised,) = await give_up(consumer, subject, body, "why")
         assert isinstance(raised, AlertRaised)
         commands.add(raised.command)
     for command in commands:
