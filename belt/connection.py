@@ -133,7 +133,7 @@ def without_credentials(url: str) -> str:
 
 async def _connect(url: str) -> Bus:
     try:
-        return await asyncio.wait_for(connect(url, name="belt", patient=False), 5)
+        return await asyncio.wait_for(connect(url, name="belt", reconnect=False), 5)
     except (nats.errors.AuthorizationError, nats.errors.InvalidUserCredentialsError) as error:
         raise Failed(f"the bus at {without_credentials(url)} refuses these credentials: {error}") from error
     except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:

@@ -1,6 +1,6 @@
 """CloudEvents 1.0 over NATS: attributes as ce-* headers, the body is the plain payload (binary mode).
 
-A bare `{"model": …}` published by any client is complete: what is missing is filled from the message.
+A bare `{"model": …}` published by any client is complete: missing attributes are taken from the message.
 Structured mode (`content-type: application/cloudevents+json`) is read too, never written.
 """
 
@@ -21,17 +21,17 @@ STRUCTURED = "application/cloudevents+json"
 
 
 class Unreadable(Exception):
-    """The message can never be understood; the text says why."""
+    """A message that cannot be read as an event; its text is the reason."""
 
 
 class Envelope(BaseModel):
-    """Who caused an event, in which run, and in what order it decides."""
+    """The origin of an event, its run and its place in the order of decisions."""
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     source: str
-    subject: str = Field(description="NATS subject it came on")
+    subject: str = Field(description="NATS subject it was published on")
     time: datetime
     model: str
     run: str = Field(description="ce-correlationid: the run it belongs to")
@@ -43,29 +43,29 @@ class Envelope(BaseModel):
 
     @property
     def identity(self) -> str:
-        """What makes it this event and no other; the same however often it is delivered."""
+        """Source, id and model, which identify the event: the same at every delivery."""
         return identity_of(self.source, self.id, self.model)
 
 
 def identity_of(source: str, id: str, model: str) -> str:
-    """Source, id and model in one string."""
+    """Return source, id and model in one string."""
     return f"{source}\n{id}\n{model}"
 
 
 def run_of(source: str, id: str, model: str) -> str:
-    """The run that an event starts: 16 hex digits, the same for the same identity."""
+    """Return the id of the run that an event starts: 16 hex digits, the same for the same identity."""
     return sha256(identity_of(source, id, model).encode()).hexdigest()[:16]
 
 
 def version_of(generation: int, run: str) -> str:
-    """`<generation>-<first 8 hex of sha256(run)>`."""
+    """Return the version of a run's model: `<generation>-<first 8 hex digits of sha256(run)>`."""
     return f"{generation}-{sha256(run.encode()).hexdigest()[:8]}"
 
 
 def derived_id(consumer: str, causing: str, subject: str, key: str = "") -> str:
-    """The id of what `consumer` says on `subject` because of `causing`; a redelivery yields the same.
+    """Return the id of the event that `consumer` publishes on `subject` because of the event `causing`.
 
-    `key` tells apart several events on one subject with one cause.
+    A redelivery gives the same id. `key` distinguishes several events with one subject and one cause.
     """
     return str(uuid5(NAMESPACE_URL, "\n".join((consumer, causing, subject, key))))
 
@@ -73,17 +73,17 @@ def derived_id(consumer: str, causing: str, subject: str, key: str = "") -> str:
 def read(
     subject: str, headers: Mapping[str, str] | None, body: bytes, sequence: int, time: datetime
 ) -> tuple[Event, Envelope]:
-    """The event in a message and its envelope.
+    """Return the event in a message and its envelope.
 
     Args:
         subject: NATS subject of the message.
-        headers: its headers, in whatever case.
+        headers: its headers; their names may be in any case.
         body: its payload.
         sequence: its sequence in the stream.
-        time: when the stream took it.
+        time: when the stream stored it.
 
     Raises:
-        Unreadable: not UTF-8, not JSON, not an object, or not what the subject promises.
+        Unreadable: the payload is not UTF-8, not JSON, not an object, or not the event of the subject.
     """
     attributes = {name.lower(): value for name, value in (headers or {}).items()}
     structured = attributes.get("content-type", "").startswith(STRUCTURED)
@@ -97,7 +97,7 @@ def read(
     try:
         event = event_type(subject).model_validate(payload)
     except KeyError:
-        raise Unreadable(f"nothing of ours is published on {subject!r}") from None
+        raise Unreadable(f"no event is defined for the subject {subject!r}") from None
     except ValidationError as error:
         raise Unreadable(_explain(subject, error)) from None
     return event, _envelope(subject, event.model, attributes, sequence, time, structured)
@@ -109,7 +109,7 @@ def _envelope(
     id = attributes.get("ce-id") or f"EVENTS:{sequence}"
     source = attributes.get("ce-source") or "nats"
     own_run = run_of(source, id, model)
-    # What starts a run is its own: a sender cannot slip it into another run or ahead of the queue.
+    # An event that starts a run has a run of its own: no sender can put it into another run or before others.
     starts = subject in STARTS_A_RUN
     generation = attributes.get("ce-generation", "")
     return Envelope(
@@ -138,7 +138,7 @@ def headers(
     causation: str | None = None,
     traceparent: str | None = None,
 ) -> dict[str, str]:
-    """The headers `event` is published with; a stream deduplicates as a whole, so Nats-Msg-Id has the subject too."""
+    """Return the headers of `event`. Nats-Msg-Id names the subject too, for a stream compares it over all subjects."""
     subject = subject_of(event)
     written = {
         "ce-specversion": "1.0",
@@ -161,7 +161,7 @@ def headers(
 
 
 def body(event: Event) -> bytes:
-    """The plain JSON payload."""
+    """Return the payload of `event` as JSON."""
     return event.model_dump_json(exclude_none=True).encode()
 
 

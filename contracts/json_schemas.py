@@ -1,4 +1,4 @@
-"""JSON Schemas of every event and the AsyncAPI document of the bus, generated from the models. Pure, but for main.
+"""JSON Schemas of every event and the AsyncAPI document of the bus, generated from the models. Only `main` writes.
 
 `python -m contracts.json_schemas` writes them into contracts/schemas/; a test fails when they are stale.
 """
@@ -16,7 +16,7 @@ ASYNCAPI = "asyncapi"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 HEADERS = {
     "ce-id": "identity of the event at its source; default: EVENTS:<sequence>",
-    "ce-source": "who says so; default: nats",
+    "ce-source": "origin of the event; default: nats",
     "ce-type": "dev.bentobelt.<subject>.v1",
     "ce-time": "when it happened, RFC 3339",
     "ce-correlationid": Envelope.model_fields["run"].description or "",
@@ -29,10 +29,10 @@ PER_MODEL = ("predictions", "feedback")
 
 
 def of_event(subject: str) -> dict[str, Any]:
-    """JSON Schema of the payload on `subject`.
+    """Return the JSON Schema of the payload on `subject`.
 
     Raises:
-        KeyError: nothing of ours is published there.
+        KeyError: no event is defined for it.
     """
     kind = event_type(subject)
     named = {"$schema": DRAFT, "$id": f"urn:bentobelt:{kind.subject}:v1", "x-subject": address(kind)}
@@ -40,12 +40,12 @@ def of_event(subject: str) -> dict[str, Any]:
 
 
 def address(kind: type[Event]) -> str:
-    """The NATS subject an event is published on, with `{model}` where the model's name goes."""
+    """Return the NATS subject of an event, with `{model}` in the place of the model's name."""
     return f"{kind.subject}.{{model}}" if kind.subject in PER_MODEL else kind.subject
 
 
 def asyncapi() -> dict[str, Any]:
-    """The AsyncAPI 3 document: a channel per subject, a receive operation per consumer."""
+    """Return the AsyncAPI 3 document: a channel per subject, a receive operation per consumer."""
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -64,7 +64,7 @@ def asyncapi() -> dict[str, Any]:
 
 
 def documents() -> dict[str, str]:
-    """File name → text of everything that is generated."""
+    """Return the text of every generated file by its name."""
     written = {f"{subject}.json": of_event(subject) for subject in EVENTS} | {f"{ASYNCAPI}.json": asyncapi()}
     return {name: json.dumps(document, indent=2, ensure_ascii=False) + "\n" for name, document in written.items()}
 
@@ -72,7 +72,7 @@ def documents() -> dict[str, str]:
 def _channel(kind: type[Event]) -> dict[str, Any]:
     channel: dict[str, Any] = {
         "address": address(kind),
-        "description": f"Kept in stream {stream_of(kind.subject)}.",
+        "description": f"Stored in stream {stream_of(kind.subject)}.",
         "messages": {kind.subject: {"$ref": f"#/components/messages/{kind.subject}"}},
     }
     if kind.subject in PER_MODEL:
@@ -95,10 +95,10 @@ def _message(subject: str, kind: type[Event]) -> dict[str, Any]:
 
 
 def _operations() -> list[tuple[str, dict[str, Any]]]:
-    wanted = ((service, subject) for service, subjects in LISTENS.items() for subject in subjects)
+    received = ((worker, subject) for worker, subjects in LISTENS.items() for subject in subjects)
     return [
-        (f"{service}.{subject}", {"action": "receive", "channel": {"$ref": f"#/channels/{subject}"}})
-        for service, subject in wanted
+        (f"{worker}.{subject}", {"action": "receive", "channel": {"$ref": f"#/channels/{subject}"}})
+        for worker, subject in received
         if subject in EVENTS
     ]
 
@@ -112,7 +112,7 @@ def _shared_schemas() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the documents; what no longer exists goes."""
+    """Write the documents; delete those of events that no longer exist."""
     FOLDER.mkdir(exist_ok=True)
     wanted = documents()
     for file in FOLDER.glob("*.json"):

@@ -193,7 +193,7 @@ class LocalStack:
         from services.messaging import connect, ensure_topology
         from services.storage import Registry
 
-        bus = await connect(self.nats_url, name="belt up", patient=False)
+        bus = await connect(self.nats_url, name="belt up", reconnect=False)
         try:
             await ensure_topology(bus)
             self.live = sorted({live.model for live in await Registry(bus).lives()})

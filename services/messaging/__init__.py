@@ -1,7 +1,7 @@
-"""What a worker needs of the bus: a connection, streams, leases, settings and the two families of errors.
+"""The bus as other packages use it: a connection, streams, leases, settings and the two families of errors.
 
-Rooms import these names from here. What a worker is, with FastStream, is in `services.messaging.worker`: whoever only
-connects (`belt`, child processes) need not load it.
+Services import these names from here. The worker itself is in `services.messaging.worker`, so that `belt` and child
+processes, which only connect, need not load FastStream.
 """
 
 from services.messaging.connection import Bus, connect

@@ -1,4 +1,4 @@
-"""The connection to NATS."""
+"""The connection to NATS, and JetStream and the buckets behind it."""
 
 import contextlib
 
@@ -9,11 +9,11 @@ from nats.js.kv import KeyValue
 
 RECONNECT_SECONDS = 0.5
 PUBLISH_SECONDS = 10.0
-"""Time a PubAck may take: a server that has just come back replays its streams first."""
+"""Time limit of a PubAck: a server that has just restarted replays its streams first."""
 
 
 class Bus:
-    """What adapters hold on to before there is a connection; `connected` puts one in."""
+    """The bus as adapters hold it from the start on; the connection is put in by `connected`."""
 
     def __init__(self) -> None:
         self._nc: Client | None = None
@@ -21,7 +21,7 @@ class Bus:
         self._buckets: dict[str, KeyValue] = {}
 
     def connected(self, nc: Client) -> None:
-        """Use this connection from now on."""
+        """Use `nc` from now on."""
         self._nc, self._js, self._buckets = nc, nc.jetstream(timeout=PUBLISH_SECONDS), {}
 
     @property
@@ -32,12 +32,12 @@ class Bus:
 
     @property
     def is_connected(self) -> bool:
-        """Whether something can be sent right now."""
+        """True while something can be sent."""
         return self._nc is not None and self._nc.is_connected
 
     @property
     def max_payload(self) -> int | None:
-        """Bytes that the server takes in one message, headers included; None before there is a connection."""
+        """Bytes that the server accepts in one message, headers included; None before there is a connection."""
         return None if self._nc is None else self._nc.max_payload
 
     @property
@@ -47,27 +47,27 @@ class Bus:
         return self._js
 
     async def bucket(self, name: str) -> KeyValue:
-        """The key-value bucket of that name."""
+        """Return the key-value bucket `name`."""
         if name not in self._buckets:
             self._buckets[name] = await self.js.key_value(name)
         return self._buckets[name]
 
     async def close(self) -> None:
-        # While the bus is away there is nobody to flush to, which nats-py says with an error.
+        # While the bus is away nothing can be flushed, and nats-py raises an error.
         with contextlib.suppress(OSError):
             await self.nc.close()
 
 
-async def connect(url: str, *, name: str = "belt", patient: bool = True) -> Bus:
-    """A connected bus.
+async def connect(url: str, *, name: str = "belt", reconnect: bool = True) -> Bus:
+    """Return a connected bus.
 
     Args:
         url: nats://[user:password@|token@]host:port.
-        name: shown by the server's monitoring.
-        patient: come back after any outage; otherwise give up after a few seconds.
+        name: name of the connection in the server's monitoring.
+        reconnect: reconnect after any outage; otherwise raise after a few seconds without the bus.
 
     Raises:
-        nats.errors.NoServersError: nobody answers (not patient).
+        nats.errors.NoServersError: no server answers (without `reconnect`).
         nats.errors.AuthorizationError: the credentials are wrong.
     """
     bus = Bus()
@@ -76,14 +76,14 @@ async def connect(url: str, *, name: str = "belt", patient: bool = True) -> Bus:
         name=name,
         connect_timeout=3,
         reconnect_time_wait=RECONNECT_SECONDS,
-        max_reconnect_attempts=-1 if patient else 3,
-        allow_reconnect=patient,
-        error_cb=_quiet,
+        max_reconnect_attempts=-1 if reconnect else 3,
+        allow_reconnect=reconnect,
+        error_cb=_ignore,
     )
     bus.connected(nc)
     return bus
 
 
-async def _quiet(_: Exception) -> None:
-    # nats-py prints a traceback per failed reconnect otherwise; the state is visible on the connection.
+async def _ignore(_: Exception) -> None:
+    # Without a callback nats-py prints a traceback for each failed reconnect. `is_connected` shows the state.
     return None

@@ -1,43 +1,68 @@
-"""What a message says: an event of ours or anything else, and which run and version it is about."""
+"""Read a message: its place in the stream, its payload and its envelope."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from faststream.nats.message import NatsMessage
+import nats.errors
+from nats.aio.msg import Msg
 
 from contracts import cloudevents, subjects
 from contracts.cloudevents import Envelope
 from contracts.events import Event
-from services.messaging.position import DeliveryMetadata
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True)
+class DeliveryMetadata:
+    """A message's place in its stream and the number of its deliveries, this one included.
+
+    The defaults hold for a message of no stream, as an in-memory broker delivers it.
+    """
+
+    sequence: int = 1
+    delivered: int = 1
+    time: datetime = EPOCH
 
 
 @dataclass(frozen=True)
 class RawMessage:
-    """A message that is no event of ours: a dead letter, a log line."""
+    """A message that is not one of our events, such as a dead letter or a log line."""
 
     subject: str
     headers: Mapping[str, str]
+    """By name in lower case."""
     body: bytes
     sequence: int
     time: datetime
 
 
-def decode_event(message: NatsMessage, at: DeliveryMetadata) -> tuple[Event, Envelope]:
-    """The event in a message and its envelope.
+def delivery_metadata(message: Msg) -> DeliveryMetadata:
+    """Return the metadata that the server added to a delivered message."""
+    try:
+        metadata = message.metadata
+    except nats.errors.Error:
+        return DeliveryMetadata()
+    return DeliveryMetadata(metadata.sequence.stream, metadata.num_delivered, metadata.timestamp)
+
+
+def decode_event(message: Msg) -> tuple[Event, Envelope]:
+    """Return the event in a message and its envelope.
 
     Raises:
-        Unreadable: it is none, or not what its subject promises.
+        Unreadable: the payload is not what the subject promises.
     """
-    raw = message.raw_message
-    return cloudevents.read(raw.subject, raw.headers, raw.data, at.sequence, at.time)
+    metadata = delivery_metadata(message)
+    return cloudevents.read(message.subject, message.headers, message.data, metadata.sequence, metadata.time)
 
 
-def decode_raw(message: NatsMessage, at: DeliveryMetadata) -> tuple[RawMessage, Envelope]:
-    """A message as it is, and an envelope for what has none."""
-    headers = {name.lower(): value for name, value in (message.raw_message.headers or {}).items()}
-    raw = RawMessage(message.raw_message.subject, headers, message.raw_message.data, at.sequence, at.time)
-    about = Envelope(
+def decode_raw(message: Msg) -> tuple[RawMessage, Envelope]:
+    """Return a message unchanged, with an envelope made of what its headers and its place in the stream say."""
+    metadata = delivery_metadata(message)
+    headers = {name.lower(): value for name, value in (message.headers or {}).items()}
+    raw = RawMessage(message.subject, headers, message.data, metadata.sequence, metadata.time)
+    envelope = Envelope(
         id=f"{subjects.stream_of(raw.subject)}:{raw.sequence}",
         source="nats",
         subject=raw.subject,
@@ -47,12 +72,12 @@ def decode_raw(message: NatsMessage, at: DeliveryMetadata) -> tuple[RawMessage, 
         generation=raw.sequence,
         sequence=raw.sequence,
     )
-    return raw, about
+    return raw, envelope
 
 
-def version(about: Envelope, event: Event) -> str | None:
-    """The version that an event is about, if it is about one: what starts a run is about the one to come."""
-    if about.subject in cloudevents.STARTS_A_RUN:
-        return cloudevents.version_of(about.generation, about.run)
-    named = getattr(event, "version", None)
-    return named if isinstance(named, str) else None
+def version_of(event: Event, envelope: Envelope) -> str | None:
+    """Return the version that an event names, or None; an event that starts a run names the version it will lead to."""
+    if envelope.subject in cloudevents.STARTS_A_RUN:
+        return cloudevents.version_of(envelope.generation, envelope.run)
+    version = getattr(event, "version", None)
+    return version if isinstance(version, str) else None

@@ -1,6 +1,6 @@
-"""What a consumer has already done about each message: duplicates and replays get the recorded outcome.
+"""The record of handled messages, per consumer: a repeated message gets the outcome that was recorded.
 
-The bus deduplicates for an hour; this remembers as long as the stream keeps the message.
+The bus drops repetitions for an hour; the inbox remembers for as long as the stream keeps the message.
 """
 
 import json
@@ -17,7 +17,7 @@ from services.messaging.errors import Permanent
 
 
 class TooLarge(Permanent):
-    """What would be said is more than the bus takes in one message."""
+    """An event, or its record, that is larger than the bus accepts in one message."""
 
 
 @dataclass(frozen=True)
@@ -34,28 +34,43 @@ class Entry:
     """The state of one message at one consumer."""
 
     outputs: tuple[Output, ...] | None = None
-    """What was said because of it; None while it is not done."""
+    """The messages that followed from it; None until it is handled."""
     errors: int = 0
     """Attempts that ended in a transient error."""
     returned: int = 0
-    """Deliveries that were given back unharmed, by a worker that was told to stop."""
-    given_up: int = 0
-    """Sequence of the message when what was said is that it failed; 0 otherwise."""
+    """Deliveries that a worker returned because it had to stop."""
+    failed_sequence: int = 0
+    """Sequence of the message if the outputs report its failure; otherwise 0."""
+
+    def at_delivery(self, sequence: int) -> "Entry":
+        """Return the entry that applies to the message at `sequence`.
+
+        A failed message that was sent again has a later sequence and starts anew. A redelivery has the same.
+        """
+        return Entry() if 0 < self.failed_sequence < sequence else self
+
+    def with_error(self) -> "Entry":
+        """Return the entry after one more transient error."""
+        return replace(self, errors=self.errors + 1)
+
+    def with_return(self) -> "Entry":
+        """Return the entry after one more delivery that was returned."""
+        return replace(self, returned=self.returned + 1)
 
 
 class Inbox(Protocol):
-    """Memory of handled messages."""
+    """The record of handled messages."""
 
     async def entry(self, consumer: str, identity: str) -> Entry:
-        """What is known of a message; an empty entry for a new one."""
+        """Return the entry of a message; of a new message an empty one."""
         ...
 
     async def record(self, consumer: str, identity: str, entry: Entry) -> None:
-        """Remember it."""
+        """Store the entry of a message."""
         ...
 
     async def first_generation(self, run: str, generation: int) -> int:
-        """The generation a run first had: this one, unless it was seen before."""
+        """Return the generation that was stored first for a run; store `generation` if there is none."""
         ...
 
 
@@ -84,48 +99,33 @@ class KvInbox:
         return generation
 
 
-def failed_once_more(entry: Entry) -> Entry:
-    """The entry after another transient error."""
-    return replace(entry, errors=entry.errors + 1)
-
-
-def handed_over(entry: Entry) -> Entry:
-    """The entry after its work was given back."""
-    return replace(entry, returned=entry.returned + 1)
-
-
-def done(outputs: Sequence[Output]) -> Entry:
-    """The entry of a message that was dealt with."""
+def completed(outputs: Sequence[Output]) -> Entry:
+    """Return the entry of a message that was handled."""
     return Entry(outputs=tuple(outputs))
 
 
-def given_up(outputs: Sequence[Output], sequence: int) -> Entry:
-    """The entry of a message that failed for good."""
-    return Entry(outputs=tuple(outputs), given_up=sequence)
-
-
-def entry_for_delivery(entry: Entry, sequence: int) -> Entry:
-    """The entry for the message at `sequence`: one after that given up is a new chance, a redelivery is not."""
-    return Entry() if 0 < entry.given_up < sequence else entry
+def failed(outputs: Sequence[Output], sequence: int) -> Entry:
+    """Return the entry of a message that failed; `outputs` report that."""
+    return Entry(outputs=tuple(outputs), failed_sequence=sequence)
 
 
 def check_size(outputs: Sequence[Output], limit: int | None) -> None:
-    """See that the record of these outputs, which is larger than any of them with its headers, can be kept.
+    """Check that the record of these outputs can be stored; it is larger than any of them with its headers.
 
-    To be asked before anything is said: a message without a record of it would be followed by a failure.
+    To be checked before they are published: otherwise a failure would follow an event that is already out.
 
     Args:
-        outputs: what is to be said.
-        limit: bytes that the bus takes in one message; None when that is not known.
+        outputs: the messages to be published.
+        limit: bytes that the bus accepts in one message; None when that is not known.
 
     Raises:
-        TooLarge: it would be refused.
+        TooLarge: the bus would refuse the record.
     """
-    needed = len(_encode(given_up(outputs, sequence=10**18)))
+    needed = len(_encode(failed(outputs, sequence=10**18)))
     if limit is not None and needed > limit:
-        said = ", ".join(output.subject for output in outputs)
+        names = ", ".join(output.subject for output in outputs)
         raise TooLarge(
-            f"{said} and its record take {needed:,} bytes, and the bus takes {limit:,} in one message: raise "
+            f"{names} and its record take {needed:,} bytes, and the bus accepts {limit:,} in one message: raise "
             "max_payload in the configuration of nats-server, or use fewer columns"
         )
 
@@ -135,16 +135,18 @@ def _key(consumer: str, identity: str) -> str:
 
 
 def _encode(entry: Entry) -> bytes:
+    # Existing records have `failed_sequence` under its former name.
+    state = {"errors": entry.errors, "returned": entry.returned, "given_up": entry.failed_sequence}
     outputs = None if entry.outputs is None else [vars(output) for output in entry.outputs]
-    return json.dumps(vars(entry) | {"outputs": outputs}).encode()
+    return json.dumps({"outputs": outputs, **state}).encode()
 
 
 def _decode(data: bytes) -> Entry:
-    kept = json.loads(data)
-    outputs = kept.get("outputs")
+    state = json.loads(data)
+    outputs = state.get("outputs")
     return Entry(
         outputs=None if outputs is None else tuple(Output(**output) for output in outputs),
-        errors=kept.get("errors", 0),
-        returned=kept.get("returned", 0),
-        given_up=kept.get("given_up", 0),
+        errors=state.get("errors", 0),
+        returned=state.get("returned", 0),
+        failed_sequence=state.get("given_up", 0),
     )

@@ -1,7 +1,7 @@
-"""Who may act on something right now, across replicas and machines: a lease in a key-value bucket.
+"""Leases in a key-value bucket: one replica at a time acts on something, across machines.
 
-A lease is a hint that keeps replicas out of each other's way, not a lock to rely on: a paused holder may wake up late.
-What it guards is fenced besides, by the revision of the record that is written (`Registry.put_live`).
+A lease alone is not safe: a holder that was paused may go on after another replica took the lease. The record that a
+holder writes is therefore fenced by its revision (`Registry.put_live`).
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from contracts import subjects
 from services.messaging.connection import Bus
 
 TTL = 10.0
-"""Seconds after the last renewal from which another may take the lease."""
-POLL = 0.05
+"""Seconds after the last renewal until another replica may take the lease."""
+POLL_SECONDS = 0.05
 
 
 class LeaseTaken(Exception):
-    """Another one holds it; trying again later may do."""
+    """The lease is held by another replica; a later attempt may succeed."""
 
 
 class LeaseLost(Exception):
-    """It ran out while it was held: the bus was away too long, or another took it."""
+    """The lease ran out while it was held: the bus was away too long, or another replica took it."""
 
 
 class _Holder(BaseModel):
@@ -38,29 +38,29 @@ class _Holder(BaseModel):
 
 
 class Leases:
-    """Leases by name, e.g. `deployer.local.digits`."""
+    """Leases by name, such as `deployer.local.digits`."""
 
     def __init__(self, bus: Bus, ttl: float = TTL) -> None:
         self._bus, self._ttl = bus, ttl
 
     @contextlib.asynccontextmanager
     async def hold(self, name: str, wait: float = 0.0) -> AsyncIterator[None]:
-        """Hold the lease for the body; it is renewed meanwhile, and given back at the end.
+        """Hold the lease while the body runs: renew it meanwhile and release it at the end.
 
         Args:
-            name: what is held.
-            wait: seconds to wait while another one holds it.
+            name: name of the lease.
+            wait: seconds to wait while another replica holds it.
 
         Raises:
-            LeaseTaken: another one still holds it.
+            LeaseTaken: another replica still holds it.
             LeaseLost: it could not be renewed; the body was cancelled.
         """
         bucket = await self._bus.bucket(subjects.LEASES)
         holder, deadline = f"{os.getpid()}-{uuid4().hex[:12]}", time.monotonic() + wait
         while (revision := await _take(bucket, name, holder, self._ttl)) is None:
             if time.monotonic() >= deadline:
-                raise LeaseTaken(f"another one holds {name}")
-            await asyncio.sleep(POLL)
+                raise LeaseTaken(f"another replica holds the lease {name}")
+            await asyncio.sleep(POLL_SECONDS)
         held = _Held(bucket, name, holder, revision, self._ttl)
         async with held.renewed():
             yield
@@ -85,7 +85,7 @@ class _Held:
             raise
         finally:
             renewing.cancel()
-            # A wrong revision here means that it is another's by now; without a bus it runs out by itself.
+            # A wrong revision here means that another replica has the lease. Without a bus it runs out by itself.
             with contextlib.suppress(NatsError):
                 await self._bucket.delete(self._name, last=self._revision)
 
@@ -106,7 +106,7 @@ class _Held:
 
 
 async def _take(bucket: KeyValue, name: str, holder: str, ttl: float) -> int | None:
-    """The revision under which `holder` has it now, or None while another one does."""
+    """Take the lease for `holder`; return its revision, or None while another replica holds it."""
     try:
         entry = await bucket.get(name)
         if _Holder.model_validate_json(entry.value or b"").until > time.time():

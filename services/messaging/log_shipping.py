@@ -12,28 +12,28 @@ from nats.errors import Error as NatsError
 
 from services.messaging.connection import Bus
 
-LONGEST = 20_000
-"""Characters of one value of a line on the bus."""
-WAITING = 1000
-"""Lines kept for the bus while it is away; older ones are dropped, they are on stderr anyway."""
+VALUE_CHARACTERS = 20_000
+"""Length of one value of a line on the bus."""
+QUEUED_LINES = 1000
+"""Lines that are kept while the bus is away; older ones are dropped. All lines are on stderr."""
 
 
 class LogShipper:
-    """Puts every line on the bus without ever making the caller wait."""
+    """Publishes every line later, so that logging never waits for the bus."""
 
     def __init__(self, service: str, bus: Bus) -> None:
         self._service, self._bus = service, bus
-        self._lines: deque[tuple[str, bytes]] = deque(maxlen=WAITING)
+        self._lines: deque[tuple[str, bytes]] = deque(maxlen=QUEUED_LINES)
 
     def __call__(self, _: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """A structlog processor: keeps a copy of the line."""
+        """Keep a copy of the line; a structlog processor."""
         model = line.get("model") or "_"
-        short = {name: _cut(value) for name, value in line.items()}
-        self._lines.append((f"logs.{self._service}.{model}", json.dumps(short, default=str).encode()))
+        cut = {name: _cut(value) for name, value in line.items()}
+        self._lines.append((f"logs.{self._service}.{model}", json.dumps(cut, default=str).encode()))
         return line
 
     async def flush(self) -> None:
-        """Publish what waits; what cannot be sent now waits on."""
+        """Publish the queued lines; those that cannot be sent now stay in the queue."""
         while self._lines and self._bus.is_connected:
             subject, line = self._lines.popleft()
             try:
@@ -44,8 +44,10 @@ class LogShipper:
 
 
 def _cut(value: Any) -> Any:
-    """The end of a long text is where a traceback says what it is."""
-    return "…" + value[-LONGEST:] if isinstance(value, str) and len(value) > LONGEST else value
+    """Return the end of a long text: the end of a traceback names the error."""
+    if isinstance(value, str) and len(value) > VALUE_CHARACTERS:
+        return "…" + value[-VALUE_CHARACTERS:]
+    return value
 
 
 def configure(service: str, level: str, shipper: LogShipper) -> None:
@@ -56,7 +58,7 @@ def configure(service: str, level: str, shipper: LogShipper) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _named(service),
+            _add_service(service),
             shipper,
             structlog.processors.JSONRenderer(default=str),
         ],
@@ -66,7 +68,7 @@ def configure(service: str, level: str, shipper: LogShipper) -> None:
     )
 
 
-def _named(service: str) -> structlog.typing.Processor:
+def _add_service(service: str) -> structlog.typing.Processor:
     def add(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         line["service"] = service
         return line

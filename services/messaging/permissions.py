@@ -1,10 +1,10 @@
-"""Who may say and read what on the bus: a NATS user per service, each with no more than it needs.
+"""What each service may publish, read and write on the bus: a NATS user per service, each with no more than it needs.
 
-Pure, and derived from the topology: the users that `infra.bootstrap` writes and README's table come from here.
+Pure, and derived from contracts/subjects.py: the users that `infra.bootstrap` writes and README's table are made of it.
 
-No service may make a consumer over messages that it may write itself. Whoever makes a consumer chooses where the bus
-delivers to, and the bus does not ask whether that one may publish there: a trainer that could read its projects through
-a consumer could have its own words delivered as `model.approved`.
+No service may create a consumer for messages that it may publish itself. A consumer delivers to any subject that its
+creator names, and the server does not check whether the creator may publish there. A trainer that could read its
+projects through a consumer could have its own record delivered as `model.approved`.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ class Keys(BaseModel):
 
 
 class Permissions(BaseModel):
-    """What one user may publish, requests included, and subscribe to."""
+    """The subjects that one user may publish on, requests included, and those that it may subscribe to."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,22 +64,22 @@ KEYS: dict[str, tuple[Keys, ...]] = {
     ),
     "notifier": (),
 }
-"""Who reads and writes which records. The memory of handled messages (bucket `inbox`) is everybody's own."""
+"""The records that each service reads and writes. In the bucket `inbox`, each has the keys of its own consumers."""
 ARTIFACTS: dict[str, Literal["r", "rw"]] = {
     "trainer": "rw", "evaluator": "rw", "builder": "rw", "deployer": "r", "monitor": "rw",
 }  # fmt: skip
 HINTS: dict[str, tuple[str, ...]] = {"deployer": ("data.pushed", "drift.detected")}
-"""Heard without a consumer: missing one costs nothing but time."""
+"""Subjects that a service subscribes to without a consumer: a missed message costs time only."""
 
 
 def users(targets: tuple[str, ...] = ("local",)) -> tuple[str, ...]:
-    """Every user of the bus; a deployer per target has one of its own."""
-    services = (service for service in subjects.WORKERS if service != DEPLOYER)
+    """Return every user of the bus; the deployer of each target has one of its own."""
+    services = (worker for worker in subjects.WORKERS if worker != DEPLOYER)
     return (SETUP, PEOPLE, *services, *(f"{DEPLOYER}-{target}" for target in targets), SERVING)
 
 
 def of(user: str) -> Permissions:
-    """What `user` may do.
+    """Return the permissions of `user`.
 
     Raises:
         KeyError: there is no such user.
@@ -87,40 +87,46 @@ def of(user: str) -> Permissions:
     if user == SETUP:
         return Permissions(publish=(f"{API}.>", "$JS.FC.>"), subscribe=("_INBOX.>",))
     if user == PEOPLE:
-        return _people()
+        return _of_people()
     if user == SERVING:
-        said = (*subjects.EMITS[SERVING], f"logs.{SERVING}.*")
-        return Permissions(publish=said, subscribe=(f"{inbox_prefix(SERVING)}.>",))
+        published = (*subjects.EMITS[SERVING], f"logs.{SERVING}.*")
+        return Permissions(publish=published, subscribe=(f"{inbox_prefix(SERVING)}.>",))
     service, _, target = user.partition("-")
     if (service == DEPLOYER) != bool(target):
         raise KeyError(user)
-    objects = _objects_of(ARTIFACTS[service]) if service in ARTIFACTS else ()
-    publish = (*_said(service, user), *_consumers(service, user), *_records(service, user, target), *objects)
-    return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=_heard(service, user))
+    artifacts = _artifact_requests(ARTIFACTS[service]) if service in ARTIFACTS else ()
+    publish = (
+        *_published(service, user),
+        *_consumer_requests(service, user),
+        *_record_requests(service, user, target),
+        *artifacts,
+    )
+    subscribe = (f"{inbox_prefix(user)}.>", *HINTS.get(service, ()))
+    return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=subscribe)
 
 
-def _people() -> Permissions:
-    """A person starts runs, decides, looks at everything, repeats what was said; records stay with their writers."""
-    known = [subject for stored in subjects.STREAMS.values() for subject in stored if not subject.startswith("$")]
-    publish = [subject for subject in known if subjects.stream_of(subject) == "EVENTS"]
+def _of_people() -> Permissions:
+    """Return the permissions of a person: publish and replay events and read everything, but write no record."""
+    stored = [subject for names in subjects.STREAMS.values() for subject in names if not subject.startswith("$")]
+    publish = list(subjects.STREAMS["EVENTS"])
     for stream in subjects.STREAMS:
-        publish += [*_looks(stream), *_follows(stream)]
+        publish += [*_message_requests(stream), *_own_consumer_requests(stream)]
     for bucket in subjects.BUCKETS:
-        publish += _looks(f"KV_{bucket}")
-    publish += [*_objects_of("rw"), f"{API}.CONSUMER.RESET.EVENTS.*"]
+        publish += _message_requests(f"KV_{bucket}")
+    publish += [*_artifact_requests("rw"), f"{API}.CONSUMER.RESET.EVENTS.*"]
     publish += [f"{API}.{request}" for request in ("INFO", "STREAM.NAMES", "STREAM.LIST")]
-    return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=("_INBOX.>", *known))
+    return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=("_INBOX.>", *stored))
 
 
-def _looks(stream: str) -> Iterator[str]:
-    """Requests that read what a stream has, message by message."""
+def _message_requests(stream: str) -> Iterator[str]:
+    """Requests that read a stream message by message."""
     for request in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET", "CONSUMER.LIST", "CONSUMER.NAMES"):
         yield f"{API}.{request}.{stream}"
     yield f"{API}.DIRECT.GET.{stream}.>"
 
 
-def _follows(stream: str) -> Iterator[str]:
-    """Requests that read it through a consumer of one's own."""
+def _own_consumer_requests(stream: str) -> Iterator[str]:
+    """Requests that read a stream through a new consumer."""
     yield f"{API}.CONSUMER.CREATE.{stream}"
     for request in ("CREATE", "INFO", "MSG.NEXT", "DELETE"):
         yield f"{API}.CONSUMER.{request}.{stream}.>"
@@ -128,7 +134,8 @@ def _follows(stream: str) -> Iterator[str]:
         yield f"$JS.{reply}.{stream}.>"
 
 
-def _said(service: str, user: str) -> Iterator[str]:
+def _published(service: str, user: str) -> Iterator[str]:
+    """The service's events, log and dead letters."""
     yield from subjects.EMITS[service]
     yield f"logs.{service}.*"
     for subject in subjects.LISTENS[service]:
@@ -138,57 +145,53 @@ def _said(service: str, user: str) -> Iterator[str]:
         yield "dlq.*.feedback.*"
 
 
-def _heard(service: str, user: str) -> tuple[str, ...]:
-    return (f"{inbox_prefix(user)}.>", *HINTS.get(service, ()))
-
-
-def _consumers(service: str, user: str) -> Iterator[str]:
-    """Its own durables, each with the one filter that is in the request's subject."""
-    said = tuple(_said(service, user))
+def _consumer_requests(service: str, user: str) -> Iterator[str]:
+    """Requests for the service's durable consumers; the subject of a request to create one ends in its one filter."""
+    published = tuple(_published(service, user))
     for subject in subjects.LISTENS[service]:
         stream, durable = subjects.stream_of(subject), subjects.consumer_of(user, subject)
-        yield from _reads(stream, durable)
-        if not any(overlap(subject, own) for own in said):
+        yield from _pull_requests(stream, durable)
+        if not any(overlap(subject, own) for own in published):
             yield f"{API}.CONSUMER.CREATE.{stream}.{durable}.{subject}"
     if service == "monitor":
-        yield from _traffic()
+        yield from _traffic_requests()
 
 
-def _traffic() -> Iterator[str]:
-    """The monitor reads each model's traffic through a consumer that it makes anew behind its saved position."""
-    yield from _reads("PREDICTIONS", "*")
+def _traffic_requests() -> Iterator[str]:
+    """Requests for the monitor's consumer per model, which it creates anew behind its saved position."""
+    yield from _pull_requests("PREDICTIONS", "*")
     for request in ("STREAM.INFO.PREDICTIONS", "DIRECT.GET.PREDICTIONS"):
         yield f"{API}.{request}"
     for request in ("DURABLE.CREATE", "DELETE"):
         yield f"{API}.CONSUMER.{request}.PREDICTIONS.*"
 
 
-def _reads(stream: str, durable: str) -> Iterator[str]:
+def _pull_requests(stream: str, durable: str) -> Iterator[str]:
     yield f"{API}.CONSUMER.INFO.{stream}.{durable}"
     yield f"{API}.CONSUMER.MSG.NEXT.{stream}.{durable}"
     yield f"$JS.ACK.{stream}.{durable}.>"
     yield f"$JS.ACK.*.*.{stream}.{durable}.>"
 
 
-def _records(service: str, user: str, target: str) -> Iterator[str]:
-    for keys in (*KEYS[service], *_memory(service, user)):
+def _record_requests(service: str, user: str, target: str) -> Iterator[str]:
+    for keys in (*KEYS[service], *_inbox_keys(service, user)):
         subject = f"$KV.{keys.bucket}.{keys.pattern.format(target=target)}"
         yield f"{API}.STREAM.INFO.KV_{keys.bucket}"
         yield f"{API}.DIRECT.GET.KV_{keys.bucket}.{subject}"
         if keys.access == "rw":
             yield subject
-    if service == "monitor":  # it sweeps up states that are no more
+    if service == "monitor":  # it deletes states of former versions
         yield f"{API}.STREAM.PURGE.KV_{subjects.MONITOR}"
 
 
-def _memory(service: str, user: str) -> tuple[Keys, ...]:
+def _inbox_keys(service: str, user: str) -> tuple[Keys, ...]:
     names = [f"{subjects.consumer_of(user, subject)}.*" for subject in subjects.LISTENS[service]]
-    # Which generation a run first had is written by whoever hears of the run first.
+    # The first generation of a run is stored by the service that receives the run's first event.
     starts = {"data.pushed", "drift.detected"} & set(subjects.LISTENS[service])
     return _keys(subjects.INBOX, *names, *(["run.*"] if starts else []))
 
 
-def _objects_of(access: Literal["r", "rw"]) -> Iterator[str]:
+def _artifact_requests(access: Literal["r", "rw"]) -> Iterator[str]:
     stream = f"OBJ_{subjects.ARTIFACTS}"
     for request in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET"):
         yield f"{API}.{request}.{stream}"
@@ -198,7 +201,7 @@ def _objects_of(access: Literal["r", "rw"]) -> Iterator[str]:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether some subject matches both patterns."""
+    """Return whether some subject matches both patterns."""
     first, second = one.split("."), other.split(".")
     for a, b in zip(first, second, strict=False):
         if ">" in (a, b):

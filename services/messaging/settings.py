@@ -1,4 +1,4 @@
-"""Settings that every worker has. A room adds its own in a subclass with its own prefix."""
+"""Settings of every worker. A service adds its own in a subclass with its own prefix."""
 
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -8,11 +8,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 S = TypeVar("S", bound="BusSettings")
 SECRETS = Path("/run/secrets")
-"""Where containers find what is nobody else's business: a file per setting, e.g. `nats_url`. The environment wins."""
+"""Folder of a container's secrets, one file per setting, such as `nats_url`. Environment variables take precedence."""
 
 
 class BusSettings(BaseSettings):
-    """Read once from the environment at start."""
+    """Settings, read once from the environment at start."""
 
     model_config = SettingsConfigDict(extra="ignore", secrets_dir=SECRETS if SECRETS.is_dir() else None)
 
@@ -63,25 +63,27 @@ class BusSettings(BaseSettings):
 
     @field_validator("log_level", mode="before")
     @classmethod
-    def _small(cls, value: object) -> object:
+    def _lower_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
 
 def from_environment(settings: type[S]) -> S:
-    """A room's settings from the environment.
+    """Return a service's settings from the environment.
 
     Raises:
-        SystemExit: one cannot be used; a line for each, with the variable's name.
+        SystemExit: a setting is invalid. The message has a line for each, with the name of the variable.
     """
     try:
         return settings()
     except ValidationError as error:
         prefix = settings.model_config.get("env_prefix", "")
-        raise SystemExit("\n".join(_told(prefix, found["loc"], found["msg"]) for found in error.errors())) from None
+        raise SystemExit(
+            "\n".join(_error_line(prefix, found["loc"], found["msg"]) for found in error.errors())
+        ) from None
 
 
-def _told(prefix: str, place: tuple[int | str, ...], message: str) -> str:
-    said = message.removeprefix("Value error, ")
+def _error_line(prefix: str, place: tuple[int | str, ...], message: str) -> str:
+    reason = message.removeprefix("Value error, ")
     name = ".".join(map(str, place))
-    # A setting of all rooms goes by its alias, which is the variable; one of them together has no name.
-    return ": ".join(filter(None, [name if name.isupper() or not name else f"{prefix}{name}".upper(), said]))
+    # A setting of all services has its variable as its alias. An error of several settings together has no name.
+    return ": ".join(filter(None, [name if name.isupper() or not name else f"{prefix}{name}".upper(), reason]))

@@ -58,7 +58,7 @@ def image(engine: docker.DockerClient, shared_registry: Registry) -> Iterator[Im
 
 
 async def deploy(belt: Hurt, image: ImagePushed) -> None:
-    bus = await connect(belt.nats_url(), patient=False)
+    bus = await connect(belt.nats_url(), reconnect=False)
     await publish(bus, image, id="push", generation=1)
     await await_event(bus, "model.deployed")
     await bus.close()

@@ -114,7 +114,7 @@ def doctor(up: Up) -> dict[str, dict[str, str]]:
 
 async def outcome_of_a_push(url: str) -> str:
     """Subject of the event that answers a push of a model nobody knows."""
-    bus = await connect(url, patient=False)
+    bus = await connect(url, reconnect=False)
     try:
         ack = await bus.js.publish("data.pushed", json.dumps({"model": "nobody-knows-it"}).encode())
         following = await bus.js.pull_subscribe("", stream="EVENTS", config=_after(ack.seq))

@@ -366,5 +366,5 @@ async def test_logs_go_to_the_bus_with_run_and_version(bus: Bus, spawn: Spawn) -
     await bus.js.publish("data.pushed", push("permanent"))
     found = await wait_for(bus, "logs.trainer.digits")
     line = json.loads(found[0].data)
-    assert line["event"] == "given up"
+    assert line["event"] == "message failed"
     assert line["version"].endswith(cloudevents.version_of(1, line["run"]).split("-")[1])
