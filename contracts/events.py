@@ -142,6 +142,9 @@ class ImagePushed(Event):
     limits: Limits | None = Field(
         default=None, description="limits of a container, from the project's model.yaml; default: 1 GiB, 1 CPU"
     )
+    env: dict[str, str] | None = Field(
+        default=None, description="environment variables of the server, from the project's model.yaml"
+    )
     environment: Environment
     probe: Probe
     profile: Profile

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from contracts.events import ModelName, Task
-from contracts.runtime import MIN_MEMORY, Limits
+from contracts.serve_spec import Section, Serve, Variables
 
 METRICS: dict[Task, tuple[str, ...]] = {
     "classification": ("accuracy", "balanced_accuracy", "f1", "precision", "recall", "log_loss"),
@@ -24,13 +24,13 @@ _CONDITION = re.compile(
 )
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_MEMORY = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)\s*$")
-_BYTES = {"MB": 1000**2, "GB": 1000**3, "MiB": 1024**2, "GiB": 1024**3}
 
 
 _SHAPES = {
     "name": "lower-case letters, digits and - between them, at most 40, e.g. my-churn",
     "estimator": "write module:function, e.g. pipeline:build",
+    "serve.base_image": "write the name of an image, e.g. python:3.11-slim or ghcr.io/acme/base:1",
+    "serve.system_packages": "write names of Debian packages, e.g. libgomp1 or libgomp1=12.2.0-14",
 }
 """What to write where a regular expression would say nothing to a person."""
 
@@ -95,25 +95,7 @@ def duration(value: object) -> object:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def size(value: object) -> object:
-    """`512MiB` → 536870912 bytes; plain numbers are bytes.
-
-    Raises:
-        ValueError: neither a number nor a number with MB, GB, MiB or GiB.
-    """
-    if not isinstance(value, str):
-        return value
-    found = _MEMORY.match(value)
-    if not found:
-        raise ValueError(f"{value!r} is no amount of memory; write e.g. 512MiB or 2GiB")
-    return int(float(found[1]) * _BYTES[found[2]])
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Gate(_Section):
+class Gate(Section):
     """What a candidate must show before it may go live."""
 
     confidence: float = Field(
@@ -124,7 +106,7 @@ class Gate(_Section):
     )
 
 
-class Monitor(_Section):
+class Monitor(Section):
     """How the live version is watched."""
 
     window: int = Field(default=500, ge=50, description="labelled rows in a window")
@@ -136,7 +118,7 @@ class Monitor(_Section):
     )
 
 
-class Split(_Section):
+class Split(Section):
     """How held-out rows are chosen."""
 
     test: float = Field(default=0.2, gt=0, lt=1, description="share of the rows that is held out")
@@ -146,24 +128,7 @@ class Split(_Section):
     )
 
 
-class Serve(_Section):
-    """How the model is served."""
-
-    max_rows: int = Field(default=10_000, ge=1, description="largest number of rows in one request")
-    memory: Annotated[int, BeforeValidator(size)] = Field(
-        default=Limits().memory,
-        ge=MIN_MEMORY,
-        description="bytes (or 512MiB, 2GiB) a serving container may use; beyond that the kernel ends it",
-    )
-    cpus: float = Field(default=Limits().cpus, ge=0.1, description="CPUs a serving container may use, fractions too")
-
-    @property
-    def limits(self) -> Limits:
-        """What the deployer is told."""
-        return Limits(memory=self.memory, cpus=self.cpus)
-
-
-class ModelSpec(_Section):
+class ModelSpec(Section):
     """The whole of `model.yaml`."""
 
     name: ModelName
@@ -183,6 +148,7 @@ class ModelSpec(_Section):
     gate: Gate = Gate()
     monitor: Monitor = Monitor()
     serve: Serve = Serve()
+    env: Variables = Field(default_factory=dict, description="environment variables of training and server; no secrets")
 
     @model_validator(mode="before")
     @classmethod
@@ -226,15 +192,17 @@ def parse(text: str) -> ModelSpec:
 
 
 def _problem(problem: dict[str, Any], root: yaml.Node | None) -> str:
-    location = tuple(problem["loc"])
+    # pydantic puts "[key]" behind the name of a variable that is wrong itself.
+    location = tuple(step for step in problem["loc"] if step != "[key]")
     key = ".".join(map(str, location))
     where = f"model.yaml line {_line(root, location, problem)}"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key {key!r}"
     if problem["type"] == "missing":
         return f"model.yaml: {key!r} is missing"
-    if problem["type"] == "string_pattern_mismatch" and key in _SHAPES:
-        return f"{where}: {key}: {problem['input']!r} does not fit: {_SHAPES[key]}"
+    shape = _SHAPES.get(".".join(step for step in location if isinstance(step, str)))
+    if problem["type"] == "string_pattern_mismatch" and shape:
+        return f"{where}: {key}: {problem['input']!r} does not fit: {shape}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}: {key + ': ' if key else ''}{message}"
 

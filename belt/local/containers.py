@@ -35,7 +35,7 @@ def end(home: Home, grace: float, report: Callable[[str], None]) -> None:
         return
     # Imported here, because the Docker client is slow to import and only needed with an engine.
     from services.deployer.backends.containers import remove_all
-    from services.docker_engine.errors import DockerRefused, DockerTrouble
+    from services.docker_engine import DockerRefused, DockerTrouble
 
     try:
         remove_all(label(home), grace)

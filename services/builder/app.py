@@ -1,4 +1,4 @@
-"""Wiring of the builder: read, build, push, say where."""
+"""Wiring of the builder: build the Bento, make the image, push it, publish the event."""
 
 from pathlib import Path
 
@@ -23,31 +23,34 @@ def create_app(worker: Worker, bentos: Bentos, images: ImageBuilder) -> None:
         if image is None:
             async with bentos.build(event, about.run) as bento:
                 image = await images.make(event, about.run, bento)
-        return [pushed(event, image, await bentos.limits(event))]
+        return [pushed(event, image, await bentos.spec(event))]
 
 
 def open_images(settings: Settings, artifacts: ArtifactStore, folder: Path) -> ImageBuilder:
-    """Where the settings say that images go.
+    """Return the maker of images that the settings name.
 
     Raises:
-        SystemExit: what makes them is not installed.
+        SystemExit: the docker command is not installed, and it is needed.
     """
     if settings.images == "packed":
         return PackedBentos(artifacts, folder)
     # The Docker SDK takes 20 MB, which the embedded default need not pay.
-    from services.builder.containerize import Plain, require_docker_command
-    from services.builder.images import PushedImages, Recipe
-    from services.builder.layered import Layered
-    from services.docker_engine.client import Engine
+    from services.builder.containerize import ContainerizeRecipe
+    from services.builder.docker_build import DockerBuild, require_docker_command
+    from services.builder.images import ImageRecipe, PushedImages
+    from services.builder.serving_image import DockerfileRecipe
+    from services.docker_engine import DockerEngine
 
-    engine = Engine(settings.registry, settings.registry_credentials, settings.seconds)
-    recipe: Recipe
+    require_docker_command(settings.images)
+    engine = DockerEngine("BUILDER", settings.registry_credentials, seconds=settings.seconds)
+    # A runtime image takes longer than the other steps: all packages are fetched and compiled.
+    builds = DockerBuild(folder, 3 * settings.seconds)
+    recipe: ImageRecipe
     if settings.images == "containerize":
-        require_docker_command()
-        recipe = Plain(engine, store(folder), settings.seconds)
+        recipe = ContainerizeRecipe(engine, store(folder), settings.seconds)
     else:
-        recipe = Layered(engine, settings.base_image, folder)
-    return PushedImages(engine, recipe, artifacts, settings.keep)
+        recipe = DockerfileRecipe(engine, builds, settings.registry, settings.base_image)
+    return PushedImages(engine, settings.registry, recipe, builds, artifacts, settings.keep)
 
 
 def main() -> None:

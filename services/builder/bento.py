@@ -4,6 +4,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -13,9 +14,10 @@ import structlog
 from contracts import model_spec
 from contracts.artifact_ref import TEXT, ArtifactRef
 from contracts.events import ModelApproved
+from contracts.model_spec import ModelSpec
 from contracts.packaged_model import Manifest
-from contracts.runtime import Environment, Limits
-from services.builder.domain import labels
+from contracts.runtime import Environment
+from services.builder.domain import docker_options, labels
 from services.messaging import Permanent
 from services.sandbox import BASE_LOCK, Sandbox, explained
 from services.storage import ArtifactStore
@@ -24,25 +26,42 @@ log = structlog.get_logger()
 JOB = "services.builder.jobs.build_bento"
 
 
+@dataclass(frozen=True)
+class BuiltBento:
+    """A Bento on disk.
+
+    Attributes:
+        folder: the Bento.
+        tar: the same, as an uncompressed tar: equal content gives equal bytes.
+        project: folder of the model's project.
+        spec: the project's model.yaml.
+    """
+
+    folder: Path
+    tar: Path
+    project: Path
+    spec: ModelSpec
+
+
 class Bentos(Protocol):
     """Builds Bentos."""
 
-    def build(self, event: ModelApproved, run: str) -> contextlib.AbstractAsyncContextManager[Path]:
-        """The Bento of a version as an uncompressed tar that lives as long as the context.
+    def build(self, event: ModelApproved, run: str) -> contextlib.AbstractAsyncContextManager[BuiltBento]:
+        """Build the Bento of a version; it lives as long as the context.
 
         Raises:
-            BuildRefused: BentoML makes none of it.
+            BuildRefused: BentoML refuses to build it.
             TimedOut, OutOfMemory, ChildKilled: the build was ended.
         """
         ...
 
-    async def limits(self, event: ModelApproved) -> Limits:
-        """What a container of the version may use, as its project says."""
+    async def spec(self, event: ModelApproved) -> ModelSpec:
+        """Return the model.yaml of the version's project."""
         ...
 
 
 class BuildRefused(Permanent):
-    """BentoML does not make a Bento of it."""
+    """BentoML refuses to build the Bento."""
 
 
 class BentoBuilder:
@@ -53,7 +72,7 @@ class BentoBuilder:
         self._folder, self._seconds, self._keep = folder.resolve(), seconds, keep
 
     @contextlib.asynccontextmanager
-    async def build(self, event: ModelApproved, run: str) -> AsyncIterator[Path]:
+    async def build(self, event: ModelApproved, run: str) -> AsyncIterator[BuiltBento]:
         self._folder.mkdir(parents=True, exist_ok=True)
         source, spec = await self._project(event)
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".build-") as scratch:
@@ -69,16 +88,18 @@ class BentoBuilder:
                 "python": event.environment.python,
                 "created": datetime.fromtimestamp(event.trained, UTC).isoformat(),
                 "keep": self._keep,
+                "environ": spec.env,
+                "docker": docker_options(spec.serve, event.environment.python),
             }
             with explained("the build", BuildRefused, seconds="BUILDER_SECONDS"):
                 done = await self._forks.run(event.environment, f"{JOB}:build", argument, seconds=self._seconds)
             log.info("built", seconds=done["seconds"])
-            yield Path(done["bento"])
+            yield BuiltBento(Path(done["folder"]), Path(done["bento"]), source, spec)
 
-    async def limits(self, event: ModelApproved) -> Limits:
-        return (await self._project(event))[1].serve.limits
+    async def spec(self, event: ModelApproved) -> ModelSpec:
+        return (await self._project(event))[1]
 
-    async def _project(self, event: ModelApproved) -> tuple[Path, model_spec.ModelSpec]:
+    async def _project(self, event: ModelApproved) -> tuple[Path, ModelSpec]:
         source = await self._artifacts.fetch_folder(event.project)
         return source, model_spec.parse((source / "model.yaml").read_text())
 

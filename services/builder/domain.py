@@ -1,10 +1,12 @@
-"""What a Bento of an approved version says of itself: pure."""
+"""Labels of Bentos and images, settings of a build, and the event at the end: pure."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from contracts.artifact_ref import ArtifactRef
 from contracts.events import ImagePushed, ModelApproved
-from contracts.runtime import Limits
+from contracts.model_spec import ModelSpec
+from contracts.serve_spec import Serve
 from contracts.values import Frozen
 
 ARTIFACT = "artifact"
@@ -15,7 +17,7 @@ INDEX = (
 
 
 class BuiltImage(Frozen):
-    """Where the Bento of a version can be had, and that it is exactly it."""
+    """The image of a version, and where it is."""
 
     image: str
     """registry/name@sha256:…, or bento+<artifact uri>."""
@@ -27,13 +29,13 @@ class BuiltImage(Frozen):
 
 
 def labels(event: ModelApproved, run: str) -> dict[str, str]:
-    """Labels of model and Bento, by which a person finds what a version came from."""
+    """Return the labels of model and Bento, by which a person finds the origin of a version."""
     found = {"run": run, "dataset": event.dataset.sha256[:12], "project": event.project.sha256[:12]}
     return found | ({"commit": event.commit[:40]} if event.commit else {})
 
 
 def image_labels(event: ModelApproved, run: str, base: str, created: str) -> dict[str, str]:
-    """What an image says of itself: in the words that registries know, and in ours.
+    """Return the labels of an image: those that registries know, and ours.
 
     Args:
         event: the version.
@@ -54,14 +56,14 @@ def image_labels(event: ModelApproved, run: str, base: str, created: str) -> dic
 
 
 def holds(labels: Mapping[str, str], event: ModelApproved) -> bool:
-    """Whether an image with these labels is of exactly this event's model."""
+    """Return whether an image with these labels holds exactly this event's model."""
     return labels.get(f"dev.bentobelt.{ARTIFACT}") == event.artifact.sha256
 
 
-def index_arguments(environ: Mapping[str, str]) -> dict[str, str]:
-    """Where packages come from, as arguments for a build: pip's and uv's settings, each from the other if need be.
+def index_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of the package index for a build: pip's and uv's, each from the other if need be.
 
-    Addresses of files are left out: a build does not see this machine's.
+    Addresses of files are left out: a build does not see the files of this machine.
     """
     found = {name: _remote(environ[name]) for name in INDEX if _remote(environ.get(name, ""))}
     for pips, uvs in (("PIP_INDEX_URL", "UV_DEFAULT_INDEX"), ("PIP_EXTRA_INDEX_URL", "UV_INDEX")):
@@ -77,28 +79,29 @@ def _remote(addresses: str) -> str:
 
 
 def pins(lock: str) -> list[str]:
-    """The requirements of a hash-locked file without the hashes, each `name==version [; marker]`."""
+    """Return the requirements of a hash-locked file without the hashes, each `name==version [; marker]`."""
     lines = [line for line in lock.splitlines() if line and not line[0].isspace()]
     return [line.removesuffix("\\").strip() for line in lines if not line.startswith(("#", "-"))]
 
 
-def parted(lock: str, parts: Sequence[Collection[str]]) -> list[str]:
-    """A hash-locked file as several: a file for the names of each part, and one for the others; options are in all."""
-    found = [""] * (len(parts) + 1)
-    place = -1
-    for line in lock.splitlines(keepends=True):
-        if line.startswith("-"):
-            found = [part + line for part in found]
-            continue
-        if line[:1].strip() and not line.startswith("#"):
-            name = line.partition("==")[0]
-            place = next((number for number, names in enumerate(parts) if name in names), -1)
-        found[place] += line
-    return found
+def docker_options(serve: Serve, python: str) -> dict[str, Any]:
+    """Return BentoML's `docker` options, which `bentoml containerize` follows."""
+    base = {"base_image": serve.base_image} if serve.base_image else {"python_version": minor(python)}
+    return base | ({"system_packages": list(serve.system_packages)} if serve.system_packages else {})
 
 
-def pushed(event: ModelApproved, image: BuiltImage, limits: Limits) -> ImagePushed:
-    """What to say of a version whose image is there."""
+def minor(python: str) -> str:
+    """Return a Python version, such as 3.11.7, as base images are tagged with it: 3.11."""
+    return ".".join(python.split(".")[:2])
+
+
+def without_effect(serve: Serve) -> list[str]:
+    """Return the keys of `serve` that a packed Bento, which is no image, cannot follow."""
+    return [name for name in ("system_packages", "base_image", "dockerfile") if getattr(serve, name)]
+
+
+def pushed(event: ModelApproved, image: BuiltImage, spec: ModelSpec) -> ImagePushed:
+    """Return the event for a version whose image is pushed."""
     return ImagePushed(
         model=event.model,
         version=event.version,
@@ -107,7 +110,8 @@ def pushed(event: ModelApproved, image: BuiltImage, limits: Limits) -> ImagePush
         artifact=image.artifact,
         size=image.size,
         sbom=image.sbom,
-        limits=limits,
+        limits=spec.serve.limits,
+        env=spec.env or None,
         environment=event.environment,
         probe=event.probe,
         profile=event.profile,

@@ -4,30 +4,35 @@ import asyncio
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from contracts.artifact_ref import BENTO
 from contracts.events import ModelApproved
-from services.builder.domain import BuiltImage
+from services.builder.bento import BuiltBento
+from services.builder.domain import BuiltImage, without_effect
 from services.host import write_atomically
 from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore
 
+log = structlog.get_logger()
+
 
 class ImageBuilder(Protocol):
-    """Where images go: `PackedBentos`, or `services.builder.images.PushedImages`."""
+    """Makes images: `PackedBentos`, or `services.builder.images.PushedImages`."""
 
     async def stay_ready(self) -> None:
-        """Prepare what images need, in the background; returns never."""
+        """Prepare for images, in the background; returns never."""
         ...
 
     async def close(self) -> None:
-        """End what is being made."""
+        """End the builds that run."""
         ...
 
     async def find(self, event: ModelApproved) -> BuiltImage | None:
-        """The image of a version that was made before."""
+        """Return the image of a version that was made before."""
         ...
 
-    async def make(self, event: ModelApproved, run: str, bento: Path) -> BuiltImage:
-        """Make the image from a Bento, given as tar, and push it."""
+    async def make(self, event: ModelApproved, run: str, bento: BuiltBento) -> BuiltImage:
+        """Make the image from a Bento and push it."""
         ...
 
 
@@ -54,14 +59,18 @@ class PackedBentos:
         except FileNotFoundError:
             return None
 
-    async def make(self, event: ModelApproved, run: str, bento: Path) -> BuiltImage:
-        ref = await self._artifacts.put(bento, BENTO)
+    async def make(self, event: ModelApproved, run: str, bento: BuiltBento) -> BuiltImage:
+        if keys := without_effect(bento.spec.serve):
+            log.warning(
+                "without effect: a packed Bento is no image (BUILDER_IMAGES)", keys=[f"serve.{key}" for key in keys]
+            )
+        ref = await self._artifacts.put(bento.tar, BENTO)
         image = BuiltImage(image=f"bento+{ref.uri}", artifact=ref, size=ref.size)
         write_atomically(self._note(event), image.model_dump_json())
         return image
 
     async def _is_stored(self, image: BuiltImage) -> bool:
-        """Whether the store has the image: the note is only this machine's word for it."""
+        """Return whether the store has the image: the note is only on this machine."""
         if image.artifact is None:
             return False
         try:

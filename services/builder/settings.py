@@ -24,8 +24,9 @@ class Settings(BusSettings):
     )
     images: Literal["packed", "docker", "containerize"] = Field(
         default="packed",
-        description="what is made of a Bento: `packed` as it is, `docker` an image of few layers on a runtime that is "
-        "built once, `containerize` what `bentoml containerize` makes, with the docker command and Buildx",
+        description="what is made of a Bento: `packed` the Bento itself, `docker` an image on a runtime image that is "
+        "built once per set of packages, `containerize` the image of `bentoml containerize`; the last two need the "
+        "docker command with Buildx",
     )
     registry: str = Field(
         default="",

@@ -129,13 +129,13 @@ def container_backend(settings: Settings) -> ServerBackend:
     """Create the backend that runs servers as containers. It has no standby: the image is not known before."""
     # The Docker SDK is heavy, and processes do not need it.
     from services.deployer.backends.containers import ContainerBackend
-    from services.deployer.backends.engine import Engine
+    from services.deployer.backends.engine import ServingEngine
     from services.deployer.backends.images import ImageCache
 
-    engine = Engine()
+    engine = ServingEngine(settings.registry_credentials)
     return ContainerBackend(
         engine,
-        ImageCache(engine, settings.registry_credentials),
+        ImageCache(engine),
         belt=settings.belt,
         target=settings.target,
         network=settings.network,

@@ -1,4 +1,4 @@
-"""The registry's credentials, for those who talk to an engine about images."""
+"""Credentials of a registry, read from a file."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from services.docker_engine.errors import Unauthorized
 
 
 def login(file: Path | None, setting: str) -> dict[str, str] | None:
-    """What the Docker SDK takes as `auth_config`: None leaves it to Docker's own configuration.
+    """Return `auth_config` for the Docker SDK; None leaves the choice to Docker's own configuration.
 
     Args:
-        file: one line, `user:password`; read at each call, for a person may just have mended it.
-        setting: what names the file, for messages.
+        file: one line, `user:password`. It is read at each call, because a person may just have corrected it.
+        setting: name of the setting that names the file, for messages.
 
     Raises:
-        Unauthorized: there is no such file, or it holds something else.
+        Unauthorized: the file is missing, or holds something else.
     """
     if file is None:
         return None

@@ -1,6 +1,6 @@
-"""What Docker says when something fails, sorted: what a person must mend, and what may pass.
+"""Errors of Docker, sorted into those that may pass and those that a person must mend.
 
-The engine answers most failures with status 500 and a sentence, its own or the registry's; the sentence is all there is
+The engine answers most failures with status 500 and a sentence, its own or the registry's. The sentence is all there is
 to go by. Texts were collected from Docker 26 and 28, distribution 2.8 and 3, Docker Hub, ECR and GHCR.
 """
 
@@ -20,7 +20,7 @@ class DockerTrouble(Exception):
     """Docker failed in a way that may pass: worth another attempt."""
 
     attempts = 20
-    """About eight minutes: engines and registries are also away for an upgrade, and room has to be made."""
+    """About eight minutes: engines and registries are also away for an upgrade, and disk space has to be freed."""
 
 
 class EngineAway(DockerTrouble):
@@ -32,11 +32,11 @@ class RegistryAway(DockerTrouble):
 
 
 class NoSpace(DockerTrouble):
-    """The disk of engine or registry is full: a person has to make room, and until then it is tried again."""
+    """The disk of engine or registry is full: a person has to free space, and until then it is tried again."""
 
 
 class DockerRefused(Permanent):
-    """Docker will not do it, however often it is asked: a person has to change something."""
+    """Docker refuses every attempt: a person has to change something."""
 
 
 class Unauthorized(DockerRefused):
@@ -48,22 +48,22 @@ class ImageMissing(DockerRefused):
 
 
 class StreamError(DockerException):  # type: ignore[misc]
-    """An error line in the stream of a build, pull or push: the request itself was answered with 200."""
+    """An error in the output of a build, pull or push: the request itself was answered with 200."""
 
 
 @dataclass(frozen=True)
 class Doing:
-    """What is being done, for the message.
+    """The operation that is under way, for messages.
 
     Args:
-        what: as in "pushing 127.0.0.1:5000/digits:7-0a1b2c3d".
-        registry: its address.
-        room: prefix of the settings, e.g. BUILDER.
+        what: description, such as "pushing 127.0.0.1:5000/digits:7-0a1b2c3d".
+        registry: address of the registry.
+        service: prefix of the service's settings, such as BUILDER.
     """
 
     what: str
     registry: str
-    room: str
+    service: str
 
 
 _NO_SPACE = re.compile(r"no space left on device|disk quota exceeded", re.I)
@@ -75,7 +75,7 @@ _UNAUTHORIZED = re.compile(
 )
 _MISSING = re.compile(
     r"manifest (for \S+ )?(not found|unknown)|name unknown|repository \S+ not found|no such image|not found: manifest"
-    r"|repository does not exist|pull access denied",
+    r"|repository does not exist|pull access denied|failed to resolve source metadata for .*: not found",
     re.I,
 )
 _REGISTRY = re.compile(
@@ -84,38 +84,44 @@ _REGISTRY = re.compile(
     r"|network is unreachable|service unavailable|bad gateway",
     re.I,
 )
+_ENGINE = re.compile(
+    r"cannot connect to the docker daemon|error during connect|failed to receive status: rpc error|code = unavailable",
+    re.I,
+)
+"""What the docker command prints when it has lost the engine."""
 _SECRET = re.compile(r"(?<=//)[^@/\s]+(?=@)")
 
 
 @contextlib.contextmanager
 def explained(doing: Doing) -> Iterator[None]:
-    """Turn what the Docker SDK raises into what a person, and the worker's retries, can go by.
+    """Turn an error of the Docker SDK into one that a person, and the worker's retries, can go by.
 
     Raises:
         DockerTrouble, DockerRefused: one of the kinds above.
     """
     try:
         yield
-    # The SDK lets what breaks a stream of output through as urllib3 raises it.
+    # An error in the middle of a stream of output comes through the SDK as urllib3 raises it.
     except (DockerException, requests.exceptions.RequestException, HTTPError) as error:
         raise explain(error, doing) from error
 
 
 def explain(error: Exception, doing: Doing) -> DockerTrouble | DockerRefused:
-    """The same failure as one of the kinds above."""
-    said = _said(error)
+    """Return the same failure as one of the kinds above."""
+    said = readable(error)
     about = f"{doing.what}: {said}"
     if _engine_away(error):
         return EngineAway(f"{about}. No Docker engine answers; is it running, and does DOCKER_HOST name it?")
     if _NO_SPACE.search(said):
         return NoSpace(
-            f"{about}. The disk is full: make room where Docker keeps its data (`docker system df` shows it)"
+            f"{about}. The disk is full: free space where Docker keeps its data (`docker system df` shows it)"
         )
     # A registry hides from strangers whether it has a repository: for them a missing one is forbidden.
     if _UNAUTHORIZED.search(said):
         return Unauthorized(
             f"{about}. The registry {doing.registry} refuses the credentials: put `user:password` into the file that "
-            f"{doing.room}_REGISTRY_CREDENTIALS names, or run `docker login` as who runs this service (DOCKER_CONFIG)"
+            f"{doing.service}_REGISTRY_CREDENTIALS names, or run `docker login` as the user of this service "
+            "(DOCKER_CONFIG)"
         )
     if _MISSING.search(said):
         return ImageMissing(about)
@@ -124,7 +130,8 @@ def explain(error: Exception, doing: Doing) -> DockerTrouble | DockerRefused:
     return DockerTrouble(about)
 
 
-def _said(error: Exception) -> str:
+def readable(error: Exception) -> str:
+    """Return the text of an error, without the password of an address."""
     said = error.explanation if isinstance(error, APIError) and error.explanation else str(error)
     return _SECRET.sub("***", str(said).strip().rstrip("."))
 
@@ -133,4 +140,5 @@ def _engine_away(error: Exception) -> bool:
     if isinstance(error, APIError):
         return False
     lost = isinstance(error, requests.exceptions.RequestException | HTTPError)
-    return lost or "while fetching server API version" in str(error)
+    command = isinstance(error, StreamError) and _ENGINE.search(str(error)) is not None
+    return lost or command or "while fetching server API version" in str(error)

@@ -4,7 +4,9 @@ import importlib.util
 import io
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import joblib
@@ -34,7 +36,8 @@ async def example(
     name: str,
     number: int,
     *,
-    serve: str = "",
+    more: str = "",
+    files: Mapping[str, str] = MappingProxyType({}),
     trees: int | None = None,
 ) -> ModelApproved:
     """Version `number` of an example, approved by hand.
@@ -44,11 +47,12 @@ async def example(
         environment: that it was trained in.
         name: folder of examples/.
         number: its generation, and the seed of the training.
-        serve: a line for model.yaml, such as `serve: {memory: 512MiB}`.
+        more: a line for model.yaml, such as `serve: {memory: 512MiB}`.
+        files: more files of the project.
         trees: fewer than the example's, where it has that many.
     """
     folder = EXAMPLES / name
-    text = (folder / "model.yaml").read_text() + serve
+    text = (folder / "model.yaml").read_text() + more
     spec = model_spec.parse(text)
     data = folder / str(spec.dataset)
     frame = pd.read_parquet(data) if data.suffix == ".parquet" else pd.read_csv(data)
@@ -66,7 +70,7 @@ async def example(
         tag=f"{name}:{version(number)}",
         task=spec.task,
         artifact=await artifacts.put(written.getvalue(), JOBLIB),
-        project=await artifacts.put(_packed(folder, text), TAR_GZ),
+        project=await artifacts.put(_packed(folder, text, files), TAR_GZ),
         features=tuple(Feature(name=str(column), type=_type(rows[column])) for column in rows),
         target=Feature(name=spec.target, type=_type(truth)),
         classes=tuple(getattr(estimator, "classes_", np.array([])).tolist()),
@@ -106,10 +110,10 @@ def _type(column: "pd.Series[Any]") -> FeatureType:
     return "number" if pd.api.types.is_numeric_dtype(column) else "string"
 
 
-def _packed(folder: Path, text: str) -> bytes:
+def _packed(folder: Path, text: str, files: Mapping[str, str]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name, content in {"model.yaml": text, "pipeline.py": (folder / "pipeline.py").read_text()}.items():
+        for name, content in {"model.yaml": text, "pipeline.py": (folder / "pipeline.py").read_text(), **files}.items():
             member = tarfile.TarInfo(name)
             member.size = len(content.encode())
             tar.addfile(member, io.BytesIO(content.encode()))

@@ -33,9 +33,10 @@ def build(argument: dict[str, Any], _progress: Callable[[dict[str, Any]], None])
 
     Args:
         argument: store (BENTOML_HOME), scratch (folder), tag, model_file, project (folder), manifest, labels, lock
-            (hash-locked requirements), python (version), created (ISO time), keep (Bentos).
+            (hash-locked requirements), created (ISO time), keep (Bentos), environ (variables by name), docker
+            (BentoML's options for an image).
 
-    Returns: bento (path of the tar) and seconds per step.
+    Returns: folder and bento (path of the tar), and seconds per step.
     """
     scratch, seconds = Path(argument["scratch"]), _Clock()
     with locked(Path(argument["store"]) / ".lock"):  # BentoML's store breaks with several writers
@@ -49,7 +50,7 @@ def build(argument: dict[str, Any], _progress: Callable[[dict[str, Any]], None])
     shutil.copyfile(argument["lock"], exported / "env" / "python" / "requirements.txt")
     _pack(exported, scratch / "bento.tar", argument["created"])
     seconds.note("pack")
-    return {"bento": str(scratch / "bento.tar"), "seconds": seconds.spent}
+    return {"folder": str(exported), "bento": str(scratch / "bento.tar"), "seconds": seconds.spent}
 
 
 def _save_model(argument: dict[str, Any]) -> None:
@@ -86,7 +87,8 @@ def _build(argument: dict[str, Any], context: Path) -> Any:
         # Locked already: resolving again would need the index and could end elsewhere. Pins here, and the hashes in the
         # file that an image is installed from, because BentoML parses and dumps this text several times.
         python={"lock_packages": False, "packages": pins(Path(argument["lock"]).read_text())},
-        docker={"python_version": ".".join(argument["python"].split(".")[:2])},
+        docker=argument["docker"],
+        envs=[{"name": name, "value": value} for name, value in argument["environ"].items()],
         args={"model_tag": argument["tag"]},
     )
 
@@ -97,13 +99,14 @@ def _pack(folder: Path, to: Path, created: str) -> None:
         file.write_bytes(CREATED.sub(rb"\1 '" + created.encode() + rb"'", file.read_bytes()))
     with tarfile.open(to, "w") as tar:
         for path in sorted(folder.rglob("*")):
+            # An image is made from the folder, and another user than this one reads it there.
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
             tar.add(path, str(path.relative_to(folder)), recursive=False, filter=_anonymous)
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.mtime = member.uid = member.gid = 0
     member.uname = member.gname = ""
-    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
     return member
 
 

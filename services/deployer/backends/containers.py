@@ -6,7 +6,6 @@ with the engine, even when the deployer does not; what was not never does.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -17,17 +16,16 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-import docker
 from docker import DockerClient
 from docker.errors import APIError, NotFound
 from docker.types import EndpointConfig, LogConfig
 
 from contracts.runtime import Limits
 from services.deployer.backends.container_exit import exit_report
-from services.deployer.backends.engine import Engine
+from services.deployer.backends.engine import ServingEngine
 from services.deployer.backends.images import MODEL, VERSION, ImageCache
 from services.deployer.backends.protocol import ExitReport, Server
-from services.docker_engine.errors import Doing, explained
+from services.docker_engine import DockerEngine
 from services.host import free_port
 from services.messaging import Permanent
 from services.storage import Deployed
@@ -92,7 +90,7 @@ class ContainerBackend:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ServingEngine,
         images: ImageCache,
         *,
         belt: str,
@@ -197,6 +195,7 @@ class ContainerBackend:
                 URL: url,
             },
             "environment": {
+                **(image.env or {}),
                 **{key: value for key, value in os.environ.items() if key.startswith("SERVING_")},
                 "HOST": "127.0.0.1" if hosted else "0.0.0.0",  # noqa: S104  # inside its own network
                 "PORT": str(port),
@@ -220,8 +219,8 @@ def remove_all(belt: str, grace: float = 0.0) -> None:
     Raises:
         DockerTrouble, DockerRefused: the engine does not answer, or will not.
     """
-    doing = Doing(f"ending the containers of the belt {belt}", "", "DEPLOYER")
-    with explained(doing), contextlib.closing(docker.from_env()) as client, ThreadPoolExecutor() as threads:
+    engine = DockerEngine("DEPLOYER")
+    with engine.calling(f"ending the containers of the belt {belt}") as client, ThreadPoolExecutor() as threads:
         found = client.api.containers(all=True, filters={"label": f"{BELT}={belt}"})
         for _ in threads.map(lambda listed: _end(client, listed["Id"], round(grace)), found):
             pass

@@ -1,21 +1,18 @@
 """Images on the engine: pulled by digest when they are not there, removed when nobody needs them."""
 
-import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import structlog
 from docker import DockerClient
-from docker.errors import APIError, NotFound
+from docker.errors import APIError
 
-from services.deployer.backends.engine import Engine
+from services.deployer.backends.engine import ServingEngine
 from services.deployer.backends.protocol import BackendAway
 from services.deployer.domain import StoredImage, images_to_prune
-from services.docker_engine.credentials import login
-from services.docker_engine.errors import DockerTrouble, StreamError
+from services.docker_engine import DockerTrouble
 
 log = structlog.get_logger()
 MODEL, VERSION = "dev.bentobelt.model", "dev.bentobelt.version"
@@ -25,15 +22,10 @@ KEPT = 3
 
 
 class ImageCache:
-    """Images of models.
+    """Images of models on the engine."""
 
-    Args:
-        engine: where they are.
-        credentials: file with the line `user:password`; without it what `docker login` has left is used.
-    """
-
-    def __init__(self, engine: Engine, credentials: Path | None) -> None:
-        self._engine, self._credentials = engine, credentials
+    def __init__(self, engine: ServingEngine) -> None:
+        self._engine = engine
         self._held: Counter[str] = Counter()
 
     @contextlib.contextmanager
@@ -46,17 +38,16 @@ class ImageCache:
             self._held[image] -= 1
 
     async def fetch(self, image: str) -> None:
-        """See to it that the engine has `image` (`registry/name@sha256:…`).
+        """Pull `image` (`registry/name@sha256:…`), unless the engine has it.
 
         Raises:
             DockerRefused: credentials refused, or there is no such image.
             DockerTrouble: registry away, no space.
             BackendAway: the engine does not answer.
         """
-        if not await self._engine.call(lambda client: _is_there(client, image), f"looking for {image}"):
-            auth = await asyncio.to_thread(login, self._credentials, "DEPLOYER_REGISTRY_CREDENTIALS")
-            registry = image.partition("/")[0]
-            await self._engine.call(lambda client: _pull(client, image, auth), f"pulling {image}", registry)
+        if await self._engine.in_thread(self._engine.local, image) is None:
+            repository, _, digest = image.partition("@")
+            await self._engine.in_thread(self._engine.pull, repository, digest)
 
     async def prune(self, model: str, repository: str) -> None:
         """Remove old images of `model` from `repository`: untagged ones that no container uses, but for the newest.
@@ -71,22 +62,6 @@ class ImageCache:
             return
         if removed:
             log.info("old images removed", model=model, images=removed)
-
-
-def _is_there(client: DockerClient, image: str) -> bool:
-    try:
-        client.api.inspect_image(image)
-    except NotFound:
-        return False
-    return True
-
-
-def _pull(client: DockerClient, image: str, auth: dict[str, str] | None) -> None:
-    repository, _, digest = image.partition("@")
-    client.api.reload_config()  # somebody may have logged in since
-    for line in client.api.pull(repository, tag=digest, auth_config=auth, stream=True, decode=True):
-        if "error" in line:
-            raise StreamError(line["error"])
 
 
 def _prune(client: DockerClient, model: str, repository: str, held: frozenset[str]) -> list[str]:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -155,10 +155,11 @@ class ProcessBackend:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self, deployed: Deployed, bento: Path, python: Path, ready: Standby | None) -> Server:
-        if ready is not None and (ready.python != python or ready.has_ended):
+        # Variables of the project have to be there before anything is imported.
+        if ready is not None and (ready.python != python or deployed.image.env or ready.has_ended):
             ready.end()
             ready = None
-        process = ready or self._new_standby(python)
+        process = ready or self._new_standby(python, deployed.image.env)
         # Hard links instead of the cache's own folder: the cache may remove it while the server runs.
         shutil.copytree(bento, process.folder / BENTO, copy_function=os.link)
         self._children[process.folder.name] = process.child
@@ -175,8 +176,8 @@ class ProcessBackend:
             child.wait(timeout=5)
         shutil.rmtree(self._folder(server), ignore_errors=True)
 
-    def _new_standby(self, python: Path) -> Standby:
-        return standby.start(self._root, python, self._script, self._nats_url)
+    def _new_standby(self, python: Path, variables: Mapping[str, str] | None = None) -> Standby:
+        return standby.start(self._root, python, self._script, self._nats_url, variables or {})
 
     def _folder(self, server: Server) -> Path:
         return self._root / server.id

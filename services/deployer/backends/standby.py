@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,11 @@ class Standby:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def start(root: Path, python: Path, script: Path, nats_url: str) -> Standby:
-    """Start a process on standby in a new folder of `root`, whose name begins with the pid of this process."""
+def start(root: Path, python: Path, script: Path, nats_url: str, variables: Mapping[str, str]) -> Standby:
+    """Start a process on standby in a new folder of `root`, whose name begins with the pid of this process.
+
+    `variables` are those of the project's `env`; they come before its imports and never replace the server's own.
+    """
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=root, prefix=f"{os.getpid()}."))
     (folder / "home" / "metrics").mkdir(parents=True)
@@ -62,7 +66,7 @@ def start(root: Path, python: Path, script: Path, nats_url: str) -> Standby:
         child = subprocess.Popen(
             [str(python), "-P", str(script)],
             cwd=folder,
-            env=_environ(folder / "home", nats_url),
+            env=_environ(folder / "home", nats_url, variables),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -72,10 +76,10 @@ def start(root: Path, python: Path, script: Path, nats_url: str) -> Standby:
         return Standby(child, python, folder, listener.getsockname()[1], listener.fileno())
 
 
-def _environ(home: Path, nats_url: str) -> dict[str, str]:
+def _environ(home: Path, nats_url: str, variables: Mapping[str, str]) -> dict[str, str]:
     # Without PYTHONPATH: the code that serves comes from the Bento, not from this checkout.
     inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "HTTP_PORT")}
-    return inherited | {
+    return inherited | dict(variables) | {
         "BENTOML_HOME": str(home),
         "BENTOML_DO_NOT_TRACK": "True",
         "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),

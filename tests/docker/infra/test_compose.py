@@ -31,7 +31,7 @@ BRIDGE = "172.17.0.1"
 @pytest.fixture(scope="module")
 def images(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Images of all services, built from the checkout; and those that compose names."""
-    subprocess.run([ROOT / "tests/docker/images.sh", "nats", "traefik", "prometheus"], check=True)
+    subprocess.run([ROOT / "tests/docker/images.sh", "nats", "traefik", "prometheus", "docker"], check=True)
     Stack(tmp_path_factory.mktemp("build")).compose("build", "--quiet")
     return IMAGES
 

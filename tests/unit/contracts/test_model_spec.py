@@ -40,6 +40,47 @@ def test_what_a_server_may_use_is_read_in_peoples_units(serve: str, memory: int,
     assert (limits.memory, limits.cpus) == (memory, cpus)
 
 
+def test_the_image_and_the_environment_of_a_server_are_read() -> None:
+    spec = parse(
+        "name: a\ntarget: y\nserve: {system_packages: [libgomp1, 'git=1:2.3~b'], dockerfile: docker/Dockerfile}\n"
+        "env: {MOOD: quiet, SIZE: 3}\n"
+    )
+    assert spec.serve.system_packages == ("libgomp1", "git=1:2.3~b")
+    assert spec.serve.dockerfile == "docker/Dockerfile"
+    assert spec.env == {"MOOD": "quiet", "SIZE": "3"}
+    assert parse("name: a\ntarget: y\nserve: {base_image: 'ghcr.io/acme/base:1'}\n").serve.base_image
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (
+            "serve:\n  system_packages:\n    - libgomp1\n    - $(reboot)\n",
+            r"line 6: serve.system_packages.1: '\$\(reboot\)'",
+        ),
+        ("serve: {system_packages: ['a; reboot']}\n", "line 3: serve.system_packages.0: .*names of Debian packages"),
+        ("serve: {system_packages: ['-o=x']}\n", "names of Debian packages"),
+        ("serve: {base_image: '--x y'}\n", "line 3: serve.base_image: .*write the name of an image"),
+        ("serve: {dockerfile: ../Dockerfile}\n", "line 3: serve.dockerfile: .*not inside the project"),
+        ("serve: {dockerfile: /etc/Dockerfile}\n", "not inside the project"),
+        ("serve: {dockerfile: a, base_image: b}\n", "line 3: serve: base_image and dockerfile exclude each other"),
+        ("serve: {packages: [a]}\n", "line 3: unknown key 'serve.packages'"),
+        ("env:\n  A: b\n  PATH: x\n", "line 5: env.PATH: PATH is set by Bentobelt or decides how Python starts"),
+        ("env: {NATS_URL: x}\n", "a project cannot set it"),
+        ("env: {PORT: 80}\n", "a project cannot set it"),
+        ("env: {BENTOML_HOME: x}\n", "a project cannot set it"),
+        ("env: {PYTHONPATH: x}\n", "a project cannot set it"),
+        ("env: {a b: x}\n", "'a b' is not the name of an environment variable"),
+        ("env: {A: true}\n", "line 3: env.A: True is not text; put it in quotes"),
+        ("env: {A: [1]}\n", "is not text"),
+        ('env: {A: "x\\ny"}\n', "line 3: env.A: the value of an environment variable has one line"),
+    ],
+)
+def test_an_image_or_environment_that_cannot_be_is_refused_with_its_line(more: str, says: str) -> None:
+    with pytest.raises(BadSpec, match=says):
+        parse(f"name: a\ntarget: y\n{more}")
+
+
 @pytest.mark.parametrize(("task", "metric"), [("classification", "accuracy"), ("regression", "r2")])
 def test_default_gate_compares_with_the_champion(task: str, metric: str) -> None:
     spec = parse(f"name: a\ntarget: y\ntask: {task}\n")

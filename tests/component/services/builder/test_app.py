@@ -9,11 +9,12 @@ import pytest
 from contracts.artifact_ref import JOBLIB, PARQUET, TAR_GZ, ArtifactRef
 from contracts.events import BuildFailed, ImagePushed, ModelApproved
 from contracts.features import Feature, Probe
+from contracts.model_spec import ModelSpec, parse
 from contracts.profiles import ColumnProfile, Profile
 from contracts.runtime import Environment, Limits
 from contracts.verdicts import PerformanceTarget, Verdict
 from services.builder.app import create_app
-from services.builder.bento import BuildRefused
+from services.builder.bento import BuildRefused, BuiltBento
 from services.builder.packed import PackedBentos
 from services.builder.settings import Settings
 from services.messaging.worker import Worker
@@ -31,15 +32,22 @@ class FakeBentos:
         self._folder = folder
 
     @contextlib.asynccontextmanager
-    async def build(self, event: ModelApproved, run: str) -> AsyncIterator[Path]:
+    async def build(self, event: ModelApproved, run: str) -> AsyncIterator[BuiltBento]:
         if self.errors:
             raise self.errors.pop(0)
         self.built.append(event.version)
         (self._folder / "bento.tar").write_text(f"{event.tag} of {run}")
-        yield self._folder / "bento.tar"
+        yield built(self._folder, SPEC)
 
-    async def limits(self, event: ModelApproved) -> Limits:
-        return Limits(memory=512 * 1024**2)
+    async def spec(self, event: ModelApproved) -> ModelSpec:
+        return SPEC
+
+
+SPEC = parse("name: digits\ntarget: y\nserve: {memory: 512MiB}\nenv: {MOOD: quiet}\n")
+
+
+def built(folder: Path, spec: ModelSpec) -> BuiltBento:
+    return BuiltBento(folder / "bento", folder / "bento.tar", folder / "project", spec)
 
 
 def ref(name: str, media_type: str) -> ArtifactRef:
@@ -84,7 +92,7 @@ async def test_an_approved_model_is_built_and_pushed_by_digest(bentos: FakeBento
     assert event.artifact is not None
     assert (event.tag, event.image) == (APPROVED.tag, f"bento+{event.artifact.uri}")
     assert (await artifacts.fetch(event.artifact)).read_text() == "digits:7-aaaaaaaa of r1"
-    assert event.limits == Limits(memory=512 * 1024**2)
+    assert (event.limits, event.env) == (Limits(memory=512 * 1024**2), {"MOOD": "quiet"})
     assert (event.probe, event.promise, event.environment) == (APPROVED.probe, APPROVED.promise, APPROVED.environment)
 
 
@@ -114,7 +122,7 @@ async def test_an_image_that_only_the_cache_still_has_goes_back_into_the_store(b
     cache.mkdir()
     images = PackedBentos(FsspecArtifactStore(f"file://{store}", cache), home / "builds")
     (home / "bento.tar").write_text("a bento")
-    made = await images.make(APPROVED, "r1", home / "bento.tar")
+    made = await images.make(APPROVED, "r1", built(home, SPEC))
     assert await images.find(APPROVED) == made
     (lost,) = store.iterdir()
     lost.unlink()
@@ -136,3 +144,12 @@ async def test_a_killed_build_is_tried_once_more(bentos: FakeBentos, home: Path)
     assert await deliver(worker, APPROVED) == []
     (event,) = await deliver(worker, APPROVED)
     assert isinstance(event, ImagePushed)
+
+
+async def test_keys_of_an_image_are_named_when_a_bento_is_only_packed(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home / "bento.tar").write_text("a bento")
+    spec = parse("name: digits\ntarget: y\nserve: {system_packages: [libgomp1]}\n")
+    await PackedBentos(MemoryArtifacts(), home / "builds").make(APPROVED, "r1", built(home, spec))
+    assert "serve.system_packages" in capsys.readouterr().out

@@ -3,10 +3,10 @@
 import asyncio
 import base64
 import contextlib
-import dataclasses
 import http.server
 import json
 import os
+import platform
 import re
 import secrets
 import subprocess
@@ -21,15 +21,15 @@ import docker
 import pytest
 
 from contracts.events import BuildFailed, Event, ImagePushed, ModelApproved
-from services.builder import layers
+from contracts.serve_spec import Serve
 from services.builder.app import create_app
-from services.builder.layered import RUNTIME, SCRIPT, UV, Layered, Runtime
-from services.builder.scratch import SCRATCH
+from services.builder.docker_build import DockerBuild
+from services.builder.serving_image import LOCK, RUNTIME, DockerfileRecipe
 from services.builder.settings import Settings
-from services.docker_engine.client import Engine, Making
-from services.docker_engine.errors import DockerRefused, DockerTrouble, RegistryAway
+from services.docker_engine import DockerEngine, DockerTrouble, RegistryAway
 from services.messaging.worker import Worker
 from services.sandbox.environments import BASE_LOCK
+from tests.docker.approvals import example
 from tests.docker.conftest import Dockerd
 from tests.docker.makers import Maker
 from tests.docker.registries import PASSWORD, USER, Registry
@@ -37,6 +37,7 @@ from tests.fakes import MemoryInbox, deliver
 from tests.waiting import eventually, until
 
 BASE = "python:3.11-slim"
+PYTHON = platform.python_version()
 
 
 @contextlib.asynccontextmanager
@@ -116,7 +117,7 @@ async def test_a_missing_base_image_is_named(registry: Registry, home: Path) -> 
 
 def test_the_registry_of_a_base_image_is_the_one_that_is_asked_about(registry: Registry) -> None:
     with pytest.raises(RegistryAway, match=r"Is the registry 127\.0\.0\.1:1 up"):
-        Engine(registry.address, None, 60).need("127.0.0.1:1/base:3.11")
+        DockerEngine("BUILDER").need("127.0.0.1:1/base:3.11")
 
 
 async def test_an_engine_that_dies_in_mid_build_builds_later(
@@ -125,6 +126,7 @@ async def test_an_engine_that_dies_in_mid_build_builds_later(
     engine: docker.DockerClient,
     engine_of_its_own: Callable[[Path], Dockerd],
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     async with builder(home, empty_registry) as it:
         other = engine_of_its_own(home / "docker")
@@ -132,7 +134,7 @@ async def test_an_engine_that_dies_in_mid_build_builds_later(
         with monkeypatch.context() as there:
             there.setenv("DOCKER_HOST", other.url)
             building = asyncio.create_task(it.deliver())
-            await eventually(lambda: _builds(other))
+            await eventually(lambda: asyncio.to_thread(_installs, capsys), 120)
             other.kill()
             assert await building is None
             assert await it.deliver() is None, "no engine at all"
@@ -158,81 +160,94 @@ async def test_a_full_disk_is_told_and_tried_again(
             with monkeypatch.context() as there:
                 there.setenv("DOCKER_HOST", other.url)
                 assert await it.deliver() is None
-            assert "The disk is full: make room" in " ".join(capsys.readouterr().out.split())
+            assert "The disk is full: free space" in " ".join(capsys.readouterr().out.split())
             await asyncio.to_thread(_provide, empty_registry, home)
             (disk / "filler").unlink()
             monkeypatch.setenv("DOCKER_HOST", other.url)
             assert isinstance(await it.deliver(), ImagePushed)
 
 
-def test_a_builder_that_is_stopped_in_mid_making_leaves_nothing(
-    registry: Registry, home: Path, engine: docker.DockerClient
+def test_a_builder_that_is_stopped_ends_its_build(
+    registry: Registry, home: Path, engine: docker.DockerClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = Engine(registry.address, None, 120)
-    runtime = Runtime(_only("six"), BASE, f"# {uuid.uuid4()}")
-
-    def left() -> list[str]:
-        containers = engine.api.containers(all=True, filters={"name": SCRATCH})
-        images = engine.api.images(f"{registry.address}/bentobelt-runtime")
-        names = [tag for image in images for tag in image["RepoTags"] if runtime.key in tag]
-        return [*names, *(one["Names"][0] for one in containers), *_volumes(engine)]
-
+    recipe, builds = _recipe(registry, home)
     with ThreadPoolExecutor() as pool:
-        making = pool.submit(Layered(asked, BASE, home).provide, runtime)
-        until(lambda: len(left()) >= 3)
-        asked.close()
-        with pytest.raises((DockerTrouble, DockerRefused)):
+        making = pool.submit(recipe.provide, _context(home), Serve(system_packages=("hello",)), PYTHON, None)
+        until(lambda: _installs(capsys), 120)
+        builds.close()
+        with pytest.raises(DockerTrouble, match="the builder is being stopped"):
             making.result()
-    until(lambda: left() == [])
+    assert engine.api.images(f"{registry.address}/bentobelt-runtime") == []
 
 
-def test_a_part_that_is_not_said_to_be_made_is_missed(registry: Registry, engine: docker.DockerClient) -> None:
-    """An image that lacks what its name stands for would be everyone's."""
-    asked, name = Engine(registry.address, None, 120), f"{registry.address}/missed"
-    asked.name(BASE, f"{name}:begun")
-    made: list[str] = []
-    command = ["sh", "-c", "echo made one; echo made two >&2; echo made three"]
-    making = Making("/opt/serving", command, layers.files({"build/x": b""}), ["true"], "USER 1", {})
-    names = {part: f"{name}:{part}" for part in ("one", "two", "three")}
-    with pytest.raises(DockerTrouble, match="three is made before what is below it"):
-        asked.extend(f"{name}:begun", making, names, made.append)
-    making = dataclasses.replace(making, make=["sh", "-c", "echo made one; echo made two"], files=layers.files({}))
-    with pytest.raises(DockerTrouble, match="three were not made"):
-        asked.extend(f"{name}:begun", making, names, made.append)
-    assert made == [f"{name}:one", f"{name}:one", f"{name}:two"]
-    asked.clear()
-    until(lambda: not engine.api.images(name) and not _volumes(engine))
+async def test_a_step_that_fails_is_shown_with_its_own_last_lines(registry: Registry, home: Path) -> None:
+    async with Maker(home, registry.address) as maker:
+        dockerfile = f"FROM {BASE}\nRUN echo ready && echo no such thing >&2 && exit 3\n"
+        event = await example(
+            maker.artifacts, maker.base, "diabetes", 1, more="serve: {dockerfile: Dockerfile}\n",
+            files={"Dockerfile": dockerfile},
+        )  # fmt: skip
+        said = await Builder(maker, event).deliver()
+        assert isinstance(said, BuildFailed)
+        assert (said.error, said.attempts) == ("BuildStepFailed", 1)
+        assert "[2/2] RUN echo ready" in said.message
+        assert "no such thing\n" in said.message
+        assert "exit code: 3" in said.message
 
 
-def _volumes(engine: docker.DockerClient) -> list[str]:
-    return [volume["Name"] for volume in engine.api.volumes(filters={"name": SCRATCH})["Volumes"] or ()]
+@pytest.mark.parametrize(
+    ("serve", "says"),
+    [
+        ("{system_packages: [no-such-package-at-all]}", "Unable to locate package no-such-package-at-all"),
+        ("{base_image: 'nats:2.15-alpine'}", "python: not found"),
+    ],
+)
+async def test_a_serve_key_that_cannot_work_fails_at_once(
+    serve: str, says: str, registry: Registry, home: Path
+) -> None:
+    async with Maker(home, registry.address) as maker:
+        event = await example(maker.artifacts, maker.base, "diabetes", 1, more=f"serve: {serve}\n")
+        said = await Builder(maker, event).deliver()
+        assert isinstance(said, BuildFailed)
+        assert said.attempts == 1
+        assert says in said.message
 
 
-@pytest.mark.parametrize("uv", [UV, SCRIPT], ids=["the builder's uv", "one that does not run there"])
 async def test_where_packages_come_from_stays_in_the_build(
-    registry: Registry, home: Path, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch, uv: Path
+    registry: Registry, home: Path, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A password in an index's address reaches the index, and nothing that is kept."""
     gateway = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+    recipe, _ = _recipe(registry, home)
     with _index(gateway) as (port, asked):
         monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"http://belt:hunter2@{gateway}:{port}/simple")
-        layered = Layered(Engine(registry.address, None, 120), BASE, home)
-        image = layered.provide(Runtime(_only("six"), BASE, f"# {uuid.uuid4()}", uv))  # one that no engine has yet
+        image = recipe.provide(_context(home), Serve(), PYTHON, None)  # one that no engine has yet
     assert base64.b64encode(b"belt:hunter2").decode() in " ".join(asked), "the index was not asked"
     told = json.dumps(engine.api.history(image)) + json.dumps(engine.api.inspect_image(image))
     assert "hunter2" not in told
     assert not any(b"hunter2" in chunk for chunk in engine.images.get(image).save())
-    until(lambda: not _volumes(engine))
-    bill = json.loads(layered.bill(image, {RUNTIME: "x"}))
+    bill = json.loads(recipe.bill(image, {RUNTIME: "x"}))
     assert [one["purl"].split("@")[0] for one in bill["components"]] == ["pkg:pypi/six"]
-    engine.images.remove(image)
 
 
-def _only(package: str) -> bytes:
+def _recipe(registry: Registry, home: Path) -> tuple[DockerfileRecipe, DockerBuild]:
+    builds = DockerBuild(home, 600)
+    return DockerfileRecipe(DockerEngine("BUILDER", seconds=300), builds, registry.address, BASE), builds
+
+
+def _context(home: Path) -> Path:
+    """A folder with a lock of one package, which differs from every other one."""
+    lock = home / "context" / LOCK
+    lock.parent.mkdir(parents=True)
+    lock.write_text(f"# {uuid.uuid4()}\n{_only('six')}")
+    return home / "context"
+
+
+def _only(package: str) -> str:
     """One package of the lock."""
     found = re.search(rf"^{package}==.*?(?=^[a-z])", BASE_LOCK.read_text(), re.MULTILINE | re.DOTALL)
     assert found is not None
-    return "\n".join(line for line in found[0].splitlines() if not line.strip().startswith("#")).encode() + b"\n"
+    return "\n".join(line for line in found[0].splitlines() if not line.strip().startswith("#")) + "\n"
 
 
 @contextlib.contextmanager
@@ -261,6 +276,11 @@ def _index(address: str) -> Iterator[tuple[int, list[str]]]:
             thread.join()
 
 
+def _installs(capsys: pytest.CaptureFixture[str]) -> bool:
+    """Whether a builder has reported that packages are being installed."""
+    return "runtime image: packages" in capsys.readouterr().out
+
+
 def _copy_base(engine: docker.DockerClient, other: Dockerd) -> None:
     with contextlib.closing(docker.DockerClient(other.url, timeout=120)) as client:
         (image,) = client.images.load(b"".join(engine.images.get(BASE).save(named=True)))
@@ -269,18 +289,7 @@ def _copy_base(engine: docker.DockerClient, other: Dockerd) -> None:
 
 def _provide(registry: Registry, home: Path) -> None:
     """The runtime of our own lock in the registry, made by the machine's engine."""
-    Layered(Engine(registry.address, None, 300), BASE, home).provide(Runtime(BASE_LOCK.read_bytes(), BASE, ""))
-
-
-async def _builds(other: Dockerd) -> bool:
-    def running() -> bool:
-        with contextlib.closing(docker.DockerClient(other.url, timeout=30)) as client:
-            return any(
-                "pip" in container.attrs["Path"] + str(container.attrs["Args"])
-                for container in client.containers.list()
-            )
-
-    return await asyncio.to_thread(running)
+    _recipe(registry, home)[0].prepare()
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
 """Images of real Bentos: made by a real engine, pushed to a real registry, run as a deployer runs them."""
 
 import asyncio
+import io
 import json
 import re
 import tarfile
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,6 @@ import pytest
 from contracts.artifact_ref import CYCLONEDX
 from contracts.events import ModelApproved
 from services.builder.domain import BuiltImage
-from services.builder.scratch import SCRATCH, remove_abandoned
 from services.storage.artifact_store import ArtifactStore
 from tests.docker.approvals import example, version
 from tests.docker.containers import answer, serving
@@ -25,8 +24,6 @@ from tests.docker.makers import Maker
 from tests.docker.registries import Registry
 from tests.waiting import eventually, until
 
-STRIPPED = "import uvloop.loop; print(open(uvloop.loop.__file__, 'rb').read(48)[40:] == bytes(8))"
-"""Whether a library has no table of sections."""
 KEEPS_OUT = ("gcc", "cc", "ld", "make", "pip", "pip3", "uv", "git")
 IMPORTS = """
 import bentoml, joblib, nats, numpy.testing, pandas.testing, pyarrow.compute, pyarrow.fs, pyarrow.parquet, scipy.stats
@@ -88,7 +85,6 @@ async def test_a_version_is_built_pushed_and_serves(
     with serving(engine, image.image) as container:
         assert answer(container, event) == list(event.probe.predictions)
         _is_bare(container)
-        _has_not_imported(container, "scipy/integrate/", "scipy/optimize/", "scipy/stats/", "zmq/")
         until(lambda: engine.api.inspect_container(container.id)["State"]["Health"]["Status"] == "healthy")
         container.stop(timeout=20)
         container.reload()
@@ -109,7 +105,6 @@ def _is_bare(container: Any) -> None:
     assert found == ""
     assert run("id", "-u", "-n").strip() == "serving"
     run("python", "-c", IMPORTS)
-    assert run("python", "-c", STRIPPED).strip() == "True"
     code, said = container.exec_run(["python", "-m", "pip"])
     assert code, said
     lines = dict(line.split(" ", 1) for line in run("python", "-c", BYTECODE).splitlines())
@@ -126,15 +121,8 @@ def _has_compiled_what_it_imports(container: Any) -> None:
     code, said = container.exec_run(["python", "-c", NOT_COMPILED], environment={"PYTHONPROFILEIMPORTTIME": ""})
     assert code == 0, said.decode()
     not_compiled = set(said.decode().split())
-    assert 100 < len(not_compiled) < 1000, "what nobody needs, and that alone"
+    assert len(not_compiled) < 20, "files that are no Python of this version, and those alone"
     assert not_compiled & imported == set()
-
-
-def _has_not_imported(container: Any, *folders: str) -> None:
-    code, mapped = container.exec_run(["cat", "/proc/1/maps"])
-    assert code == 0
-    assert b"sklearn/tree/" in mapped
-    assert not [folder for folder in folders if folder.encode() in mapped]
 
 
 async def _has_its_bill(artifacts: ArtifactStore, image: BuiltImage) -> None:
@@ -173,16 +161,15 @@ async def test_a_runtime_is_made_before_the_first_version(
     async with Maker(home, empty_registry.address, base_image=base) as maker:
         event = await maker.example("digits", 41, trees=2)
         async with staying_ready(maker):
-            await eventually(lambda: asyncio.to_thread(_runtimes, empty_registry), 120)
+            await eventually(lambda: asyncio.to_thread(empty_registry.tags, "bentobelt-runtime"), 600)
             runtimes = empty_registry.tags("bentobelt-runtime")
             image = await made(maker, event)
         assert empty_registry.tags("bentobelt-runtime") == runtimes
-    (key,) = _runtimes(empty_registry)
+    (key,) = runtimes
     repository = f"{empty_registry.address}/bentobelt-runtime"
     whole = ([f"{repository}:{key}"], [f"{repository}@{empty_registry.digest('bentobelt-runtime', key)}"])
     until(lambda: [(one["RepoTags"], one["RepoDigests"]) for one in engine.api.images(repository)] == [whole])
-    # What a person calls the base is not ours to take away; what we called it meanwhile is.
-    until(lambda: [name for name in _names(engine, base) if empty_registry.address in name] == [base])
+    assert [name for name in _names(engine, base) if empty_registry.address in name] == [base]
     _holds_nothing_twice(engine, image.image, home / "image.tar")
 
 
@@ -194,31 +181,6 @@ def _base_by_digest(engine: docker.DockerClient, registry: Registry) -> str:
 
 def _names(engine: docker.DockerClient, image: str) -> list[str]:
     return list(engine.api.inspect_image(image)["RepoDigests"])
-
-
-def test_what_killed_builders_left_is_removed_when_it_is_old(engine: docker.DockerClient) -> None:
-    api = engine.api
-    name, other = (f"{SCRATCH}{uuid.uuid4().hex}" for _ in range(2))
-    api.create_container("registry:3", name=name, host_config=api.create_host_config(binds=[f"{name}:/build"]))
-    api.create_volume(other)
-
-    def there() -> set[str]:
-        containers = {one["Names"][0].lstrip("/") for one in api.containers(all=True)}
-        return (containers | {one["Name"] for one in api.volumes()["Volumes"]}) & {name, other}
-
-    remove_abandoned(api)
-    assert there() == {name, other}
-
-    def gone() -> bool:
-        remove_abandoned(api, 1.0)
-        return not there()
-
-    until(gone)
-
-
-def _runtimes(registry: Registry) -> list[str]:
-    """Those that are whole: the parts of one are pushed while it is made."""
-    return [tag for tag in registry.tags("bentobelt-runtime") if "-begun-" not in tag]
 
 
 def _holds_nothing_twice(engine: docker.DockerClient, image: str, file: Path) -> None:
@@ -251,7 +213,7 @@ async def test_nothing_is_prepared_without_an_engine_or_a_registry(
     def told() -> bool:
         nonlocal said
         said += capsys.readouterr().out
-        return "the first build does it" in said
+        return "the first build makes it" in said
 
     async with Maker(home, "127.0.0.1:1") as maker:
         ahead = asyncio.create_task(maker.images.stay_ready())
@@ -305,7 +267,7 @@ async def test_a_projects_own_requirements_are_in_its_image(maker: Maker, engine
     with serving(engine, image.image) as container:
         assert answer(container, event) == pytest.approx(list(event.probe.predictions))
         code, said = container.exec_run(["python", "-c", "import imblearn.ensemble, pyarrow._s3fs"])
-        assert code == 0, said.decode()  # with requirements of a project's own, Arrow is left whole
+        assert code == 0, said.decode()
 
 
 async def test_what_bentoml_containerize_makes_is_pushed_the_same_way(
@@ -323,6 +285,58 @@ async def test_what_bentoml_containerize_makes_is_pushed_the_same_way(
 
 
 async def test_a_version_says_what_it_may_use(maker: Maker) -> None:
-    event = await example(maker.artifacts, maker.base, "diabetes", 3, serve="serve: {memory: 512MiB, cpus: 0.5}\n")
-    limits = await maker.bentos.limits(event)
+    event = await example(maker.artifacts, maker.base, "diabetes", 3, more="serve: {memory: 512MiB, cpus: 0.5}\n")
+    limits = (await maker.bentos.spec(event)).serve.limits
     assert (limits.memory, limits.cpus) == (512 * 1024**2, 0.5)
+
+
+async def test_system_packages_are_in_the_image(maker: Maker, engine: docker.DockerClient) -> None:
+    event = await example(maker.artifacts, maker.base, "diabetes", 6, more="serve: {system_packages: [hello]}\n")
+    image = await made(maker, event)
+    with serving(engine, image.image) as container:
+        assert answer(container, event) == pytest.approx(list(event.probe.predictions))
+        code, said = container.exec_run(["hello"])
+        assert (code, b"Hello" in said) == (0, True), said.decode()
+
+
+DOCKERFILE = """\
+FROM python:3.11-slim
+COPY pipeline.py /copied.py
+RUN echo quiet >/mood
+USER nobody
+"""
+
+
+async def test_a_dockerfile_of_the_project_is_built_first_and_used_as_the_base(
+    maker: Maker, engine: docker.DockerClient
+) -> None:
+    event = await example(
+        maker.artifacts, maker.base, "diabetes", 7, more="serve: {dockerfile: docker/Dockerfile}\n",
+        files={"docker/Dockerfile": DOCKERFILE},
+    )  # fmt: skip
+    image = await made(maker, event)
+    labels = engine.images.get(image.image).labels
+    assert labels["org.opencontainers.image.base.name"] == "docker/Dockerfile"
+    with serving(engine, image.image) as container:
+        assert answer(container, event) == pytest.approx(list(event.probe.predictions))
+        assert container.exec_run(["cat", "/mood"])[1] == b"quiet\n"
+        assert b"def build" in container.exec_run(["cat", "/copied.py"])[1]
+        assert container.exec_run(["id", "-u"])[1] == b"1034\n"
+
+
+async def test_a_base_image_of_the_project_is_used(
+    maker: Maker, engine: docker.DockerClient, shared_registry: Registry
+) -> None:
+    name = f"{shared_registry.address}/own-base"
+    engine.images.build(fileobj=io.BytesIO(b"FROM python:3.11-slim\nENV MOOD=quiet\n"), tag=f"{name}:1", rm=True)
+    event = await example(maker.artifacts, maker.base, "diabetes", 8, more=f"serve: {{base_image: '{name}:1'}}\n")
+    about = engine.images.get((await made(maker, event)).image)
+    assert "MOOD=quiet" in about.attrs["Config"]["Env"]
+    assert about.labels["org.opencontainers.image.base.name"] == f"{name}:1"
+
+
+async def test_variables_of_the_project_are_in_the_bento_and_in_its_event(maker: Maker) -> None:
+    event = await example(maker.artifacts, maker.base, "diabetes", 9, more="env: {MOOD: quiet}\n")
+    async with maker.bentos.build(event, "run9") as bento:
+        assert "MOOD" in (bento.folder / "bento.yaml").read_text()
+        assert bento.spec.env == {"MOOD": "quiet"}

@@ -9,7 +9,6 @@ import docker
 import pytest
 
 from contracts.events import ImagePushed, ModelDeployed
-from contracts.runtime import Limits
 from contracts.values import Value
 from services.builder.domain import pushed
 from services.messaging.connection import Bus
@@ -45,7 +44,9 @@ async def _build(home: Path, registry: str) -> dict[int, ImagePushed]:
     async with Maker(home, registry) as maker:
         for number in NUMBERS:
             event = await maker.example(MODEL, number, trees=20)
-            built[number] = pushed(event, await maker.make(event), Limits(memory=512 * tiny.MIB))
+            spec = await maker.bentos.spec(event)
+            spec = spec.model_copy(update={"serve": spec.serve.model_copy(update={"memory": 512 * tiny.MIB})})
+            built[number] = pushed(event, await maker.make(event), spec)
     return built
 
 

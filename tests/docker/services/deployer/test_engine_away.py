@@ -8,9 +8,9 @@ import docker
 import pytest
 
 from contracts.events import ImagePushed, ModelDeployed
-from services.deployer.backends.engine import Engine
+from services.deployer.backends.engine import ServingEngine
 from services.deployer.backends.images import ImageCache
-from services.docker_engine.errors import NoSpace
+from services.docker_engine import NoSpace
 from services.messaging.connection import Bus
 from tests.docker import tiny
 from tests.docker.conftest import Dockerd
@@ -103,4 +103,4 @@ async def test_no_space_for_an_image_says_so(
 ) -> None:
     dockerd = engine_of_its_own(small_disk / "docker")
     with pytest.raises(NoSpace, match="docker system df"):
-        await ImageCache(Engine(dockerd.url), None).fetch(images[1].image)
+        await ImageCache(ServingEngine(url=dockerd.url)).fetch(images[1].image)

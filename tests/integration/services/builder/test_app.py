@@ -37,7 +37,7 @@ async def test_a_bento_is_complete_containerizable_and_the_same_every_time(home:
         assert image.artifact is not None
         assert (image.image, image.artifact.media_type) == (f"bento+{image.artifact.uri}", BENTO)
         async with bentos.build(event, "run1") as again:
-            assert (await artifacts.put(again, BENTO)).sha256 == image.artifact.sha256
+            assert (await artifacts.put(again.tar, BENTO)).sha256 == image.artifact.sha256
         for number in (2, 3):
             async with bentos.build(await approved(artifacts, environments.base, number), f"run{number}"):
                 pass
@@ -50,19 +50,20 @@ async def test_a_bento_is_complete_containerizable_and_the_same_every_time(home:
 
 
 @pytest.mark.parametrize("docker", [None, "#!/bin/sh\nexit 1\n"], ids=["no command", "no Buildx"])
-def test_containerize_without_its_tools_ends_the_start_with_a_sentence(docker: str | None, home: Path) -> None:
+@pytest.mark.parametrize("way", ["docker", "containerize"])
+def test_images_without_their_tools_end_the_start_with_a_sentence(way: str, docker: str | None, home: Path) -> None:
     if docker:
         (home / "docker").write_text(docker)
         (home / "docker").chmod(0o755)
     told = {
         "PATH": str(home), "BENTOBELT_HOME": str(home / "belt"), "NATS_URL": "nats://127.0.0.1:1",
-        "BUILDER_IMAGES": "containerize", "BUILDER_REGISTRY": "127.0.0.1:1",
+        "BUILDER_IMAGES": way, "BUILDER_REGISTRY": "127.0.0.1:1",
     }  # fmt: skip
     command = [sys.executable, "-m", "services.builder.app"]
     ended = subprocess.run(command, env=os.environ | told, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1
     [sentence] = ended.stderr.splitlines()
-    assert sentence.startswith("BUILDER_IMAGES=containerize needs the docker command with Buildx on the PATH")
+    assert sentence.startswith(f"BUILDER_IMAGES={way} needs the docker command with Buildx on the PATH")
 
 
 def _is_a_true_bento(folder: Path) -> None:
@@ -89,7 +90,7 @@ async def test_what_a_killed_build_left_is_built_anew(home: Path) -> None:
     try:
         event = await approved(artifacts, environments.base, 1)
         async with BentoBuilder(forks, artifacts, home / "builds", seconds=60, keep=2).build(event, "run1") as bento:
-            with tarfile.open(bento) as tar:
+            with tarfile.open(bento.tar) as tar:
                 assert "bento.yaml" in tar.getnames()
     finally:
         await forks.close()

@@ -14,7 +14,6 @@ import pytest
 
 from contracts.artifact_ref import JOBLIB
 from contracts.events import DeploymentFailed, Event, ImagePushed, ModelDeployed, ModelSuperseded, RollbackRequested
-from contracts.runtime import Limits
 from services.builder.bento import JOB, BentoBuilder, use_store
 from services.builder.domain import pushed
 from services.builder.packed import PackedBentos
@@ -56,7 +55,7 @@ async def _build(store: Path) -> dict[int, ImagePushed]:
             wrong = event.probe.model_copy(update={"predictions": (7, 7)})
             event = event.model_copy(update={"probe": wrong})
         async with bentos.build(event, f"run{number}") as bento:
-            built[number] = pushed(event, await packed.make(event, f"run{number}", bento), Limits())
+            built[number] = pushed(event, await packed.make(event, f"run{number}", bento), bento.spec)
     await forks.close()
     return built
 

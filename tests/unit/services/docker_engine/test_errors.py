@@ -4,7 +4,7 @@ import pytest
 import requests.exceptions
 from docker.errors import APIError, DockerException
 
-from services.docker_engine.errors import (
+from services.docker_engine import (
     DockerRefused,
     DockerTrouble,
     Doing,

@@ -1,4 +1,4 @@
-"""Containers as servers, on a real engine and with real registries."""
+"""ContainerBackend as servers, on a real engine and with real registries."""
 
 import asyncio
 import json
@@ -13,12 +13,12 @@ import pytest
 
 from contracts.events import ImagePushed
 from services.deployer.backends.containers import ALWAYS, ContainerBackend, NoImage, remove_all
-from services.deployer.backends.engine import Engine
+from services.deployer.backends.engine import ServingEngine
 from services.deployer.backends.images import ImageCache
 from services.deployer.backends.protocol import BackendAway, Server
 from services.deployer.domain import PredictionsDiffer
 from services.deployer.readiness import DidNotStart, HttpChecks, Lost
-from services.docker_engine.errors import DockerTrouble, ImageMissing, RegistryAway, Unauthorized
+from services.docker_engine import DockerTrouble, ImageMissing, RegistryAway, Unauthorized
 from services.host import free_port
 from services.storage.registry import Deployed
 from tests.docker import tiny
@@ -46,7 +46,7 @@ def target(engine: docker.DockerClient) -> Iterator[str]:
 
 
 def servers(target: str, **options: object) -> ContainerBackend:
-    engine = Engine()
+    engine = ServingEngine()
     own = {
         "belt": "test",
         "target": target,
@@ -55,7 +55,7 @@ def servers(target: str, **options: object) -> ContainerBackend:
         "grace": 5.0,
         **options,
     }
-    return ContainerBackend(engine, ImageCache(engine, None), **own)  # type: ignore[arg-type]
+    return ContainerBackend(engine, ImageCache(engine), **own)  # type: ignore[arg-type]
 
 
 def deployed(event: ImagePushed) -> Deployed:
@@ -203,17 +203,17 @@ def _of(target: str) -> dict[str, str]:
 async def test_what_cannot_be_pulled_says_why(
     engine: docker.DockerClient, images: Pushed, private_registry: Registry, target: str, tmp_path: Path
 ) -> None:
-    event, engines = tiny.push(engine, private_registry, 1), Engine()
+    event = tiny.push(engine, private_registry, 1)
     with pytest.raises(Unauthorized, match="DEPLOYER_REGISTRY_CREDENTIALS"):
-        await ImageCache(engines, None).fetch(event.image)
+        await ImageCache(ServingEngine()).fetch(event.image)
     file = tmp_path / "credentials"
     with pytest.raises(Unauthorized, match="DEPLOYER_REGISTRY_CREDENTIALS names cannot be read"):
-        await ImageCache(engines, file).fetch(event.image)
+        await ImageCache(ServingEngine(file)).fetch(event.image)
     file.write_text(f"{USER}:wrong\n")
     with pytest.raises(Unauthorized, match=private_registry.address):
-        await ImageCache(engines, file).fetch(event.image)
+        await ImageCache(ServingEngine(file)).fetch(event.image)
     file.write_text(f"{USER}:{PASSWORD}\n")
-    stored = ImageCache(engines, file)
+    stored = ImageCache(ServingEngine(file))
     with pytest.raises(ImageMissing, match="sha256:0000"):
         await stored.fetch(event.image.partition("@")[0] + "@sha256:" + "0" * 64)
     private_registry.stop()
@@ -247,10 +247,10 @@ async def test_belts_that_share_an_engine_never_see_each_others_containers(image
 async def test_an_engine_that_is_away_is_told_and_what_was_seen_stands(
     images: Pushed, target: str, tmp_path: Path
 ) -> None:
-    away = Engine(f"unix://{tmp_path}/docker.sock")
+    away = ServingEngine(url=f"unix://{tmp_path}/docker.sock")
     containers = ContainerBackend(
         away,
-        ImageCache(away, None),
+        ImageCache(away),
         belt="test",
         target=target,
         network="host",

@@ -1,5 +1,8 @@
-# One Dockerfile for every worker:  docker build --build-arg SERVICE=trainer -t bentobelt/trainer .
+# One Dockerfile for every worker:
+#   docker build -f infra/docker/worker.Dockerfile --build-arg SERVICE=trainer -t bentobelt/trainer .
+# The builder has a stage of its own: `--target builder` adds the docker command with Buildx.
 ARG PYTHON=3.11
+ARG DOCKER=28-cli
 
 # What installs packages stays in this stage: uv, its cache, and whatever address and password an index needs.
 FROM python:${PYTHON}-slim AS packages
@@ -18,12 +21,13 @@ RUN --mount=type=cache,target=/root/.cache/uv,sharing=locked \
     /locks/${SERVICE}.txt
 COPY contracts /opt/bentobelt/contracts
 COPY infra/__init__.py infra/bootstrap.py /opt/bentobelt/infra/
+COPY infra/docker/serving.Dockerfile /opt/bentobelt/infra/docker/
 COPY services /opt/bentobelt/services
 COPY serving /opt/bentobelt/serving
 COPY requirements /opt/bentobelt/requirements
 RUN python -m compileall -q /opt/bentobelt
 
-FROM python:${PYTHON}-slim
+FROM python:${PYTHON}-slim AS base
 ARG SERVICE
 # The folder of state and the model store belong to the user, so that volumes made of them do too.
 RUN useradd --uid 1034 --no-create-home --home-dir /var/lib/bentobelt --shell /usr/sbin/nologin bentobelt \
@@ -41,3 +45,11 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-I", "-S", "-c", "import sys, http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
 # exec: the worker itself gets the SIGTERM, and gives back what it works on.
 CMD exec python -P -m services.${SERVICE}.app
+
+FROM docker:${DOCKER} AS docker-cli
+
+FROM base AS builder
+COPY --from=docker-cli /usr/local/bin/docker /usr/local/bin/docker
+COPY --from=docker-cli /usr/local/libexec/docker/cli-plugins/docker-buildx /usr/local/libexec/docker/cli-plugins/
+
+FROM base AS worker
