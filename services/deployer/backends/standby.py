@@ -1,8 +1,8 @@
 """A serving process that is started before there is a Bento to serve, so that its imports are already done.
 
-The process is `serving/entrypoints/bentoml_worker.py`. It becomes BentoML's own HTTP worker, which `bentoml serve` starts
-behind its supervisor, on a socket that is bound here. So no port has to be guessed. The supervisor is left out: the
-deployer is one.
+The process is `serving/entrypoints/bentoml_worker.py`. It becomes the HTTP worker of BentoML, which `bentoml serve`
+starts behind its supervisor, on a socket that is bound here. So no port has to be guessed. The supervisor is left out:
+the deployer is one.
 """
 
 import contextlib
@@ -79,9 +79,13 @@ def start(root: Path, python: Path, script: Path, nats_url: str, variables: Mapp
 def _environ(home: Path, nats_url: str, variables: Mapping[str, str]) -> dict[str, str]:
     # Without PYTHONPATH: the code that serves comes from the Bento, not from this checkout.
     inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "HTTP_PORT")}
-    return inherited | dict(variables) | {
-        "BENTOML_HOME": str(home),
-        "BENTOML_DO_NOT_TRACK": "True",
-        "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
-        "NATS_URL": nats_url,
-    }
+    return (
+        inherited
+        | dict(variables)
+        | {
+            "BENTOML_HOME": str(home),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "PROMETHEUS_MULTIPROC_DIR": str(home / "metrics"),
+            "NATS_URL": nats_url,
+        }
+    )
