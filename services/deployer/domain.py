@@ -86,7 +86,7 @@ def newest_live(model: str, lives: Iterable[Live]) -> Live | None:
 def superseded_elsewhere(version: str, order: int, elsewhere: Live | None) -> str | None:
     """Return the version that a target without a live version gets instead of this one; None: it gets this one.
 
-    A new target reads the stream from its beginning. The stream does not tell which versions were rolled back, but the
+    A new target reads the stream from its beginning. The stream does not show which versions were rolled back, but the
     newest live record of the other targets does. Older versions would be started and ended one after another, and
     versions that were rolled back must not be started at all.
     """

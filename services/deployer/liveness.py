@@ -1,7 +1,7 @@
 """Liveness of servers: a server is unresponsive after 3 failed requests in a row, and is asked again every 10th pass.
 
-A server that hangs does not end, so it has to be asked. On a loaded machine a healthy server may take its time, so one
-failed request is not enough.
+A server that hangs does not end, so it has to be asked again and again. On a loaded machine a healthy server may take
+its time, so one failed request is not enough.
 """
 
 import asyncio

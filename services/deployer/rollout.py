@@ -24,7 +24,7 @@ from services.storage import Deployed, Live
 
 log = structlog.get_logger()
 LEASE_SECONDS = 5.0
-"""How long another deployer's switch of the model is waited for."""
+"""Longest wait for another deployer that switches the same model."""
 FOLLOW_SECONDS = 1.0
 """A gateway has followed a change of its route within this time, also where its answer cannot show it."""
 NextLive = Callable[[Live | None, Live], Live]

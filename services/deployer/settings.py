@@ -15,13 +15,15 @@ class Settings(BusSettings):
     model_config = SettingsConfigDict(env_prefix="DEPLOYER_")
 
     target: str = Field(
-        default="local", pattern=r"^[a-z0-9-]{1,40}$", description="where it deploys to; each target gets every version"
+        default="local",
+        pattern=r"^[a-z0-9-]{1,40}$",
+        description="name of the place it deploys to; each target gets every version",
     )
     gateway_url: str = Field(
         default="http://127.0.0.1:8080", description="base URL of the gateway, under which every model answers"
     )
     public_url: str | None = Field(
-        default=None, description="the gateway's base URL as people reach it; default: as the deployer does"
+        default=None, description="base URL of the gateway for people; default: the one of the deployer"
     )
     routes: Path | None = Field(
         default=None,
@@ -29,7 +31,7 @@ class Settings(BusSettings):
     )
     servers: Literal["processes", "containers"] = Field(
         default="processes",
-        description="what serves: processes of this machine, or containers of the images that the builder pushed",
+        description="how versions are served: as processes of this machine, or as containers of the builder's images",
     )
     network: str = Field(
         default="host",
@@ -39,23 +41,26 @@ class Settings(BusSettings):
     belt: str = Field(
         default="bentobelt",
         pattern=r"^[a-zA-Z0-9._-]{1,64}$",
-        description="whose the containers are: belts on one engine need a name each (`belt up` and compose give one)",
+        description="name in the labels of the containers; two belts on one engine need different names (`belt up` and "
+        "compose set one)",
     )
     registry_credentials: Path | None = Field(
         default=None,
-        description="file with the line user:password for the registry; default: what docker login has left",
+        description="file with the line user:password for the registry; default: the credentials of docker login",
     )
     serving_nats_url: str | None = Field(
-        default=None, description="where containers find the bus; default: where the deployer does"
+        default=None, description="address of the bus for servers; default: the one of the deployer"
     )
-    ready_seconds: float = Field(default=60.0, gt=0, description="how long a new version may take until it is ready")
+    ready_seconds: float = Field(
+        default=60.0, gt=0, description="seconds that a new version may take until it is ready"
+    )
     switch_seconds: float = Field(
-        default=10.0, gt=0, description="how long the gateway may take until it answers with the new version"
+        default=10.0, gt=0, description="seconds that the gateway may take until it answers with the new version"
     )
     grace_seconds: float = Field(
-        default=10.0, gt=0, description="how long a server may finish its requests before it is killed"
+        default=10.0, gt=0, description="seconds that a server gets to finish its requests before it is killed"
     )
-    watch_seconds: float = Field(default=0.5, gt=0, description="pause between two looks at the servers")
+    watch_seconds: float = Field(default=0.5, gt=0, description="seconds between two passes of the reconciler")
 
     @property
     def routes_folder(self) -> Path:

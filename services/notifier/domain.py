@@ -18,7 +18,7 @@ DRIFT_TITLES = {
     "estimated": "probably performs worse than its target",
     "quality": "gets invalid input, or its server fails",
 }
-"""What is wrong with the version, by kind of drift."""
+"""Title of a drift alert after the model and the version, by kind of drift."""
 
 
 class DeadLetter(Frozen):

@@ -16,9 +16,9 @@ class Settings(BusSettings):
     urls: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         description="channels as apprise URLs, separated by spaces, e.g. slack://… mailto://… json://…; "
-        "none: alerts are only logged and published",
+        "without one, alerts are only logged and published",
     )
-    send_seconds: float = Field(default=20.0, gt=0, description="how long a channel may take to accept an alert")
+    send_seconds: float = Field(default=20.0, gt=0, description="seconds that a channel may take to accept an alert")
 
     @field_validator("urls", mode="before")
     @classmethod
