@@ -177,7 +177,7 @@ class LocalStack:
         self._info(f"{ended}; restarting it")
 
     async def _create_topology(self) -> None:
-        """Create the streams; start over as long as the bus fails: on a busy disk an answer may take long."""
+        """Create the streams; start over as long as the bus fails: on a busy machine an answer may take long."""
         # Imported here, while the processes start.
         import nats.errors
 
