@@ -56,7 +56,7 @@ def measure() -> dict[str, object]:
         "memory_end_mb": memory[-1],
         "memory_peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "rows": ROWS * MESSAGES * ROUNDS,
-        "samples": {"rows_per_s": samples, "memory_mb": memory},
+        "raw": {"rows_per_s": samples, "memory_mb": memory},
     }
 
 
