@@ -17,9 +17,6 @@ ROOMS = sorted(subjects.WORKERS)
 SHARED = ("host", "messaging", "storage", "sandbox", "docker_engine", "timeline")
 HEAVY = ("pandas", "sklearn", "pyarrow", "bentoml", "evidently", "apprise", "scipy")
 
-UNFINISHED = {"docker_engine"}
-"""Shared packages that have no public face yet. The list only shrinks."""
-
 SECOND_FACES = {
     "services.messaging.worker": "loads FastStream, which commands and child processes need not wait for",
     "services.storage.model_store": "loads BentoML: for child processes",
@@ -30,8 +27,8 @@ MODULE_LINES = 300
 LONG_MODULES: dict[str, str] = {}
 """Modules that may be longer, with the reason. The list only shrinks."""
 
-SHARED_CLASS_NAMES = {"Settings", "Engine"}
-"""Class names that may exist twice: every room has its `Settings`, builder and deployer their views of the `Engine`."""
+SHARED_CLASS_NAMES = {"Settings"}
+"""Class names that may exist more than once: every room has its `Settings`."""
 
 TRICKS = {"sys.modules", "sys.meta_path", "sys.path_hooks", "copyreg", "ctypes"}
 """Means by which a module changes the interpreter under all the others."""
@@ -103,14 +100,14 @@ def test_no_room_imports_another(room: str) -> None:
         assert found == [], f"{module} imports from another room"
 
 
-@pytest.mark.parametrize("package", sorted({*SHARED} - UNFINISHED))
+@pytest.mark.parametrize("package", SHARED)
 def test_a_shared_package_knows_no_room(package: str) -> None:
     rooms = tuple(f"services.{room}" for room in ROOMS)
     for module in modules(f"services/{package}"):
         assert [name for name in imports(module) if name.startswith(rooms)] == [], module
 
 
-@pytest.mark.parametrize("package", sorted({*SHARED} - UNFINISHED))
+@pytest.mark.parametrize("package", SHARED)
 def test_a_shared_package_is_imported_through_its_public_face(package: str) -> None:
     face = f"services.{package}"
     allowed = {face} | {f"{face}.{name}" for name in public_names(package)}
