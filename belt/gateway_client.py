@@ -14,7 +14,7 @@ ERRORS_IN_MESSAGE = 3
 _LONG_LIST = re.compile(r"(?:[^\s,;:]+, ){10,}(?:and )?[^\s,;:]+")
 NAMES_SHOWN = 5
 HINTS = {
-    404: "; `belt deployments` lists what is live",
+    404: "; `belt deployments` lists the live models",
     502: "; its server has just ended and is being restarted: try again in some seconds",
     503: "; try again in some seconds if it has just been started; else run `belt doctor`",
 }

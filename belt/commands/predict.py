@@ -88,7 +88,7 @@ def _send(url: str, labels: list[input_rows.Row], as_json: bool) -> int:
             answer = call("POST", f"{url}/feedback", {"labels": labels[start : start + LABELS]}, verbatim=as_json)
         except Failed as error:
             offset = f"(label 0 in this error is your label {start})\n" if start else ""
-            count = f"at least {accepted} of {len(labels)} labels were accepted"
+            count = f"{accepted} of {len(labels)} labels are known to be accepted"
             raise Failed(
                 f"{error}\n{offset}{count}; correct the error, then send all of them again: each counts once"
             ) from None

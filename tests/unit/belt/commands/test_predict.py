@@ -155,7 +155,7 @@ def test_one_bad_cell_leaves_the_others_what_they_are(gateway: Gateway, tmp_path
     assert done.exit_code == 1
     assert "label 1: 'label' must be a whole number (y); and 2 more" in done.stderr
     assert (
-        "at least 0 of 4 labels were accepted; correct the error, then send all of them again: each counts once"
+        "0 of 4 labels are known to be accepted; correct the error, then send all of them again: each counts once"
         in done.stderr
     )
 
@@ -171,7 +171,7 @@ def test_a_batch_that_is_refused_says_what_was_taken_before(gateway: Gateway, tm
     (tmp_path / "labels.csv").write_text("id,label\n" + "a,3\n" * 1001 + "b,late\n")
     done = belt(gateway, "feedback", "digits", str(tmp_path / "labels.csv"))
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "(label 0 in this error is your label 1000)\nat least 1000 of 1002 labels were accepted" in done.stderr
+    assert "(label 0 in this error is your label 1000)\n1000 of 1002 labels are known to be accepted" in done.stderr
 
 
 def test_a_name_that_no_model_can_have_is_said(gateway: Gateway) -> None:
