@@ -236,9 +236,14 @@ async def test_long_handlers_keep_their_message(bus: Bus, spawn: Spawn, calls: P
 
 async def test_sigterm_hands_over_at_once(bus: Bus, spawn: Spawn, calls: Path) -> None:
     first = spawn()
-    await bus.js.publish("data.pushed", push("sleep:20"))
+    await bus.js.publish("data.pushed", push("sleep:60"))
     until(lambda: len(lines(calls)) == 1)
     spawn()
+
+    async def other_polls() -> bool:
+        return bool((await bus.js.consumer_info("EVENTS", "trainer-data-pushed")).num_waiting)
+
+    await eventually(other_polls)  # its start is not what is measured
     first.send_signal(signal.SIGTERM)
     assert first.wait(10) == 0
     # ack_wait is 30 s here: only a message that was given back can be taken up this early.
