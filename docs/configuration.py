@@ -59,10 +59,10 @@ def page() -> str:
         "all workers.\n",
         table("Every worker", rows(shared, set())),
     ]
-    for room in WORKERS:
-        own = rows(settings_of(f"services.{room}.settings"), set(shared.model_fields))
+    for worker in WORKERS:
+        own = rows(settings_of(f"services.{worker}.settings"), set(shared.model_fields))
         if own:
-            parts.append(table(room.capitalize(), own))
+            parts.append(table(worker.capitalize(), own))
     parts.append(table("Serving", rows(settings_of("serving.settings"), set())))
     parts.append(
         table(

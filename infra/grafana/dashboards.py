@@ -1,4 +1,4 @@
-"""Writes the dashboards: `python infra/grafana/dashboards.py` (a test holds them current and asks every query)."""
+"""Writes the dashboards: `python infra/grafana/dashboards.py` (a test keeps them current and runs every query)."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ WIDTH, COLUMNS, HEIGHT = 24, 3, 8
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel: queries with the legend of their series. `kind` as Grafana calls it."""
+    """A panel: queries with the legends of their series. `kind` is a panel type of Grafana."""
 
     title: str
     queries: Sequence[tuple[str, str]]
@@ -23,12 +23,12 @@ class Panel:
 
 
 def total(what: str, by: str = "service") -> str:
-    """Messages in the last five minutes."""
+    """Return the query for the number of messages in the last five minutes."""
     return f"sum by ({by}) (increase(bentobelt_events_total{{{what}}}[5m]))"
 
 
 def slowest(share: float, metric: str, by: str) -> str:
-    """The time that `share` of all stayed below."""
+    """Return the query for a quantile of a time, e.g. `share` 0.95."""
     return f"histogram_quantile({share}, sum by (le, {by}) (rate({metric}_bucket[5m])))"
 
 
@@ -42,14 +42,14 @@ LOOP = (
     Panel("Rollouts, last day", [(f"sum(increase(bentobelt_events_total{{{RELEASES}}}[1d]))", "")], kind="stat"),
     Panel("Stages done", [(total('outcome="done"'), "{{service}}")]),
     Panel(
-        "Stages failed, tried again, lost",
+        "Stages failed, retried, lost",
         [(total('outcome=~"failed|retried|lost|unreadable"', "service, outcome"), "{{service}} {{outcome}}")],
-        about="failed: given up, a <stage>.failed says why. retried: a transient error. lost: a worker died over it.",
+        about="failed: given up, a <stage>.failed says why. retried: a transient error. lost: the worker died.",
     ),
     Panel(
         "Dead letters",
         [('sum(increase(bentobelt_events_total{service="notifier", subject="dlq.>"}[5m]))', "dead letters")],
-        about="What could not be read or kept failing lies in the stream DLQ; `belt doctor` counts them.",
+        about="Messages that could not be read or kept failing are in the stream DLQ; `belt doctor` counts them.",
     ),
     Panel(
         "Time per stage, median",
@@ -92,7 +92,7 @@ SERVING = (
     ),
     Panel("Rows per second", [(f"sum by (model, version) (rate(bentobelt_rows_total{VERSION}[1m]))", OF_VERSION)]),
     Panel(
-        "Answers that are no success, per second",
+        "Error answers per second",
         [
             (
                 f'sum by (model, version, code) (rate(bentobelt_requests_total{VERSION[:-1]}, code!~"2.."}}[1m]))'
@@ -100,7 +100,7 @@ SERVING = (
                 OF_VERSION + " {{code}}",
             )
         ],
-        about="4xx: the client's input. 5xx: the model's or this service's failure.",
+        about="4xx: the client's input. 5xx: an error of the model or of serving.",
     ),
     *(
         Panel(
@@ -118,7 +118,7 @@ SERVING = (
     ),
     Panel("Labels per second", [(f"sum by (model, version) (rate(bentobelt_labels_total{VERSION}[1m]))", OF_VERSION)]),
     Panel(
-        "Predictions the bus has not got",
+        "Predictions not yet on the bus",
         [
             (f"sum by (model, version) (bentobelt_log_waiting_rows{VERSION})", OF_VERSION + " waiting"),
             (
@@ -126,21 +126,21 @@ SERVING = (
                 OF_VERSION + " dropped",
             ),
         ],
-        about="They wait while the bus is away; beyond SERVING_LOG_BYTES the oldest are dropped.",
+        about="They wait while the bus is not reachable; beyond SERVING_LOG_BYTES the oldest are dropped.",
     ),
 )
 MODEL = (
     Panel(
-        "Accuracy of the last window against the promise",
+        "Accuracy of the last window and expected accuracy",
         [
             (f"max by (model, version) (bentobelt_monitor_accuracy{VERSION})", OF_VERSION),
-            (f"max by (model, version) (bentobelt_monitor_promised{VERSION})", OF_VERSION + " promised"),
+            (f"max by (model, version) (bentobelt_monitor_promised{VERSION})", OF_VERSION + " expected"),
         ],
         unit="percentunit",
         about="Accuracy, or for regression the share within tolerance. Without labels there is none.",
     ),
     Panel(
-        "Evidence of lost performance",
+        "Evidence of lost accuracy",
         [(f"max by (model, version) (bentobelt_monitor_loss_statistic{VERSION})", OF_VERSION)],
         about="An alarm at MONITOR_RUN_LABELS.",
     ),
@@ -154,7 +154,7 @@ MODEL = (
         [(f"max by (model, version) (bentobelt_monitor_coverage{VERSION})", OF_VERSION)],
         unit="percentunit",
     ),
-    Panel("Predictions watched", [(f"max by (model, version) (bentobelt_monitor_rows{VERSION})", OF_VERSION)]),
+    Panel("Predictions monitored", [(f"max by (model, version) (bentobelt_monitor_rows{VERSION})", OF_VERSION)]),
     Panel(
         "Labels",
         [
@@ -171,7 +171,7 @@ DASHBOARDS = {
 
 
 def dashboard(name: str) -> dict[str, Any]:
-    """A dashboard as Grafana reads it."""
+    """Return a dashboard in Grafana's JSON model."""
     title, panels, variables = DASHBOARDS[name]
     return {
         "uid": f"bentobelt-{name}",
@@ -225,7 +225,7 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
 
 
 def write() -> None:
-    """Write all of them."""
+    """Write all dashboards."""
     FOLDER.mkdir(exist_ok=True)
     for name in DASHBOARDS:
         (FOLDER / f"{name}.json").write_text(json.dumps(dashboard(name), indent=2) + "\n")

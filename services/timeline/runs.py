@@ -95,7 +95,7 @@ class Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens unless a person acts."""
+        """True when nothing more happens unless a person acts."""
         return self.outcome != "running"
 
     @property
