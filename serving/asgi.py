@@ -1,11 +1,11 @@
-"""The way of a request: plain ASGI before BentoML's own app, which gets whatever is not ours.
+"""ASGI app of a served model: it answers the model's endpoints and passes other requests on to BentoML's own app.
 
-Most of a small model's request is framework: where a logistic regression took 0.8 ms, an `@bentoml.api` that does
-nothing took 2 ms. (A forest's request is mostly the forest; there `batching` is what helps.)
+Most of a small model's request is framework: a logistic regression took 0.8 ms here, and an `@bentoml.api` that does
+nothing took 2 ms. (A forest's request is mostly the forest; `batching` helps there.)
 """
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydantic_core import to_json
@@ -19,46 +19,46 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 JSON = b"application/json"
 PROBE = (b"x-bentobelt-probe", b"1")
-"""The header of a request that is no traffic: the deployer asks a new version for predictions it knows."""
-DRAINED = 8
-"""A body this many times too large is still read (and forgotten), so that the sender gets to see the 413."""
-PAGES = "/static_content"
-"""What BentoML's own index page is made of."""
+"""Header of a request that is no traffic: the deployer checks a new version with inputs whose predictions it knows."""
+DRAIN_FACTOR = 8
+"""A body up to this many times too large is still read and thrown away, so that the sender receives the 413."""
+BENTOML_PAGES = "/static_content"
+"""Path of the files of BentoML's own index page."""
 
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """What goes back."""
+    """A response; `headers` are added to the content type, the length and the version."""
 
     body: bytes
     status: int = 200
-    media: bytes = JSON
+    content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """What came in."""
+    """A request; `is_probe` when it has the PROBE header."""
 
     body: bytes
-    probe: bool = False
+    is_probe: bool = False
 
 
 Endpoint = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
-class RequestObserver(Protocol):
-    """Is told of every request that ended here."""
+class ResponseObserver(Protocol):
+    """Is called after every request to an endpoint."""
 
     def __call__(self, endpoint: str, status: int, error: BaseException | None) -> None: ...
 
 
 @dataclass
 class Routes:
-    """What this process answers itself.
+    """Endpoints of one version.
 
     Args:
-        model: also accepted as the path's first segment, for callers that do not go through the gateway.
+        model: also accepted as the path's first segment, for callers that do not use the gateway.
         endpoints: path → method → endpoint.
         max_body: bytes.
     """
@@ -67,79 +67,75 @@ class Routes:
     version: str
     endpoints: Mapping[str, Mapping[str, Endpoint]]
     max_body: int
-    watch: RequestObserver
-    stamp: tuple[bytes, bytes] = field(init=False)
-    prefix: str = field(init=False)
+    observe: ResponseObserver
 
     def __post_init__(self) -> None:
         self.prefix = f"/{self.model}/"
-        self.stamp = (b"x-model-version", self.version.encode())
+        self.version_header = (b"x-model-version", self.version.encode())
 
 
-class AsgiFront:
-    """ASGI app: ours first, BentoML's after. Opened when the model is loaded."""
+class ModelApp:
+    """The ASGI app. Until `routes` is set, when the model is loaded, BentoML's app answers everything."""
 
     def __init__(self) -> None:
-        self._routes: Routes | None = None
-        self.behind: App | None = None
-
-    def open(self, routes: Routes) -> None:
-        """From now on answer `routes`."""
-        self._routes = routes
+        self.routes: Routes | None = None
+        self.bentoml_app: App | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        assert self.behind is not None, "BentoML's app is set before the server starts"
-        routes = self._routes
+        assert self.bentoml_app is not None, "BentoML's app is set before the server starts"
+        routes = self.routes
         if scope["type"] != "http" or routes is None:
-            await self.behind(scope, receive, send)
+            await self.bentoml_app(scope, receive, send)
             return
         path: str = scope["path"]
         if path.startswith(routes.prefix):
             path = path[len(routes.prefix) - 1 :]
         methods = routes.endpoints.get(path)
-        if methods is None and (path in ("", "/", routes.prefix[:-1]) or path.startswith(PAGES)):
-            # Never BentoML's index page: its files are not here, and it tells others who looks.
-            await _send(_instead(routes, path, scope), routes.stamp, send)
+        if methods is None and (path in ("", "/", routes.prefix[:-1]) or path.startswith(BENTOML_PAGES)):
+            # BentoML's index page is never shown: its files are not in the image, and it loads others from elsewhere.
+            await _send(_redirect_to_docs(routes, path, scope), routes.version_header, send)
             return
         if methods is None:
-            await self.behind({**scope, "path": path, "raw_path": path.encode()}, receive, _stamped(send, routes.stamp))
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+            await self.bentoml_app(scope, receive, _with_header(send, routes.version_header))
             return
-        await _serve(routes, path[1:], methods, scope, receive, send)
+        await _respond(routes, path[1:], methods, scope, receive, send)
 
 
-def _instead(routes: Routes, path: str, scope: Message) -> HttpResponse:
-    """What there is in place of BentoML's pages: our /docs, under the prefix that the gateway took away."""
-    if path.startswith(PAGES):
-        return HttpResponse(_error("there is no such page"), 404)
+def _redirect_to_docs(routes: Routes, path: str, scope: Message) -> HttpResponse:
+    """Return a redirect to /docs in place of BentoML's index page. It contains the prefix that the gateway removed."""
+    if path.startswith(BENTOML_PAGES):
+        return HttpResponse(_error("page not found"), 404)
     prefix = routes.prefix[:-1]
-    # Only the model's own name is believed: the header is also in reach of callers that do not use the gateway.
-    under = scope["path"].startswith(prefix) or (b"x-forwarded-prefix", prefix.encode()) in scope["headers"]
-    return HttpResponse(
-        b"", 307, b"text/plain", headers=((b"location", f"{prefix}/docs".encode() if under else b"docs"),)
-    )
+    # Only the model's own name is accepted, because callers that do not use the gateway can set the header too.
+    below = scope["path"].startswith(prefix) or (b"x-forwarded-prefix", prefix.encode()) in scope["headers"]
+    location = f"{prefix}/docs".encode() if below else b"docs"
+    return HttpResponse(b"", 307, b"text/plain", headers=((b"location", location),))
 
 
-async def _serve(
+async def _respond(
     routes: Routes, name: str, methods: Mapping[str, Endpoint], scope: Message, receive: Receive, send: Send
 ) -> None:
-    # Whatever happens there is an answer; a bug of ours still reaches the server's log as an exception.
-    answer = HttpResponse(_error("this service failed; its log says why"), 500)
-    wrong: BaseException | None = None
+    # This is sent when an endpoint raises an unexpected exception, which also reaches the server's log.
+    response = HttpResponse(_error("internal error; the log of this server has the traceback"), 500)
+    failure: BaseException | None = None
     try:
         body = await _body(receive, routes.max_body)
         endpoint = methods.get(scope["method"])
         if endpoint is None:
             raise Refused(405, f"/{name} takes {' or '.join(methods)}")
-        answer = await endpoint(HttpRequest(body, PROBE in scope["headers"]))
+        response = await endpoint(HttpRequest(body, PROBE in scope["headers"]))
     except Refused as error:
-        wrong = error
-        answer = HttpResponse(_error(str(error), error.details), error.status, headers=_more(error.status, methods))
+        failure = error
+        response = HttpResponse(
+            _error(str(error), error.details), error.status, headers=_error_headers(error.status, methods)
+        )
     except PredictionFailed as error:
-        wrong = error
-        answer = HttpResponse(_error(str(error)), 500)
+        failure = error
+        response = HttpResponse(_error(str(error)), 500)
     finally:
-        routes.watch(name, answer.status, wrong)
-        await _send(answer, routes.stamp, send)
+        routes.observe(name, response.status, failure)
+        await _send(response, routes.version_header, send)
 
 
 async def _body(receive: Receive, limit: int) -> bytes:
@@ -148,36 +144,37 @@ async def _body(receive: Receive, limit: int) -> bytes:
     if not message.get("more_body") and len(body) <= limit:
         return body
     parts, size = [body], len(body)
-    while message.get("more_body") and size <= limit * DRAINED:
+    while message.get("more_body") and size <= limit * DRAIN_FACTOR:
         message = await receive()
         size += len(message.get("body", b""))
         if size <= limit:
             parts.append(message["body"])
     if size > limit:
-        raise Refused(413, f"the body is larger than the {limit} bytes this service takes")
+        raise Refused(413, f"the body is larger than {limit} bytes")
     return b"".join(parts)
 
 
-async def _send(answer: HttpResponse, stamp: tuple[bytes, bytes], send: Send) -> None:
-    head = [(b"content-type", answer.media), (b"content-length", b"%d" % len(answer.body)), stamp, *answer.headers]
-    await send({"type": "http.response.start", "status": answer.status, "headers": head})
-    await send({"type": "http.response.body", "body": answer.body})
+async def _send(response: HttpResponse, version_header: tuple[bytes, bytes], send: Send) -> None:
+    length = b"%d" % len(response.body)
+    headers = [(b"content-type", response.content_type), (b"content-length", length), version_header]
+    await send({"type": "http.response.start", "status": response.status, "headers": [*headers, *response.headers]})
+    await send({"type": "http.response.body", "body": response.body})
 
 
-def _stamped(send: Send, stamp: tuple[bytes, bytes]) -> Send:
-    async def stamped(message: Message) -> None:
+def _with_header(send: Send, header: tuple[bytes, bytes]) -> Send:
+    async def send_with_header(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), stamp]}
+            message = {**message, "headers": [*message.get("headers", ()), header]}
         await send(message)
 
-    return stamped
+    return send_with_header
 
 
 def _error(message: str, details: list[dict[str, Any]] | None = None) -> bytes:
     return to_json({"error": message, "details": details} if details else {"error": message})
 
 
-def _more(status: int, methods: Mapping[str, Endpoint]) -> tuple[tuple[bytes, bytes], ...]:
+def _error_headers(status: int, methods: Mapping[str, Endpoint]) -> tuple[tuple[bytes, bytes], ...]:
     if status == 405:
         return ((b"allow", ", ".join(methods).encode()),)
     return ((b"retry-after", b"1"),) if status == 503 else ()

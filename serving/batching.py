@@ -1,6 +1,8 @@
-"""Requests that wait together are predicted together: a forest of 200 trees took 10 ms for one row, 12 ms for 16.
+"""Requests that wait at the same time are predicted in one call: a forest of 200 trees took 10 ms for one row and
+12 ms for 16.
 
-Nothing waits for company. While the model's thread is busy requests gather; when it is free it takes them all.
+No request waits for others to arrive. Requests gather while the model's thread is busy. When the thread is free, it
+takes all of them.
 """
 
 import asyncio
@@ -13,86 +15,87 @@ from serving.errors import PredictionFailed, Refused
 from serving.model import ModelOutput
 from serving.prediction_request import Row
 
-BATCH = 4096
-"""Rows predicted at once, unless one request has more."""
+BATCH_ROWS = 4096
+"""Most rows in one call, unless a single request has more."""
 
 
 @dataclass
-class _Job:
+class _WaitingRequest:
     rows: Sequence[Row]
-    answers: asyncio.Future[ModelOutput] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    output: asyncio.Future[ModelOutput] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Batcher:
-    """Asks a model from one thread of its own, never from the event loop.
+    """Calls a model from a thread of its own, never from the event loop.
 
     Args:
-        answer: the model; called from one thread at a time.
-        waiting_rows: most rows that may wait.
+        predict_rows: the model; called from one thread at a time.
+        max_waiting_rows: most rows that may wait.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Row]], ModelOutput], waiting_rows: int) -> None:
-        self._answer = answer
-        self._limit = waiting_rows
-        self._waiting: deque[_Job] = deque()
-        self._rows = 0
+    def __init__(self, predict_rows: Callable[[Sequence[Row]], ModelOutput], max_waiting_rows: int) -> None:
+        self._predict_rows = predict_rows
+        self._max_waiting_rows = max_waiting_rows
+        self._waiting: deque[_WaitingRequest] = deque()
+        self._waiting_rows = 0
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def predict(self, rows: Sequence[Row]) -> ModelOutput:
-        """The model's answers to `rows`.
+        """Return the model's output for `rows`.
 
         Raises:
-            ModelFailed: it raised on these rows; other requests are not affected.
-            Refused: 503, too many rows are waiting.
+            PredictionFailed: the model raised an exception on these rows; other requests are not affected.
+            Refused: 503, too many rows wait already.
         """
-        if self._rows and self._rows + len(rows) > self._limit:
-            raise Refused(503, f"{self._rows} rows are waiting already; try again")
-        job = _Job(rows)
-        self._waiting.append(job)
-        self._rows += len(rows)
+        if self._waiting_rows and self._waiting_rows + len(rows) > self._max_waiting_rows:
+            raise Refused(503, f"too many requests: {self._waiting_rows} rows wait for the model; try again")
+        request = _WaitingRequest(rows)
+        self._waiting.append(request)
+        self._waiting_rows += len(rows)
         self._wake.set()
-        return await job.answers
+        return await request.output
 
     async def run(self) -> None:
-        """Serve what waits, until cancelled."""
+        """Predict waiting requests until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._waiting:
-                await self._together(self._take())
+                await self._predict_together(self._take())
 
     def close(self) -> None:
-        """Let go of the thread; what still waits is not predicted."""
+        """End the thread; requests that still wait are not predicted."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self) -> list[_Job]:
-        jobs = [self._waiting.popleft()]
-        rows = len(jobs[0].rows)
-        while self._waiting and rows + len(self._waiting[0].rows) <= BATCH:
+    def _take(self) -> list[_WaitingRequest]:
+        requests = [self._waiting.popleft()]
+        rows = len(requests[0].rows)
+        while self._waiting and rows + len(self._waiting[0].rows) <= BATCH_ROWS:
             rows += len(self._waiting[0].rows)
-            jobs.append(self._waiting.popleft())
-        self._rows -= rows
-        return jobs
+            requests.append(self._waiting.popleft())
+        self._waiting_rows -= rows
+        return requests
 
-    async def _together(self, jobs: list[_Job]) -> None:
-        done = asyncio.wrap_future(self._thread.submit(self._answer, [row for job in jobs for row in job.rows]))
+    async def _predict_together(self, requests: list[_WaitingRequest]) -> None:
+        rows = [row for request in requests for row in request.rows]
+        done = asyncio.wrap_future(self._thread.submit(self._predict_rows, rows))
         await asyncio.wait([done])
         error = done.exception()
         if error is None:
-            _hand_out(jobs, done.result())
-        elif len(jobs) > 1:
-            # Whose rows it were is unknown: each gets a try of its own, so that only the culprit fails.
-            for job in jobs:
-                await self._together([job])
-        elif not jobs[0].answers.done():
-            jobs[0].answers.set_exception(PredictionFailed(error))
+            _distribute(done.result(), requests)
+        elif len(requests) > 1:
+            # It is unknown which request's rows failed. Each is predicted alone, so that only that one fails.
+            for request in requests:
+                await self._predict_together([request])
+        elif not requests[0].output.done():
+            requests[0].output.set_exception(PredictionFailed(error))
 
 
-def _hand_out(jobs: Sequence[_Job], answers: ModelOutput) -> None:
+def _distribute(output: ModelOutput, requests: Sequence[_WaitingRequest]) -> None:
     start = 0
-    for job in jobs:
-        stop = start + len(job.rows)
-        if not job.answers.done():
-            job.answers.set_result(answers.part(start, stop))
+    for request in requests:
+        stop = start + len(request.rows)
+        if not request.output.done():
+            request.output.set_result(output.part(start, stop))
         start = stop

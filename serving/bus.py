@@ -1,4 +1,6 @@
-"""The connection to the bus: it may be away at the start and at any time, and nobody waits for it."""
+"""The connection to the bus. The bus may be unavailable at any time, also when the server starts; no request waits
+for it.
+"""
 
 import asyncio
 import logging
@@ -11,81 +13,81 @@ from contracts import subjects
 
 log = logging.getLogger("bentobelt.serving")
 
-RECONNECT = 0.5
-"""Seconds between attempts to reach the bus."""
+RECONNECT_SECONDS = 0.5
+"""Time between two attempts to connect."""
 
 
-class BusAway(Exception):
-    """The bus did not confirm the message; it may or may not have it."""
+class BusUnavailable(Exception):
+    """The bus did not confirm the message. It may have stored it all the same."""
 
 
 class ServingBus:
-    """Publishes with confirmation, or says that it cannot.
+    """Publishes messages and waits for their confirmation.
 
     Args:
-        url: of nats-server, credentials in it.
-        name: what this client is called in the server's list of connections.
-        ack_seconds: how long to wait for a confirmation.
+        url: of nats-server, with credentials.
+        name: name of this client in the server's list of connections.
+        ack_seconds: longest time to wait for a confirmation.
     """
 
     def __init__(self, url: str, name: str, ack_seconds: float) -> None:
-        self._url, self._name, self._seconds = url, name, ack_seconds
+        self._url, self._name, self._ack_seconds = url, name, ack_seconds
         self._nc = Client()
         self._js: JetStreamContext | None = None
-        self._said = ""
+        self._last_error = ""
 
     async def keep_connected(self) -> None:
-        """Connect, however long that takes, and anew when the client has given up; for ever.
+        """Connect, and connect again whenever the client has closed; runs until cancelled.
 
-        The client comes back by itself after an outage. It closes for good when a server that it is connected to says
-        an error, such as that its credentials are no longer valid.
+        The client reconnects by itself after an outage. It closes when a connected server reports an error, for
+        example that its credentials are no longer valid.
         """
         while True:
             self._nc, self._js, closed = Client(), None, asyncio.Event()
             try:
                 await self._connect(closed)
-                self._js, self._said = self._nc.jetstream(), ""
+                self._js, self._last_error = self._nc.jetstream(), ""
                 await closed.wait()
-                log.error("the bus ended the connection: %s; connecting anew", self._nc.last_error)
+                log.error("the bus closed the connection: %s; connecting again", self._nc.last_error)
             except (nats.errors.Error, OSError) as error:
-                await self._note(error)
-            await asyncio.sleep(RECONNECT)
+                await self._log_error(error)
+            await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _connect(self, closed: asyncio.Event) -> None:
-        async def note_closed() -> None:
+        async def on_closed() -> None:
             closed.set()
 
         await self._nc.connect(
             self._url.split(","),
             name=self._name,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT,  # type: ignore[arg-type]  # seconds, fractions too
+            reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # seconds, fractions too
             connect_timeout=2,
             inbox_prefix=subjects.inbox_prefix("serving"),
-            error_cb=self._note,
-            closed_cb=note_closed,
+            error_cb=self._log_error,
+            closed_cb=on_closed,
         )
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
         """Publish and wait for the PubAck.
 
         Raises:
-            BusAway: not connected, no answer in time, or no stream takes it.
+            BusUnavailable: not connected, no PubAck in time, or no stream has the subject.
         """
         if self._js is None or not self._nc.is_connected:
-            raise BusAway("the bus is away")
+            raise BusUnavailable("the bus is unavailable")
         try:
-            await self._js.publish(subject, body, timeout=self._seconds, headers=headers)
+            await self._js.publish(subject, body, timeout=self._ack_seconds, headers=headers)
         except (nats.errors.Error, OSError) as error:
-            raise BusAway(f"the bus did not confirm: {error or type(error).__name__}") from error
+            raise BusUnavailable(f"the bus did not confirm: {error or type(error).__name__}") from error
 
     async def close(self) -> None:
-        """Disconnect; nothing is pending, because every publish was awaited."""
+        """Disconnect. No message is pending then, because every publish is awaited."""
         await self._nc.close()
 
-    async def _note(self, error: Exception) -> None:
-        """Every attempt fails with the same words while the bus is away: they are said once."""
+    async def _log_error(self, error: Exception) -> None:
+        """Log an error of the connection. Every attempt during an outage fails alike: the first is a warning."""
         await asyncio.sleep(0)
-        said = str(error) or type(error).__name__
-        log.log(logging.DEBUG if said == self._said else logging.WARNING, "bus: %s", said)
-        self._said = said
+        text = str(error) or type(error).__name__
+        log.log(logging.DEBUG if text == self._last_error else logging.WARNING, "bus: %s", text)
+        self._last_error = text

@@ -1,6 +1,6 @@
-"""Errors of serving, on their way to `logs.serving.<model>`; the monitor counts them.
+"""Errors of serving, published to `logs.serving.<model>`, where the monitor counts them.
 
-The same error a thousand times within a moment is one line with `count` 1000.
+Equal errors within a moment are published as one line with their count.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from contracts.packaged_model import Manifest
-from serving.bus import BusAway, ServingBus
+from serving.bus import BusUnavailable, ServingBus
 
 log = logging.getLogger("bentobelt.serving")
 
-KINDS = 100
-"""Different lines kept while the bus is away."""
+MAX_LINES = 100
+"""Different lines kept while the bus is unavailable."""
 INTERVAL = 0.2
-"""Seconds in which equal errors become one line."""
+"""Seconds within which equal errors become one line."""
 Level = Literal["warning", "error"]
 Key = tuple[Level, str, str]
 
@@ -27,73 +27,73 @@ Key = tuple[Level, str, str]
 class ErrorLogLine(BaseModel):
     """One line of the log, as JSON on the bus and on stderr."""
 
-    time: float = Field(description="unix seconds of the first")
+    time: float = Field(description="unix seconds of the first of these errors")
     level: Level
-    event: str = Field(description="what happened: predict.failed, predict.refused, …")
-    error: str = Field(description="kind and text of the error")
+    event: str = Field(description="predict.failed, predict.refused, …")
+    error: str = Field(description="class and text of the error")
     service: str = "serving"
     run: str
     model: str
     version: str
-    count: int = Field(default=1, description="how often within a moment")
+    count: int = Field(default=1, description="number of equal errors in this line")
     traceback: str | None = None
 
 
 class ErrorLog:
-    """Collects what went wrong and publishes it. Bounded; never raises into a request."""
+    """Collects errors and publishes them. The number of its lines is limited; a request never fails because of it."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._subject = f"logs.serving.{manifest.model}"
         self._lines: dict[Key, ErrorLogLine] = {}
-        self._some = asyncio.Event()
+        self._has_lines = asyncio.Event()
 
-    def note(self, level: Level, event: str, error: BaseException) -> None:
-        """Remember one error or warning; an error's cause is told rather than its wrapper."""
+    def record(self, level: Level, event: str, error: BaseException) -> None:
+        """Add an error to the log; of a chained one, its cause."""
         cause = error.__cause__ or error
         text = f"{type(cause).__name__}: {cause}"[:2000]
-        self._remember((level, event, text), self._line(level, event, text, cause))
-        self._some.set()
+        self._add((level, event, text), self._line(level, event, text, cause))
+        self._has_lines.set()
 
     async def send_forever(self, bus: ServingBus) -> None:
-        """Publish what came up, again and again until the bus has it."""
+        """Publish recorded lines until cancelled; during an outage of the bus, try again."""
         while True:
-            await self._some.wait()
+            await self._has_lines.wait()
             await asyncio.sleep(INTERVAL)
             try:
                 await self.send(bus)
-            except BusAway:
+            except BusUnavailable:
                 continue
 
     async def send(self, bus: ServingBus) -> None:
-        """Publish all lines.
+        """Publish all recorded lines.
 
         Raises:
-            BusAway: those that are left stay.
+            BusUnavailable: the lines that were not confirmed are kept.
         """
         while self._lines:
             key = next(iter(self._lines))
             line = self._lines.pop(key)
             try:
                 await bus.publish(self._subject, line.model_dump_json(exclude_none=True).encode(), _JSON.copy())
-            except BusAway:
-                self._remember(key, line)
+            except BusUnavailable:
+                self._add(key, line)
                 raise
-        self._some.clear()
+        self._has_lines.clear()
 
-    def _remember(self, key: Key, line: ErrorLogLine) -> None:
+    def _add(self, key: Key, line: ErrorLogLine) -> None:
         if known := self._lines.get(key):
             known.count += line.count
-        elif len(self._lines) < KINDS:
+        elif len(self._lines) < MAX_LINES:
             self._lines[key] = line
             log.log(logging.ERROR if line.level == "error" else logging.WARNING, line.model_dump_json())
 
     def _line(self, level: Level, event: str, error: str, cause: BaseException) -> ErrorLogLine:
-        about = self._manifest
+        manifest = self._manifest
         trace = "".join(traceback.format_exception(cause))[-4000:] if level == "error" else None
         return ErrorLogLine(
             time=time.time(), level=level, event=event, error=error, traceback=trace,
-            run=about.run, model=about.model, version=about.version,
+            run=manifest.run, model=manifest.model, version=manifest.version,
         )  # fmt: skip
 
 

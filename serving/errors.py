@@ -1,19 +1,19 @@
-"""What can be answered instead of a prediction.
+"""Errors that a request can end with.
 
-Refused            the request is wrong or cannot be taken: 4xx, 503
-ModelFailed        the model raised on these rows: 500
+Refused              the request is invalid, or cannot be accepted now: 4xx, 503
+PredictionFailed     the model raised an exception on these rows: 500
 """
 
 from typing import Any
 
 
 class Refused(Exception):
-    """A request that gets no answer but this.
+    """A request that is answered with an error status.
 
     Args:
         status: HTTP status, 4xx or 503.
-        message: what is wrong, for a person.
-        details: one entry per wrong place: `row` or `label` (its index), `field`, `message`.
+        message: the reason, for a person.
+        details: one entry per invalid field: `row` or `label` (its index), `field`, `message`.
     """
 
     def __init__(self, status: int, message: str, details: list[dict[str, Any]] | None = None) -> None:
@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 class PredictionFailed(Exception):
-    """The model raised on these rows; the cause is the exception it raised."""
+    """An exception of the model on these rows, which is the cause of this one."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(f"the model failed on this input: {type(cause).__name__}: {cause}")

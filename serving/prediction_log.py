@@ -1,7 +1,8 @@
-"""The prediction log: what was answered, on its way to `predictions.<model>`.
+"""The prediction log: answered requests, published to `predictions.<model>`.
 
-A request only appends to a list. Every 100 ms the list becomes columnar events, encoded at once so that what
-waits for a bus that is away costs a few hundred bytes a row and has an exact bound; the oldest go first.
+A request only appends to a list. Every 100 ms the list becomes columnar events, which are encoded at once. While the
+bus is unavailable an encoded row takes a few hundred bytes, and the memory for all rows has an exact limit. Beyond the
+limit the oldest events are dropped.
 """
 
 import asyncio
@@ -18,34 +19,34 @@ from pydantic_core import to_json
 from contracts.cloudevents import headers
 from contracts.events import Predictions, subject_of
 from contracts.packaged_model import Manifest
-from serving.bus import BusAway, ServingBus
+from serving.bus import BusUnavailable, ServingBus
 from serving.metrics import Metrics
 from serving.model import ModelOutput
 from serving.prediction_request import Row
 
-CELLS = 16_384
-"""Cells in one event: encoding it holds the event loop for about a millisecond."""
-LARGEST = 768 * 1024
-"""Bytes in one event: with its headers less than the 1 MiB that a NATS server takes by default. Ours takes 8 MB."""
-UNPACKED = 100_000
-"""Rows not yet encoded; only a burst within 100 ms comes near it."""
-PAUSE = 0.5
-"""Seconds before the next attempt when the bus did not confirm."""
+MAX_EVENT_CELLS = 16_384
+"""Most values of features in one event: encoding them keeps the event loop busy for about a millisecond."""
+MAX_EVENT_BYTES = 768 * 1024
+"""With its headers an event is smaller than 1 MiB, the largest message of a NATS server by default. Ours takes 8 MB."""
+MAX_UNENCODED_ROWS = 100_000
+"""Most rows that wait to be encoded; only a burst within 100 ms comes near it."""
+RETRY_SECONDS = 0.5
+"""Time before the next attempt when the bus did not confirm."""
 
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One request's rows and answers."""
+    """One answered request."""
 
     ids: Sequence[str]
     rows: Sequence[Row]
-    answers: ModelOutput
+    output: ModelOutput
     latency_ms: float
 
 
 @dataclass(frozen=True)
 class EncodedEvent:
-    """An event as it goes on the wire; `headers` carry its id, so that a second attempt is no second event."""
+    """An event as it is published. `headers` contain its id, so that the bus stores a repeated attempt once."""
 
     rows: int
     body: bytes
@@ -53,105 +54,105 @@ class EncodedEvent:
 
 
 class PredictionLog:
-    """Bounded; never blocks, never raises into a request.
+    """Publishes answered requests in the background. A request neither waits for the log nor fails because of it.
 
     Args:
-        limit: bytes that may wait for the bus.
-        rows: rows after which packing does not wait for its interval.
+        max_bytes: most bytes of events that wait for the bus.
+        early_rows: number of rows that are encoded at once, without waiting for the interval.
     """
 
-    def __init__(self, manifest: Manifest, metrics: Metrics, *, limit: int, rows: int) -> None:
+    def __init__(self, manifest: Manifest, metrics: Metrics, *, max_bytes: int, early_rows: int) -> None:
         self._manifest, self._metrics = manifest, metrics
-        self._limit, self._soon = limit, rows
+        self._max_bytes, self._early_rows = max_bytes, early_rows
         self._names = tuple(feature.name for feature in manifest.features)
-        self._per_event = max(1, CELLS // max(1, len(self._names)))
+        self._rows_per_event = max(1, MAX_EVENT_CELLS // max(1, len(self._names)))
         self._subject = subject_of(Predictions.model_construct(model=manifest.model))
-        self._fresh: list[LoggedRequest] = []
-        self._fresh_rows = 0
-        self._packed: deque[EncodedEvent] = deque()
-        self._bytes = 0
-        self._full, self._ready = asyncio.Event(), asyncio.Event()
+        self._unencoded: list[LoggedRequest] = []
+        self._unencoded_rows = 0
+        self._events: deque[EncodedEvent] = deque()
+        self._event_bytes = 0
+        self._has_early_rows, self._has_events = asyncio.Event(), asyncio.Event()
 
     @property
     def waiting(self) -> int:
-        """Rows that are not on the bus yet."""
-        return self._fresh_rows + sum(event.rows for event in self._packed)
+        """Number of rows that the bus has not confirmed yet."""
+        return self._unencoded_rows + sum(event.rows for event in self._events)
 
-    def add(self, answered: LoggedRequest) -> None:
-        """Remember what was answered."""
-        if self._fresh_rows + len(answered.ids) > UNPACKED:
-            self._metrics.log_dropped.inc(len(answered.ids))
+    def add(self, request: LoggedRequest) -> None:
+        """Add an answered request to the log."""
+        if self._unencoded_rows + len(request.ids) > MAX_UNENCODED_ROWS:
+            self._metrics.log_dropped.inc(len(request.ids))
             return
-        self._fresh.append(answered)
-        self._fresh_rows += len(answered.ids)
-        if self._fresh_rows >= self._soon:
-            self._full.set()
+        self._unencoded.append(request)
+        self._unencoded_rows += len(request.ids)
+        if self._unencoded_rows >= self._early_rows:
+            self._has_early_rows.set()
 
-    async def pack_forever(self, interval: float) -> None:
-        """Turn rows into events every `interval` seconds, sooner when there are many."""
+    async def encode_forever(self, interval: float) -> None:
+        """Encode rows every `interval` seconds, or sooner when there are many."""
         while True:
-            waiter = asyncio.ensure_future(self._full.wait())
+            waiter = asyncio.ensure_future(self._has_early_rows.wait())
             await asyncio.wait([waiter], timeout=interval)
             waiter.cancel()
-            self._full.clear()
-            await self.pack()
+            self._has_early_rows.clear()
+            await self.encode_waiting()
 
-    async def pack(self) -> None:
-        """Turn all fresh rows into events."""
-        fresh, self._fresh, self._fresh_rows = self._fresh, [], 0
-        for part in _parts(fresh, self._per_event):
-            for event in self._events(part):
-                self._keep(event)
+    async def encode_waiting(self) -> None:
+        """Encode all rows that wait for it."""
+        requests, self._unencoded, self._unencoded_rows = self._unencoded, [], 0
+        for part in _parts(requests, self._rows_per_event):
+            for event in self._encode(part):
+                self._store(event)
             await asyncio.sleep(0)
 
     async def send_forever(self, bus: ServingBus) -> None:
-        """Publish events in their order, each until the bus has it or room was needed."""
+        """Publish events in order until cancelled; each is tried again until the bus confirms it or it is dropped."""
         while True:
-            await self._ready.wait()
+            await self._has_events.wait()
             try:
                 await self.send(bus)
-            except BusAway:
-                await asyncio.sleep(PAUSE)
+            except BusUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def send(self, bus: ServingBus) -> None:
         """Publish all events.
 
         Raises:
-            BusAway: those that are left stay.
+            BusUnavailable: the events that were not confirmed are kept.
         """
-        while self._packed:
-            event = self._packed[0]
+        while self._events:
+            event = self._events[0]
             await bus.publish(self._subject, event.body, dict(event.headers))
             self._metrics.log_published.inc(event.rows)
-            if self._packed and self._packed[0] is event:
-                self._forget_oldest()
-        self._ready.clear()
+            if self._events and self._events[0] is event:
+                self._remove_oldest()
+        self._has_events.clear()
 
-    def _keep(self, event: EncodedEvent) -> None:
-        self._packed.append(event)
-        self._bytes += len(event.body)
-        while self._bytes > self._limit:
-            self._metrics.log_dropped.inc(self._packed[0].rows)
-            self._forget_oldest()
-        if self._packed:
-            self._ready.set()
+    def _store(self, event: EncodedEvent) -> None:
+        self._events.append(event)
+        self._event_bytes += len(event.body)
+        while self._event_bytes > self._max_bytes:
+            self._metrics.log_dropped.inc(self._events[0].rows)
+            self._remove_oldest()
+        if self._events:
+            self._has_events.set()
 
-    def _forget_oldest(self) -> None:
-        self._bytes -= len(self._packed.popleft().body)
+    def _remove_oldest(self) -> None:
+        self._event_bytes -= len(self._events.popleft().body)
 
-    def _events(self, part: Sequence[LoggedRequest]) -> Iterator[EncodedEvent]:
-        rows = sum(len(answered.ids) for answered in part)
-        body = self._encoded(part)
-        if body is not None and len(body) <= LARGEST:
+    def _encode(self, part: Sequence[LoggedRequest]) -> Iterator[EncodedEvent]:
+        rows = sum(len(request.ids) for request in part)
+        body = self._body(part)
+        if body is not None and len(body) <= MAX_EVENT_BYTES:
             yield EncodedEvent(rows, body, self._headers())
         elif rows == 1:
             self._metrics.log_dropped.inc()
         else:
             for half in _parts(part, (rows + 1) // 2):
-                yield from self._events(half)
+                yield from self._encode(half)
 
-    def _encoded(self, part: Sequence[LoggedRequest]) -> bytes | None:
-        """The event of these rows; None when one of them has an answer that JSON has no word for."""
+    def _body(self, part: Sequence[LoggedRequest]) -> bytes | None:
+        """Return the event of these rows, or None when JSON cannot represent one of their predictions."""
         try:
             return encode(self._manifest, self._names, part, time.time())
         except (ValueError, TypeError, OverflowError):
@@ -170,35 +171,35 @@ class PredictionLog:
 
 
 def encode(manifest: Manifest, names: Sequence[str], part: Sequence[LoggedRequest], now: float) -> bytes:
-    """The JSON of a `contracts.events.Predictions`, four times faster than the model's own; a test holds them equal.
+    """Return the JSON of a `contracts.events.Predictions`, four times as fast as `model_dump_json`.
 
     A prediction that is not finite becomes null; probabilities that are not finite are left out.
     """
-    rows = [row for answered in part for row in answered.rows]
+    rows = [row for request in part for row in request.rows]
     event: dict[str, object] = {
         "model": manifest.model,
         "version": manifest.version,
         "time": now,
-        "id": [id for answered in part for id in answered.ids],
+        "id": [id for request in part for id in request.ids],
         "columns": {name: [row[name] for row in rows] for name in names},
-        "prediction": [value for answered in part for value in answered.answers.prediction],
-        "latency_ms": [answered.latency_ms for answered in part for _ in answered.ids],
+        "prediction": [value for request in part for value in request.output.prediction],
+        "latency_ms": [request.latency_ms for request in part for _ in request.ids],
     }
-    shares = [share for answered in part for share in answered.answers.probabilities or ()]
-    if shares and all(math.isfinite(sum(share)) for share in shares):
-        event["probabilities"] = shares
+    probabilities = [row for request in part for row in request.output.probabilities or ()]
+    if probabilities and all(math.isfinite(sum(row)) for row in probabilities):
+        event["probabilities"] = probabilities
     return to_json(event, inf_nan_mode="null")
 
 
-def _parts(fresh: Sequence[LoggedRequest], size: int) -> Iterator[list[LoggedRequest]]:
-    """`fresh` in parts of at most `size` rows."""
+def _parts(requests: Sequence[LoggedRequest], size: int) -> Iterator[list[LoggedRequest]]:
+    """Yield `requests` in parts of at most `size` rows."""
     part: list[LoggedRequest] = []
     room = size
-    for answered in fresh:
+    for request in requests:
         start = 0
-        while start < len(answered.ids):
-            stop = min(start + room, len(answered.ids))
-            part.append(_slice(answered, start, stop))
+        while start < len(request.ids):
+            stop = min(start + room, len(request.ids))
+            part.append(_slice(request, start, stop))
             room -= stop - start
             start = stop
             if not room:
@@ -208,8 +209,8 @@ def _parts(fresh: Sequence[LoggedRequest], size: int) -> Iterator[list[LoggedReq
         yield part
 
 
-def _slice(answered: LoggedRequest, start: int, stop: int) -> LoggedRequest:
-    if (start, stop) == (0, len(answered.ids)):
-        return answered
-    part = answered.answers.part(start, stop)
-    return LoggedRequest(answered.ids[start:stop], answered.rows[start:stop], part, answered.latency_ms)
+def _slice(request: LoggedRequest, start: int, stop: int) -> LoggedRequest:
+    if (start, stop) == (0, len(request.ids)):
+        return request
+    output = request.output.part(start, stop)
+    return LoggedRequest(request.ids[start:stop], request.rows[start:stop], output, request.latency_ms)

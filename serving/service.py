@@ -1,7 +1,7 @@
-"""What BentoML loads, the same for every model: the model's tag comes as an argument of the Bento.
+"""The service that BentoML loads. It is the same for every model: the model's tag is an argument of the Bento.
 
-BentoML imports this module in the supervisor, in the worker and when building: nothing heavy may be imported at its
-top. The model, and scikit-learn with it, is loaded in the worker alone, when it starts.
+BentoML imports this module in the supervisor, in the worker and in a build: nothing heavy is imported at the top. The
+model, and scikit-learn with it, is loaded in the worker alone, when it starts.
 """
 
 import gc
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import bentoml
 from pydantic import BaseModel, Field
 
-from serving.asgi import App, AsgiFront
+from serving.asgi import App, ModelApp
 
 if TYPE_CHECKING:
     from serving.app import Serving
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 class Arguments(BaseModel):
     """Arguments of the Bento."""
 
-    model_tag: str = Field(description="BentoML tag of the packed model, <model>:<version>")
+    model_tag: str = Field(description="BentoML tag of the packaged model, <model>:<version>")
 
 
 arguments = bentoml.use_arguments(Arguments)
-front = AsgiFront()
+model_app = ModelApp()
 
 
-class Fronted(bentoml.Service):  # type: ignore[misc]
-    """A BentoML service whose ASGI app is `front`, with BentoML's own behind it."""
+class ModelService(bentoml.Service):  # type: ignore[misc]
+    """A BentoML service whose ASGI app is `model_app`, which passes other requests on to BentoML's own."""
 
     def to_asgi(self, is_main: bool = True) -> App:
-        front.behind = super().to_asgi(is_main)
-        return front
+        model_app.bentoml_app = super().to_asgi(is_main)
+        return model_app
 
 
 @bentoml.service(
     name=arguments.model_tag.split(":")[0],
-    service_class=Fronted,
+    service_class=ModelService,
     workers=1,
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
@@ -45,7 +45,7 @@ class Fronted(bentoml.Service):  # type: ignore[misc]
 class service:
     """Predictions with an id per row, feedback on them, and a log of both on the bus."""
 
-    packed = bentoml.models.BentoModel(arguments.model_tag)
+    packaged = bentoml.models.BentoModel(arguments.model_tag)
     serving: "Serving"
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
@@ -54,10 +54,10 @@ class service:
         from serving.model import load
         from serving.settings import Settings
 
-        self.serving = Serving(load(Path(self.packed.path)), Settings())
+        self.serving = Serving(load(Path(self.packaged.path)), Settings())
         self.serving.start()
-        front.open(self.serving.routes())
-        # What is there by now stays: it need not be looked through with every collection.
+        model_app.routes = self.serving.routes()
+        # The objects that exist now stay. Frozen, they are skipped by every garbage collection.
         gc.freeze()
         gc.enable()
 

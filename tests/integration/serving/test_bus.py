@@ -8,7 +8,7 @@ import pytest
 
 from services.messaging.connection import connect
 from services.messaging.streams import ensure_topology
-from serving.bus import BusAway, ServingBus
+from serving.bus import BusUnavailable, ServingBus
 from tests.conftest import NatsServer
 from tests.waiting import eventually
 
@@ -34,7 +34,7 @@ def url(server: NatsServer) -> str:
 async def publishes(bus: ServingBus) -> bool:
     try:
         await bus.publish("predictions.digits", b"{}", {})
-    except BusAway:
+    except BusUnavailable:
         return False
     return True
 
@@ -63,10 +63,10 @@ async def test_other_credentials_stop_it_only_until_its_own_are_valid_again(
         change(nats_server)
         await eventually(lambda: refuses(bus))
 
-        async def told() -> bool:
+        async def is_logged() -> bool:
             return "Authorization Violation" in caplog.text
 
-        await eventually(told)
+        await eventually(is_logged)
         nats_server.config = users("right")
         change(nats_server)
         await eventually(lambda: publishes(bus))

@@ -147,8 +147,8 @@ def assert_the_index_leads_to_the_docs(client: httpx.Client) -> None:
         ("/digits/", {}, "/digits/docs"),
     ]:
         page = client.get(path, headers=headers)
-        told = (page.status_code, page.headers["Location"], page.headers["X-Model-Version"])
-        assert told == (307, to, VERSION), path
+        redirect = (page.status_code, page.headers["Location"], page.headers["X-Model-Version"])
+        assert redirect == (307, to, VERSION), path
         assert client.get(path, follow_redirects=True).status_code == 200
     assert client.get("/static_content/index.js").status_code == 404
 
@@ -207,10 +207,10 @@ async def test_wrong_input_is_named_and_hurts_nobody_else(bento: Path, home: Pat
             assert predict(client, ROWS[0]).status_code == 200, f"after {name}"
         assert predict(client, ROWS[0], MISSING).json()["details"][0]["row"] == 1
 
-        async def told() -> list[Any]:
+        async def error_lines() -> list[Any]:
             return await events(bus, "logs.serving.digits", "LOGS")
 
-        (line,) = await eventually(told)
+        (line,) = await eventually(error_lines)
         assert (line["level"], line["event"], line["version"]) == ("error", "predict.failed", VERSION)
         assert "no digit has such a pixel" in line["error"]
         await eventually(lambda: has(bus, len(WRONG)))

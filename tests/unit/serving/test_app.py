@@ -18,13 +18,13 @@ from serving.settings import Settings
 from tests.unit.serving.serving_model import ROW, manifest
 
 
-class Answering(Model):
-    """A model that answers what it is told to."""
+class FixedModel(Model):
+    """A model that returns the given predictions."""
 
     def __init__(self, *predictions: Any, **about: Any) -> None:
         self.manifest, self._predictions = manifest(**about), list(predictions)
 
-    def answer(self, rows: Sequence[Row]) -> ModelOutput:
+    def predict(self, rows: Sequence[Row]) -> ModelOutput:
         return ModelOutput(self._predictions[: len(rows)])
 
 
@@ -38,27 +38,27 @@ async def ask(serving: Serving, *rows: Row) -> bytes:
 
 
 async def test_what_is_answered_is_logged() -> None:
-    serving = Serving(Answering(1, 2), Settings())
+    serving = Serving(FixedModel(1, 2), Settings())
     assert b'"prediction":2' in await ask(serving, dict(ROW), dict(ROW))
-    assert serving.log.waiting == 2
+    assert serving.prediction_log.waiting == 2
 
 
 async def test_what_cannot_be_answered_is_the_models_failure_and_not_logged() -> None:
-    serving = Serving(Answering(object()), Settings())
+    serving = Serving(FixedModel(object()), Settings())
     with pytest.raises(PredictionFailed, match="the model failed on this input"):
         await ask(serving, dict(ROW))
-    assert serving.log.waiting == 0
+    assert serving.prediction_log.waiting == 0
 
 
 @pytest.mark.parametrize("value", [object(), "\ud800", {"a": object()}])
-def test_json_has_no_word_for_it(value: Any) -> None:
+def test_a_value_that_json_cannot_represent_is_the_models_failure(value: Any) -> None:
     with pytest.raises(PredictionFailed):
         render("m", "1-0a1b2c3d", ["a"], ModelOutput([value]))
 
 
 async def test_the_page_shows_names_as_they_are_and_examples_that_are_json() -> None:
     price = Feature(name="price in \u20ac", type="number")
-    serving = Serving(Answering(features=(price,), classes=("left", "right")), Settings())
+    serving = Serving(FixedModel(features=(price,), classes=("left", "right")), Settings())
     page = unescape((await serving.docs(HttpRequest(b""))).body.decode())
     assert '{"rows": [{"price in \u20ac": 0.0}]}' in page
     assert '<pre>{"labels": [{"id": "id of a prediction", "label": "left"}]}</pre>' in page

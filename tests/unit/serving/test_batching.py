@@ -12,7 +12,7 @@ from serving.prediction_request import Row
 
 
 class Echo:
-    """Answers each row with its own number; fails on negative ones; waits for `go` when told to."""
+    """Answers each row with its own number; fails on negative ones; waits until `go` is set."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []

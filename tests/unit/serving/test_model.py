@@ -9,7 +9,7 @@ from sklearn.svm import SVC
 
 from contracts.features import Feature
 from contracts.values import Value
-from serving.model import Model, WrongCount, native_labels
+from serving.model import Model, WrongPredictionCount, native_labels
 from tests.unit.serving.serving_model import manifest
 
 FEATURES = [Feature(name=name, type="number") for name in "ab"]
@@ -28,9 +28,9 @@ LABELS = np.array([n % 3 for n in range(20)])
 )
 def test_answers_are_what_the_estimator_predicts(estimator: Any) -> None:
     model = Model(manifest(FEATURES), estimator)
-    frame = model._table.frame(ROWS)
+    frame = model._frames.build(ROWS)
     estimator.fit(frame, LABELS)
-    answers = Model(manifest(FEATURES), estimator).answer(ROWS)
+    answers = Model(manifest(FEATURES), estimator).predict(ROWS)
     assert answers.prediction == estimator.predict(frame).tolist()
     assert (answers.probabilities is not None) == hasattr(estimator, "predict_proba")
     if answers.probabilities is not None:
@@ -43,8 +43,8 @@ class Broken:
 
 
 def test_one_prediction_per_row_or_an_error() -> None:
-    with pytest.raises(WrongCount, match="1 predictions for 20 rows"):
-        Model(manifest(FEATURES), Broken()).answer(ROWS)
+    with pytest.raises(WrongPredictionCount, match="1 predictions for 20 rows"):
+        Model(manifest(FEATURES), Broken()).predict(ROWS)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from contracts.events import Predictions
 from contracts.features import Feature
 from contracts.packaged_model import Manifest
 from contracts.values import Value
-from serving.bus import BusAway
+from serving.bus import BusUnavailable
 from serving.error_log import ErrorLog
 from serving.metrics import Metrics
 from serving.model import ModelOutput
-from serving.prediction_log import LARGEST, LoggedRequest, PredictionLog, encode
+from serving.prediction_log import MAX_EVENT_BYTES, LoggedRequest, PredictionLog, encode
 from tests.unit.serving.serving_model import ROW, manifest
 from tests.waiting import eventually
 
@@ -24,19 +24,19 @@ NATS_CONF = Path(__file__).resolve().parents[3] / "infra" / "nats" / "jetstream.
 
 
 class FakeBus:
-    """Takes messages, or is away."""
+    """Takes messages, or is unavailable."""
 
     def __init__(self) -> None:
-        self.away = False
+        self.unavailable = False
         self.taken: list[tuple[str, bytes, dict[str, str]]] = []
 
     @property
     def connected(self) -> bool:
-        return not self.away
+        return not self.unavailable
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        if self.away:
-            raise BusAway("the bus is away")
+        if self.unavailable:
+            raise BusUnavailable("the bus is unavailable")
         self.taken.append((subject, body, headers))
 
     def rows(self) -> list[str]:
@@ -50,7 +50,7 @@ def answered(count: int, first: int = 0, value: float = 1.0) -> LoggedRequest:
 
 def log(limit: int = 10**6, about: Manifest | None = None) -> tuple[PredictionLog, Metrics]:
     metrics = Metrics("shop", "7-0a1b2c3d")
-    return PredictionLog(about or manifest(), metrics, limit=limit, rows=1000), metrics
+    return PredictionLog(about or manifest(), metrics, max_bytes=limit, early_rows=1000), metrics
 
 
 def dropped(metrics: Metrics) -> float:
@@ -82,7 +82,7 @@ async def test_rows_arrive_once_in_order_with_ce_headers() -> None:
     bus, (written, _) = FakeBus(), log()
     for first in range(0, 6, 2):
         written.add(answered(2, first))
-    await written.pack()
+    await written.encode_waiting()
     await written.send(bus)  # type: ignore[arg-type]
     assert [id.rsplit(".")[-1] for id in bus.rows()] == list("012345")
     subject, _, headers = bus.taken[0]
@@ -93,13 +93,13 @@ async def test_rows_arrive_once_in_order_with_ce_headers() -> None:
 
 async def test_what_waited_for_the_bus_arrives_later() -> None:
     bus, (written, metrics) = FakeBus(), log()
-    bus.away = True
+    bus.unavailable = True
     written.add(answered(3))
-    await written.pack()
-    with pytest.raises(BusAway):
+    await written.encode_waiting()
+    with pytest.raises(BusUnavailable):
         await written.send(bus)  # type: ignore[arg-type]
     assert written.waiting == 3
-    bus.away = False
+    bus.unavailable = False
     await written.send(bus)  # type: ignore[arg-type]
     assert (len(bus.rows()), dropped(metrics)) == (3, 0)
 
@@ -110,7 +110,7 @@ async def test_beyond_its_bound_the_oldest_go_and_are_counted() -> None:
     written, metrics = log(limit=3 * size)
     for first in range(0, 100, 10):
         written.add(answered(10, first))
-        await written.pack()
+        await written.encode_waiting()
     await written.send(bus)  # type: ignore[arg-type]
     assert len(bus.rows()) + dropped(metrics) == 100
     assert dropped(metrics) >= 70
@@ -123,7 +123,7 @@ async def test_a_big_request_becomes_events_that_the_bus_takes() -> None:
     bus, (written, _) = FakeBus(), log(10**9, wide)
     ids = [str(number) for number in range(3000)]
     written.add(LoggedRequest(ids, [row] * 3000, ModelOutput([1] * 3000), 1.0))
-    await written.pack()
+    await written.encode_waiting()
     await written.send(bus)  # type: ignore[arg-type]
     assert bus.rows() == ids
     assert max(len(body) for _, body, _ in bus.taken) < 1024 * 1024
@@ -131,38 +131,38 @@ async def test_a_big_request_becomes_events_that_the_bus_takes() -> None:
 
 async def test_what_cannot_be_encoded_is_counted_and_the_rest_arrives() -> None:
     bus, (written, metrics) = FakeBus(), log()
-    task = asyncio.create_task(written.pack_forever(0.001))
+    task = asyncio.create_task(written.encode_forever(0.001))
     strange: list[Any] = [object(), 1, "\ud800", 2]
     written.add(LoggedRequest(["a", "b", "c", "d"], [ROW] * 4, ModelOutput(strange), 1.0))
     written.add(LoggedRequest(["e", "f"], [ROW] * 2, ModelOutput([3, 4], [[0.5, 0.5], [object(), 1.0]]), 1.0))  # type: ignore[list-item]
-    await eventually(lambda: _all_dealt_with(written, metrics, 3))
+    await eventually(lambda: _all_counted(written, metrics, 3))
     written.add(answered(2, 7))
-    await eventually(lambda: _all_packed(written, 5))
+    await eventually(lambda: _all_encoded(written, 5))
     await written.send(bus)  # type: ignore[arg-type]
     task.cancel()
     assert [id.rsplit(".")[-1] for id in bus.rows()] == ["b", "d", "e", "7", "8"]
 
 
-async def _all_dealt_with(written: PredictionLog, metrics: Metrics, lost: int) -> bool:
+async def _all_counted(written: PredictionLog, metrics: Metrics, lost: int) -> bool:
     return dropped(metrics) == lost
 
 
-async def _all_packed(written: PredictionLog, rows: int) -> bool:
-    return written.waiting == rows and not written._fresh
+async def _all_encoded(written: PredictionLog, rows: int) -> bool:
+    return written.waiting == rows and not written._unencoded
 
 
 def test_the_bus_takes_the_largest_event() -> None:
     found = re.search(r"^max_payload: (\d+)MB$", NATS_CONF.read_text(), re.MULTILINE)
     assert found
-    assert LARGEST < 1024 * 1024 - 4096  # any NATS server takes it, with its headers
-    assert int(found[1]) * 10**6 > LARGEST
+    assert MAX_EVENT_BYTES < 1024 * 1024 - 4096  # any NATS server takes it, with its headers
+    assert int(found[1]) * 10**6 > MAX_EVENT_BYTES
 
 
 async def test_equal_errors_become_one_line_with_a_count() -> None:
-    bus, trouble = FakeBus(), ErrorLog(manifest())
+    bus, error_log = FakeBus(), ErrorLog(manifest())
     for _ in range(50):
-        trouble.note("error", "predict.failed", ValueError("bad"))
-    await trouble.send(bus)  # type: ignore[arg-type]
+        error_log.record("error", "predict.failed", ValueError("bad"))
+    await error_log.send(bus)  # type: ignore[arg-type]
     ((subject, body, _),) = bus.taken
     line = json.loads(body)
     assert subject == "logs.serving.shop"
@@ -171,11 +171,11 @@ async def test_equal_errors_become_one_line_with_a_count() -> None:
 
 
 async def test_errors_wait_for_the_bus_too() -> None:
-    bus, trouble = FakeBus(), ErrorLog(manifest())
-    bus.away = True
-    trouble.note("error", "predict.failed", ValueError("bad"))
-    with pytest.raises(BusAway):
-        await trouble.send(bus)  # type: ignore[arg-type]
-    bus.away = False
-    await trouble.send(bus)  # type: ignore[arg-type]
+    bus, error_log = FakeBus(), ErrorLog(manifest())
+    bus.unavailable = True
+    error_log.record("error", "predict.failed", ValueError("bad"))
+    with pytest.raises(BusUnavailable):
+        await error_log.send(bus)  # type: ignore[arg-type]
+    bus.unavailable = False
+    await error_log.send(bus)  # type: ignore[arg-type]
     assert len(bus.taken) == 1

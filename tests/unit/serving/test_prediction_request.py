@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from contracts.features import Feature
-from serving.dataframe import Table
+from serving.dataframe import FrameBuilder
 from serving.errors import Refused
 from serving.feedback_request import FeedbackRequests, events
 from serving.prediction_request import PredictionRequests
@@ -33,7 +33,7 @@ def test_right_rows_pass_with_their_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "words"),
+    ("field", "value", "message"),
     [
         ("age", "1.5", 'must be a finite number, not "1.5"'),
         ("age", True, "must be a finite number"),
@@ -48,11 +48,11 @@ def test_right_rows_pass_with_their_types() -> None:
         ("extra", 4, "'extra' is unknown"),
     ],
 )
-def test_a_wrong_value_names_row_and_field(field: str, value: Any, words: str) -> None:
+def test_a_wrong_value_names_row_and_field(field: str, value: Any, message: str) -> None:
     error = refused(ROWS.parse, rows(ROW, ROW | {field: value}))
     assert error.status == 422
     assert [(detail["row"], detail["field"]) for detail in error.details] == [(1, field)]
-    assert words in error.details[0]["message"]
+    assert message in error.details[0]["message"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "1" + "0" * 400])
@@ -86,7 +86,7 @@ def test_too_many_rows() -> None:
 
 
 def test_frames_have_the_dtypes_of_training() -> None:
-    frame = Table(manifest().features).frame(ROWS.parse(rows(ROW, ROW)))
+    frame = FrameBuilder(manifest().features).build(ROWS.parse(rows(ROW, ROW)))
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == {
         "age": "float64", "visits": "int64", "member": "bool", "city (home)": "str",
     }  # fmt: skip
@@ -95,7 +95,7 @@ def test_frames_have_the_dtypes_of_training() -> None:
 @pytest.mark.parametrize("count", [1, 3])
 def test_numeric_frames_keep_order_and_missing_values(count: int) -> None:
     features = [Feature(name=f"x{number}", type="number", nullable=True) for number in range(count)]
-    frame = Table(features).frame([{f"x{number}": None for number in reversed(range(count))}])
+    frame = FrameBuilder(features).build([{f"x{number}": None for number in reversed(range(count))}])
     assert frame.shape == (1, count)
     assert list(frame.columns) == [f"x{number}" for number in range(count)]
     assert frame.isna().all(axis=None)
