@@ -86,56 +86,65 @@ class DockerBuild:
             BuildStepFailed: a step fails, with its own last lines.
             DockerTrouble, DockerRefused: engine or registry failed.
         """
-        values = {f"BUILD_SECRET_{name.upper()}": value for name, value in build.secrets.items()}
-        variables = {name: value for name, value in values.items() if isinstance(value, str)}
-        environ = os.environ | {"BUILDX_CONFIG": str(self._folder), "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"} | variables
-        lines: list[str] = []
-        started: set[str] = set()
+        process = _start(build, self._folder)
+        self._running.add(process)
+        if self._closed:
+            _kill(process)
         late = threading.Event()
-        try:
-            process = subprocess.Popen(
-                command(build), env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                text=True, errors="replace", start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise DockerRefused(f"building {build.name}: the docker command does not start: {error}") from error
 
         def stop() -> None:
             late.set()
             _kill(process)
 
-        self._running.add(process)
-        if self._closed:
-            _kill(process)
         timer = threading.Timer(self._seconds, stop)
+        timer.daemon = True
         timer.start()
         try:
-            assert process.stdout is not None, "it is a pipe"
-            for line in process.stdout:
-                lines.append(_COLOUR.sub("", line.rstrip()))
-                # A step is named once more whenever the output comes back to it.
-                if (step := _STEP.match(lines[-1])) and "/" in step["name"] and step["name"] not in started:
-                    started.add(step["name"])
-                    progress(step["name"])
-            code = process.wait()
+            lines = _follow(process, progress)
         finally:
             timer.cancel()
             self._running.discard(process)
+        doing = Doing(f"building {build.name}", "", "BUILDER")
+        if self._closed:
+            raise DockerTrouble(f"{doing.what}: the builder is being stopped")
         if late.is_set():
             end = "\n".join(lines[-TAIL:])
-            raise DockerTrouble(
-                f"building {build.name} took longer than {self._seconds:g} s, 3 times BUILDER_SECONDS\n{end}"
-            )
-        if self._closed:
-            raise DockerTrouble(f"building {build.name}: the builder is being stopped")
-        if code:
-            raise failure(lines, Doing(f"building {build.name}", "", "BUILDER"))
+            raise DockerTrouble(f"{doing.what} took longer than {self._seconds:g} s, 3 times BUILDER_SECONDS\n{end}")
+        if process.returncode:
+            raise failure(lines, doing)
 
     def close(self) -> None:
         """End what runs, and start nothing more."""
         self._closed = True
         for process in list(self._running):
             _kill(process)
+
+
+def _start(build: ImageBuild, folder: Path) -> "subprocess.Popen[str]":
+    values = {f"BUILD_SECRET_{name.upper()}": value for name, value in build.secrets.items() if isinstance(value, str)}
+    notes = {"BUILDX_CONFIG": str(folder), "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    try:
+        return subprocess.Popen(
+            command(build), env=os.environ | notes | values, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise DockerRefused(f"building {build.name}: the docker command does not start: {error}") from error
+
+
+def _follow(process: "subprocess.Popen[str]", progress: Callable[[str], None]) -> list[str]:
+    """Return all lines of the output once the process has ended."""
+    lines: list[str] = []
+    started: set[str] = set()
+    assert process.stdout is not None, "it is a pipe"
+    for line in process.stdout:
+        lines.append(_COLOUR.sub("", line.rstrip()))
+        # A step is named once more whenever the output comes back to it.
+        if (step := _STEP.match(lines[-1])) and "/" in step["name"] and step["name"] not in started:
+            started.add(step["name"])
+            progress(step["name"])
+    process.wait()
+    return lines
 
 
 def command(build: ImageBuild) -> list[str]:
