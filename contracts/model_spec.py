@@ -148,7 +148,9 @@ class ModelSpec(Section):
     gate: Gate = Gate()
     monitor: Monitor = Monitor()
     serve: Serve = Serve()
-    env: Variables = Field(default_factory=dict, description="environment variables of training and server; no secrets")
+    env: Variables = Field(
+        default_factory=dict, description="environment variables of tests, training, evaluation and server; no secrets"
+    )
 
     @model_validator(mode="before")
     @classmethod

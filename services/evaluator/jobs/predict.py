@@ -1,5 +1,6 @@
 """Predicting held-out rows. The only job of the evaluator that loads a model and runs a project's code."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ class InvalidPredictions(Exception):
 def predict(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Predict held-out rows and write the predictions to a file: `ScoringRequest` in, `PredictionResult` out."""
     request = ScoringRequest.model_validate(argument)
+    os.environ.update(spec_of(request.project).env)
     predictions = predict_rows(request, labelled_rows(request), progress)
     write(predictions, request.predictions)
     return PredictionResult(classes=tuple(predictions.classes)).model_dump(mode="json")

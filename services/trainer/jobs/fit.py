@@ -186,6 +186,7 @@ def _enter(argument: dict[str, Any], purpose: str) -> Path:
     project = Path(argument["scratch"]) / purpose
     shutil.copytree(argument["project"], project)
     os.chdir(project)
+    os.environ.update(argument["spec"]["env"])
     estimators.enter(project)
     return project
 

@@ -183,6 +183,16 @@ async def test_recent_rows_are_marked_split_and_profiled_but_no_feature(bench: B
     assert min(trained.profile.columns[0].edges) > 90
 
 
+async def test_variables_of_the_project_are_set_for_its_code_and_its_tests(
+    bench: Bench, tmp_path: Path, data: Path
+) -> None:
+    check = "import os\n\nif os.environ['MOOD'] != 'quiet':\n    raise ValueError\n"
+    pipeline = check + "from sklearn.dummy import DummyClassifier as build\n"
+    made = project(tmp_path, pipeline, YAML + "env: {MOOD: quiet}\n", test_mood=f"{check}\ndef test_it(): pass\n")
+    trained, _ = await bench.train(made, data)
+    assert trained.metrics
+
+
 async def test_random_numbers_of_numpy_are_seeded_too(bench: Bench, tmp_path: Path, data: Path) -> None:
     pipeline = (
         "import numpy as np, random\nfrom sklearn.linear_model import LogisticRegression\n"
