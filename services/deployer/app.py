@@ -157,7 +157,7 @@ def main() -> None:
     rollout = Rollout(settings.target, registry, Leases(worker.bus), pool, gateway)
 
     async def report(event: DeploymentFailed, id: str) -> None:
-        await worker.emit_root(event, id=id)
+        await worker.emit_root(event, id)
 
     reconciler = Reconciler(settings.target, registry, rollout, pool, servers, gateway, report, settings.watch_seconds)
     create_app(worker, registry, rollout, settings.target)

@@ -78,7 +78,7 @@ class Worker(WorkerProcess):
 
         return subscribe
 
-    async def emit_root(self, event: Event, *, id: str) -> None:
+    async def emit_root(self, event: Event, id: str) -> None:
         """Publish an event that no message caused; `id` must be the same for the same occurrence."""
         await self._outbox.publish([self._outbox.root(event, id)])
 

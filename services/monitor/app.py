@@ -7,7 +7,6 @@ from contracts.events import (
     BuildFailed,
     DataRejected,
     DeploymentFailed,
-    DriftDetected,
     EvaluationFailed,
     Event,
     ModelDeployed,
@@ -83,18 +82,12 @@ def main() -> None:
     worker = Worker("monitor", settings)
     registry, artifacts = Registry(worker.bus), open_artifact_store(worker.bus, settings)
     sandbox = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), preload=())
-    scratch, job_seconds = settings.home / "monitor", settings.dataset_seconds
-    waits = settings.report_seconds, settings.retrain_report_seconds
-    events = DriftEventBuilder(registry, artifacts, sandbox, scratch, job_seconds, *waits)
+    events = DriftEventBuilder(registry, artifacts, sandbox, settings)
     store = KvStateStore(worker.bus)
-
-    async def emit(event: DriftDetected, id: str) -> None:
-        await worker.emit_root(event, id=id)
 
     def make_reader(model: str) -> ModelReader:
         stream = TrafficStream(worker.bus, model)
-        rules, poll, save = settings.rules, settings.poll_seconds, settings.save_seconds
-        return ModelReader(model, stream, store, registry, events, emit, rules, poll, save)
+        return ModelReader(model, stream, store, registry, events, worker.emit_root, settings)
 
     readers = ModelReaders(make_reader, Leases(worker.bus), registry, settings.scan_seconds)
     create_app(worker, store, readers, registry, ErrorBursts(settings.error_burst))

@@ -21,14 +21,7 @@ Emit = Callable[[DriftDetected, str], Awaitable[None]]
 
 
 class AlertDispatcher:
-    """Publisher of one model's incidents.
-
-    Args:
-        events: builds the event of an incident, and its report.
-        emit: publishes the event under the incident's id.
-        source: the model's rows.
-        clock: unix seconds.
-    """
+    """Publisher of one model's incidents; `source` has the model's rows."""
 
     def __init__(self, events: DriftEvents, emit: Emit, source: RowSource, clock: Callable[[], float]) -> None:
         self._events, self._emit, self._source, self._clock = events, emit, source, clock
@@ -59,35 +52,29 @@ class AlertDispatcher:
             self._early_report = None
         elif suspect and self._early_report is None:
             columns, rows = suspect.windows.suspicious_columns, suspect.rows_since_loss()
-            self._early_report = self._start_report(state, suspect.version, columns, rows)
+            self._early_report = self._start_report(state.model, suspect.version, columns, rows)
 
-    def _start_report(
-        self, state: ModelState, version: str, columns: tuple[str, ...], rows: RowPositions
-    ) -> ReportTask | None:
-        profile = state.traffic.versions[version].profile
-        if profile is None:
-            return None
-        return asyncio.create_task(self._events.report(state.model, version, columns, rows, profile, self._source))
+    def _start_report(self, model: str, version: str, columns: tuple[str, ...], rows: RowPositions) -> ReportTask:
+        return asyncio.create_task(self._events.report(model, version, columns, rows, self._source))
 
-    def _report_of(self, state: ModelState, incident: Incident) -> ReportTask | None:
+    def _report_of(self, state: ModelState, incident: Incident) -> ReportTask:
         if incident.kind == "performance" and self._early_report:
             report, self._early_report = self._early_report, None
             return report
-        return self._start_report(state, incident.version, incident.columns, state.rows_of(incident))
+        return self._start_report(state.model, incident.version, incident.columns, state.rows_of(incident))
 
-    async def _publish(self, state: ModelState, incident: Incident, report: ReportTask | None) -> None:
+    async def _publish(self, state: ModelState, incident: Incident, report: ReportTask) -> None:
         try:
             event = await self._build(incident, state.rows_of(incident), report)
         finally:
-            if report:
-                report.cancel()
+            report.cancel()
         await self._emit(event, incident.id)
         if event.action == "alert":
             state.reduce_to_alert(incident.id)
         state.mark_published(incident.id, self._clock())
         log.info("drift detected", model=state.model, version=event.version, kind=event.kind, action=event.action)
 
-    async def _build(self, incident: Incident, rows: RowPositions, report: ReportTask | None) -> DriftDetected:
+    async def _build(self, incident: Incident, rows: RowPositions, report: ReportTask) -> DriftDetected:
         """Build the event, with retries; when all of them fail, build an alert without files."""
         about = {"model": incident.model, "incident": incident.id}
         for delay in (*RETRY_DELAYS, None):

@@ -15,9 +15,10 @@ from contracts.profiles import Profile
 from services.messaging.worker import log
 from services.monitor.domain import Incident
 from services.monitor.ingest.consumer import RowSource
+from services.monitor.settings import Settings
 from services.monitor.state.label_join import RowPositions
 from services.sandbox import JobFailed, JobKilled, JobTimedOut, Sandbox
-from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore, Registry
+from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore, Candidate, Registry
 
 ReportTask = asyncio.Task[ArtifactRef | None]
 
@@ -33,56 +34,28 @@ class DriftEvents(Protocol):
     """Builder of reports and events."""
 
     async def report(
-        self,
-        model: str,
-        version: str,
-        suspects: tuple[str, ...],
-        rows: RowPositions,
-        profile: Profile,
-        source: RowSource,
+        self, model: str, version: str, suspects: tuple[str, ...], rows: RowPositions, source: RowSource
     ) -> ArtifactRef | None:
         """Compare rows with the training data, columns in `suspects` first; None when there is nothing to compare."""
         ...
 
     async def event(
-        self, incident: Incident, rows: RowPositions, source: RowSource, report: ReportTask | None
+        self, incident: Incident, rows: RowPositions, source: RowSource, report: ReportTask
     ) -> DriftDetected:
         """Build the event of an incident; a retraining becomes an alert when there is nothing to retrain on."""
         ...
 
 
 class DriftEventBuilder:
-    """The builder that makes the files in child processes.
+    """The builder that makes the files in child processes. Without time to wait for reports it makes none."""
 
-    Args:
-        registry, artifacts: source of the training data of the live version.
-        sandbox: child processes without preloaded modules: they are needed a few times a day, memory is paid all day.
-        scratch: folder for temporary files.
-        job_seconds: longest time for a dataset or a report.
-        alert_seconds, retrain_seconds: longest time that an event waits for its report; no reports when both are 0.
-    """
-
-    def __init__(
-        self,
-        registry: Registry,
-        artifacts: ArtifactStore,
-        sandbox: Sandbox,
-        scratch: Path,
-        job_seconds: float = 300.0,
-        alert_seconds: float = 10.0,
-        retrain_seconds: float = 3.0,
-    ) -> None:
-        self._registry, self._artifacts, self._sandbox, self._scratch = registry, artifacts, sandbox, scratch
-        self._job_seconds, self._report_seconds = job_seconds, {"alert": alert_seconds, "retrain": retrain_seconds}
+    def __init__(self, registry: Registry, artifacts: ArtifactStore, sandbox: Sandbox, settings: Settings) -> None:
+        self._registry, self._artifacts, self._sandbox = registry, artifacts, sandbox
+        self._scratch, self._job_seconds = settings.home / "monitor", settings.dataset_seconds
+        self._report_seconds = {"alert": settings.report_seconds, "retrain": settings.retrain_report_seconds}
 
     async def report(
-        self,
-        model: str,
-        version: str,
-        suspects: tuple[str, ...],
-        rows: RowPositions,
-        profile: Profile,
-        source: RowSource,
+        self, model: str, version: str, suspects: tuple[str, ...], rows: RowPositions, source: RowSource
     ) -> ArtifactRef | None:
         if not any(self._report_seconds.values()):
             return None
@@ -90,15 +63,14 @@ class DriftEventBuilder:
         if candidate is None:
             return None
         try:
-            base = await self._artifacts.fetch(candidate.trained.dataset)
-            recent = await source.read_rows(rows)
-            return await self._make(REPORT_JOB, base, recent, HTML, **_kinds(suspects, profile)) if recent else None
+            recent, kinds = await source.read_rows(rows), _kinds(suspects, candidate.trained.profile)
+            return await self._make(REPORT_JOB, candidate, recent, HTML, **kinds) if recent else None
         except (ArtifactMissing, ArtifactCorrupt, JobFailed, JobKilled, JobTimedOut) as error:
             log.warning("drift report failed", model=model, version=version, error=str(error))
             return None
 
     async def event(
-        self, incident: Incident, rows: RowPositions, source: RowSource, report: ReportTask | None
+        self, incident: Incident, rows: RowPositions, source: RowSource, report: ReportTask
     ) -> DriftDetected:
         dataset = None
         if incident.action == "retrain":
@@ -116,17 +88,17 @@ class DriftEventBuilder:
         if len(recent.get("label", [])) < incident.window.labels / 2:
             raise NoDataset("the bus has dropped most of the labelled rows")
         try:
-            base = await self._artifacts.fetch(candidate.trained.dataset)
-            return await self._make(DATASET_JOB, base, recent, PARQUET, target=candidate.trained.target.name)
+            return await self._make(DATASET_JOB, candidate, recent, PARQUET, target=candidate.trained.target.name)
         except (ArtifactMissing, ArtifactCorrupt) as error:
             raise NoDataset(f"the training data of the live version cannot be read: {error}") from error
         except (JobFailed, JobTimedOut) as error:
             raise NoDataset(str(error)) from error
 
     async def _make(
-        self, job: str, base: Path, recent: dict[str, list[Any]], media_type: str, **argument: Any
+        self, job: str, candidate: Candidate, recent: dict[str, list[Any]], media_type: str, **argument: Any
     ) -> ArtifactRef:
         """Run a job on the training data and recent rows, and store the file that it writes."""
+        base = await self._artifacts.fetch(candidate.trained.dataset)
         self._scratch.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self._scratch) as folder:
             rows, out = Path(folder) / "recent.json", Path(folder) / "out"
@@ -146,10 +118,8 @@ def _kinds(suspects: tuple[str, ...], profile: Profile) -> dict[str, list[str]]:
     }
 
 
-async def _finished(report: ReportTask | None, seconds: float) -> ArtifactRef | None:
+async def _finished(report: ReportTask, seconds: float) -> ArtifactRef | None:
     """Return the report if it is ready in time: an event never fails because of its report."""
-    if report is None:
-        return None
     done, _ = await asyncio.wait({report}, timeout=seconds)
     return report.result() if done and not report.cancelled() and report.exception() is None else None
 

@@ -10,15 +10,15 @@ import nats.errors
 import nats.js.errors
 from pydantic import ValidationError
 
-from contracts.events import ModelDeployed
+from contracts.events import ModelApproved, ModelDeployed
 from services.messaging import LeaseLost, Leases, LeaseTaken
 from services.messaging.worker import log, restart_on_error
 from services.monitor.alerts.dispatcher import AlertDispatcher, Emit
 from services.monitor.alerts.drift_event import DriftEvents
 from services.monitor.alerts.gauges import ModelGauges
-from services.monitor.detection.rules import Rules
 from services.monitor.domain import ModelState
 from services.monitor.ingest.consumer import DeliveryGap, RowSource
+from services.monitor.settings import Settings
 from services.monitor.state.model_traffic import TrafficMessage
 from services.monitor.state.store import StateConflict, StateStore, UnreadableState, pack, unpack
 from services.storage import Registry
@@ -39,17 +39,7 @@ class TrafficSource(RowSource, Protocol):
 class ModelReader:
     """Reader of one model, active while this replica holds the model's lease.
 
-    Args:
-        model: its name.
-        stream: its traffic.
-        store: storage of its state and its notices.
-        registry: source of each version's profile and performance target.
-        events: builds the event of an incident.
-        emit: publishes the event under the incident's id.
-        rules: when evidence is enough.
-        poll: seconds to wait for traffic.
-        save: least number of seconds between two saves.
-        clock: unix seconds.
+    `registry` has each version's profile and target. `emit` publishes an event under the id of its incident.
     """
 
     def __init__(
@@ -60,16 +50,14 @@ class ModelReader:
         registry: Registry,
         events: DriftEvents,
         emit: Emit,
-        rules: Rules,
-        poll: float = 0.5,
-        save: float = 1.0,
+        settings: Settings,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.model, self.state = model, ModelState(model, rules)
+        self.model, self.state = model, ModelState(model, settings)
         self._stream, self._store, self._registry = stream, store, registry
-        self._rules, self._poll, self._least_pause, self._clock = rules, poll, save, clock
+        self._settings, self._clock = settings, clock
         self._alerts, self._gauges = AlertDispatcher(events, emit, stream, clock), ModelGauges(model)
-        self._saved_at, self._pause, self._changed = 0.0, save, False
+        self._saved_at, self._pause, self._changed = 0.0, settings.save_seconds, False
         self._saved_incident: str | None = None
         self._applied_notices: list[str] = []
 
@@ -103,24 +91,27 @@ class ModelReader:
         self._saved_incident, self._applied_notices, self._changed = self._open_incident(), [], False
         if not self.state.live:
             for live in await self._registry.lives():
-                if live.model == self.model:
-                    await self._add_live_version(live.version, live.target)
+                if live.model == self.model and (approved := await self._approval(live.version)):
+                    profile, target = approved.profile, approved.promise
+                    self.state.version_deployed(live.version, live.target, profile, target, self._clock())
         log.info("reader started", model=self.model, position=self.state.traffic.position)
 
     def _restore(self, saved: bytes | None) -> ModelState:
         if saved is not None:
             try:
-                return ModelState.load(self.model, unpack(saved), self._rules)
+                return ModelState.load(self.model, unpack(saved), self._settings)
             except (UnreadableState, LookupError, TypeError, ValueError, AttributeError) as error:
                 # The state is of another release.
                 log.error("saved state is ignored", model=self.model, error=f"{type(error).__name__}: {error}")
-        return ModelState(self.model, self._rules)
+        return ModelState(self.model, self._settings)
 
     async def step(self) -> None:
         """Do one round: count new traffic, apply notices, save and acknowledge, publish an open incident."""
-        messages = await self._stream.fetch(self._poll)
+        messages = await self._stream.fetch(self._settings.poll_seconds)
         for version in self.state.traffic.versions_to_look_up(messages):
-            await self._add_version(version)
+            approved = await self._approval(version)
+            profile, target = (approved.profile, approved.promise) if approved else (None, None)
+            self.state.add_version(version, profile, target)
         now = self._clock()
         self.state.apply(messages, now)
         await self._apply_notices(now)
@@ -136,7 +127,7 @@ class ModelReader:
         await self._store.save(self.model, state)
         await self._stream.ack()
         await self._store.delete_notices(self.model, self._applied_notices)
-        self._saved_at, self._pause = now, max(self._least_pause, len(state) / BYTES_PER_SECOND)
+        self._saved_at, self._pause = now, max(self._settings.save_seconds, len(state) / BYTES_PER_SECOND)
         self._saved_incident, self._applied_notices, self._changed = self._open_incident(), [], False
         self._gauges.update(self.state)
 
@@ -144,20 +135,9 @@ class ModelReader:
         incident = self.state.incident
         return f"{incident.id}{incident.published}" if incident else None
 
-    # -- versions and notices --------------------------------------------------------------------------------
-
-    async def _add_version(self, version: str) -> None:
+    async def _approval(self, version: str) -> ModelApproved | None:
         candidate = await self._registry.candidate(self.model, version)
-        if candidate and candidate.approved:
-            self.state.add_version(version, candidate.approved.profile, candidate.approved.promise)
-        else:
-            self.state.add_version(version, None, None)
-
-    async def _add_live_version(self, version: str, deployment_target: str) -> None:
-        candidate = await self._registry.candidate(self.model, version)
-        if candidate and candidate.approved:
-            profile, target = candidate.approved.profile, candidate.approved.promise
-            self.state.version_deployed(version, deployment_target, profile, target, self._clock())
+        return candidate.approved if candidate else None
 
     async def _apply_notices(self, now: float) -> None:
         notices = await self._store.notices(self.model)
@@ -183,11 +163,7 @@ class ModelReader:
 class ModelReaders:
     """The readers of all live models. A reader that fails is started again and does not affect the others.
 
-    Args:
-        make: creates the reader of a model.
-        leases: decide which replica reads a model.
-        registry: source of the live models.
-        scan: seconds between two searches for new models.
+    `scan` is the number of seconds between two searches for new live models.
     """
 
     def __init__(

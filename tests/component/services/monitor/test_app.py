@@ -11,7 +11,6 @@ from prometheus_client import REGISTRY
 
 from contracts.artifact_ref import ArtifactRef
 from contracts.events import DataRejected, DriftDetected, Feedback, Predictions
-from contracts.profiles import Profile
 from services.messaging.leases import Leases
 from services.messaging.worker import Worker
 from services.monitor.alerts.drift_event import ReportTask
@@ -91,7 +90,7 @@ class FakeEvents:
         self.given: list[ReportTask | None] = []
 
     async def report(
-        self, model: str, version: str, suspects: tuple[str, ...], rows: RowPositions, profile: Profile, source: object
+        self, model: str, version: str, suspects: tuple[str, ...], rows: RowPositions, source: object
     ) -> ArtifactRef | None:
         self.reports.append(rows)
         return ARTIFACT
@@ -123,9 +122,8 @@ class Room:
             self.published.append((id, event))
 
         registry: Any = self.registry
-        return ModelReader(
-            model, self.stream, self.store, registry, self.events, emit, Rules(), 0.0, 0.0, lambda: self.now
-        )
+        settings = Settings(save_seconds=0.0)
+        return ModelReader(model, self.stream, self.store, registry, self.events, emit, settings, lambda: self.now)
 
     async def approve(self) -> None:
         await self.registry.put_candidate(candidate(ARTIFACT), None)
