@@ -35,7 +35,8 @@ RUN --mount=type=bind,source=env/python/requirements.txt,target=/requirements.tx
     if [ -e /run/secrets/index ]; then . /run/secrets/index; fi \
  && /opt/uv/bin/uv pip sync --quiet --python /opt/serving/bin/python --require-hashes /requirements.txt \
  && cd /opt/serving/lib/python3*/site-packages \
- && find numpy pandas pyarrow scipy sklearn joblib -type d \( -name tests -o -path pyarrow/include \) -prune -exec rm -r {} + \
+ && find . -regextype posix-extended -type d -regex './((joblib|numpy|pandas|scipy|sklearn)(/.*)?/tests|pyarrow/(include|tests))' \
+        -prune -exec rm -r {} + \
  && /opt/serving/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash . \
  && /opt/serving/bin/python -I /sbom.py >/opt/serving/sbom.cdx.json
 
