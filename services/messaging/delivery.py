@@ -1,7 +1,7 @@
 """One message, from delivery to acknowledgement: read it, handle it, publish and record what follows.
 
-The order survives a kill at any point. The events that follow are published (PubAck awaited) and recorded in the inbox
-before the message is acknowledged. A message that is delivered again publishes what was recorded, with the same ids,
+The order survives a kill at any point. The events that follow are recorded in the inbox, then published (PubAck
+awaited), then the message is acknowledged. A message that is delivered again publishes what was recorded, with the same ids,
 so that the stream drops the repetition.
 
 FastStream runs `Delivery` as a middleware around the handler and acknowledges outside of it: a return acknowledges the
@@ -119,9 +119,6 @@ class Delivery(BaseMiddleware[Any, Any]):
             emits = await self._handle(call_next, message)
             outputs = [self._outbox.output(emit, self._envelope) for emit in emits]
             inbox.check_size(outputs, self._worker.bus.max_payload)
-            await self._outbox.publish(outputs)
-            await self._record(inbox.completed(outputs))
-            return "done"
         except asyncio.CancelledError:
             log.info("message returned: the worker stops")
             with contextlib.suppress(nats.errors.Error, TimeoutError):  # the record only keeps lost deliveries exact
@@ -137,6 +134,10 @@ class Delivery(BaseMiddleware[Any, Any]):
             delay = retry_delay(errors)
             log.warning("will be tried again", error=text(error), attempt=errors, seconds=delay, exc_info=True)
             raise NackMessage(delay=delay) from error
+        # Recorded first: after a kill in between, these outputs are published, not those of a second attempt.
+        await self._record(inbox.completed(outputs))
+        await self._outbox.publish(outputs)
+        return "done"
 
     async def _handle(self, call_next: Handle, message: NatsMessage) -> Outcome:
         """Run the handler, and a heartbeat that keeps the server from delivering the message to another replica."""
@@ -164,10 +165,10 @@ class Delivery(BaseMiddleware[Any, Any]):
             )
             # A key per message: a second failure, after the event was sent again, is an event of its own.
             outputs.append(self._outbox.output(Emit(failure, key=str(sequence)), self._envelope))
-        await self._outbox.publish(outputs)
         if not is_permanent(error) or not outputs:
             await self._outbox.dead_letter(self._message, self._metadata, self._subscription.consumer, text(error))
         await self._record(inbox.failed(outputs, sequence))
+        await self._outbox.publish(outputs)
 
     async def _reject(self, reason: str) -> NoReturn:
         """Keep an unreadable message as a dead letter and end its deliveries."""
