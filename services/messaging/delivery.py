@@ -1,8 +1,8 @@
-"""One message, from delivery to acknowledgement: read it, handle it, publish and record what follows.
+"""One message, from delivery to acknowledgement: read it, handle it, record and publish what follows.
 
 The order survives a kill at any point. The events that follow are recorded in the inbox, then published (PubAck
-awaited), then the message is acknowledged. A message that is delivered again publishes what was recorded, with the same ids,
-so that the stream drops the repetition.
+awaited), then the message is acknowledged. A message that is delivered again publishes what was recorded, with the same
+ids, so that the stream drops the repetition.
 
 FastStream runs `Delivery` as a middleware around the handler and acknowledges outside of it: a return acknowledges the
 message, NackMessage returns it to the stream for another attempt, RejectMessage ends its deliveries.

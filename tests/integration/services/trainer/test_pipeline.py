@@ -45,9 +45,7 @@ def table(rows: int = ROWS) -> pd.DataFrame:
         "size": np.where(random.random(rows) < 0.1, np.nan, size),
         "count": random.integers(0, 9, rows),
         "wet": random.random(rows) < 0.5,
-        "colour": pd.Series(np.where(random.random(rows) < 0.1, "", random.choice(["red", "blue"], rows))).replace(
-            "", None
-        ),
+        "colour": np.where(random.random(rows) < 0.1, None, random.choice(["red", "blue"], rows)),
         "label": np.where(size + random.normal(scale=0.1, size=rows) > 0, "big", "small"),
     })  # fmt: skip
 
