@@ -39,7 +39,7 @@ def run(folder: Path, envs: Path) -> int:
     # Only a configuration inside the project counts: the trainer does not see the folders above it.
     config = next((name for name in CONFIGS if (folder / name).exists()), os.devnull)
     arguments = ("-q", "-p", "no:cacheprovider", "--rootdir=.", "-c", config, "tests")
-    environ = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"} | os.environ
+    environ = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"} | os.environ | dict(spec.env)
     code = subprocess.run([python, "-c", RUN, *arguments], cwd=folder, env=environ, check=False).returncode
     return 0 if code == NOTHING_COLLECTED else code
 

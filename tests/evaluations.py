@@ -71,6 +71,7 @@ async def classifier(
     test: pd.DataFrame | None = None,
     code: str = "",
     model: object = None,
+    env: str = "",
     **change: Any,
 ) -> ModelTrained:
     """A random forest in the store, with its held-out rows and its project."""
@@ -78,9 +79,10 @@ async def classifier(
     if model is None:
         forest = RandomForestClassifier(n_estimators=20, random_state=0)
         model = make_pipeline(SimpleImputer(), forest).fit(train[["a", "b", "flag"]], train["kind"])
+    yaml = spec("classification", *conditions) + env
     fields = {
         "version": version, "environment": environment, "features": FEATURES,
-        **await stored(artifacts, model, rows() if test is None else test, spec("classification", *conditions), code),
+        **await stored(artifacts, model, rows() if test is None else test, yaml, code),
     }  # fmt: skip
     return event(**(fields | change))
 

@@ -27,7 +27,6 @@ class InvalidPredictions(Exception):
 def predict(argument: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Predict held-out rows and write the predictions to a file: `ScoringRequest` in, `PredictionResult` out."""
     request = ScoringRequest.model_validate(argument)
-    os.environ.update(spec_of(request.project).env)
     predictions = predict_rows(request, labelled_rows(request), progress)
     write(predictions, request.predictions)
     return PredictionResult(classes=tuple(predictions.classes)).model_dump(mode="json")
@@ -37,6 +36,7 @@ def predict_rows(request: ScoringRequest, rows: pd.DataFrame, progress: Progress
     """Return the model's predictions, in the project's own code; probabilities only when the gate needs them."""
     trained = request.trained
     progress({"step": "predict", "rows": len(rows), "predicting": trained.version})
+    os.environ.update(spec_of(request.project).env)
     sys.path.insert(0, str(request.project))
     model = joblib.load(request.model)
     inputs = rows[[feature.name for feature in trained.features]]

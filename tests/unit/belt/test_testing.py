@@ -25,6 +25,14 @@ def test_the_projects_tests_decide(project: Path, expected: int, code: int) -> N
     assert testing.run(project, project / "envs") == code
 
 
+def test_variables_of_the_project_are_set(project: Path) -> None:
+    (project / "model.yaml").write_text(f"{SPEC}env: {{SCORING_MODE: fast}}\n")
+    (project / "tests" / "test_it.py").write_text(
+        "import os\n\n\ndef test_it():\n    assert os.environ['SCORING_MODE'] == 'fast'\n"
+    )
+    assert testing.run(project, project / "envs") == 0
+
+
 def test_what_lies_above_the_project_does_not_count(project: Path) -> None:
     (project.parent / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = '--no-such-option'\n")
     (project / "tests" / "test_it.py").write_text("def test_it():\n    pass\n")

@@ -128,6 +128,30 @@ async def test_champion_and_candidate_may_name_their_modules_alike(
 
 
 @in_module
+async def test_candidate_and_champion_predict_with_the_variables_of_their_own_project(
+    scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts, tmp_path: Path
+) -> None:
+    code = (
+        "import os\nimport numpy as np\nclass Fixed:\n"
+        "    def predict(self, rows): return np.full(len(rows), os.environ['ANSWER'], dtype=object)\n"
+    )
+    (tmp_path / "pipeline.py").write_text(code)
+    script = "import joblib, sys; sys.path.insert(0, '.'); import pipeline; joblib.dump(pipeline.Fixed(), 'model')"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    ref = await artifacts.put(tmp_path / "model", "application/x-joblib")
+    base, condition = sandbox.environments.base, "accuracy - champion > 0.2"
+    test = rows()
+    test["kind"] = "yes"
+    candidate = await classifier(
+        artifacts, base, condition, test=test, code=code, env="env: {ANSWER: 'yes'}\n", artifact=ref
+    )
+    champion = await classifier(artifacts, base, version=OTHER, code=code, env="env: {ANSWER: 'no'}\n", artifact=ref)
+    result = await judged(scoring, candidate, champion)
+    assert result.verdict.conditions[0].estimate == 1.0
+    assert set(result.probe.predictions) == {"yes"}
+
+
+@in_module
 async def test_recent_rows_are_judged_apart(
     scoring: SandboxedScoring, sandbox: Sandbox, artifacts: MemoryArtifacts
 ) -> None:
