@@ -45,7 +45,9 @@ def table(rows: int = ROWS) -> pd.DataFrame:
         "size": np.where(random.random(rows) < 0.1, np.nan, size),
         "count": random.integers(0, 9, rows),
         "wet": random.random(rows) < 0.5,
-        "colour": np.where(random.random(rows) < 0.1, None, random.choice(["red", "blue"], rows)),
+        "colour": pd.Series(np.where(random.random(rows) < 0.1, "", random.choice(["red", "blue"], rows))).map(
+            {"red": "red", "blue": "blue"}
+        ),
         "label": np.where(size + random.normal(scale=0.1, size=rows) > 0, "big", "small"),
     })  # fmt: skip
 
