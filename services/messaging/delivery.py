@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import nats.errors
@@ -142,7 +143,7 @@ class Delivery(BaseMiddleware[Any, Any]):
     async def _handle(self, call_next: Handle, message: NatsMessage) -> Outcome:
         """Run the handler, and a heartbeat that keeps the server from delivering the message to another replica."""
         handler = asyncio.ensure_future(call_next(message))
-        heartbeat = asyncio.create_task(every(self._worker.consumers.heartbeat, message.in_progress))
+        heartbeat = asyncio.create_task(every(self._worker.consumers.heartbeat, partial(_extend, message)))
         self._worker.running.add(handler)
         try:
             return await handler
@@ -193,3 +194,9 @@ class Delivery(BaseMiddleware[Any, Any]):
             tracer.start_as_current_span(f"{self._worker.service} {envelope.subject}", context=parent),
         ):
             yield
+
+
+async def _extend(message: NatsMessage) -> None:
+    """Tell the server that the message is still handled; while the bus is away the next heartbeat does it."""
+    with contextlib.suppress(nats.errors.Error):
+        await message.in_progress()
