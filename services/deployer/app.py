@@ -16,6 +16,7 @@ from services.deployer.domain import (
     outcome,
     predates_target,
     rollback_target,
+    rolled_back,
     superseded_elsewhere,
 )
 from services.deployer.gateway import Traefik
@@ -48,7 +49,7 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
             # A new target takes over the order of the other targets: it has yet to read the events up to there.
             order = max(order, newest.order if newest else 0)
         deployed = Deployed(image=event, run=about.run, generation=about.generation)
-        live = await rollout.release(deployed, order)
+        live = await rollout.roll_out(deployed, order)
         return [Emit(outcome(deployed, live, "release"))]
 
     @worker.on(RollbackRequested)
@@ -57,7 +58,7 @@ def create_app(worker: Worker, registry: Registry, rollout: Rollout, target: str
         if deployed is None:
             log.info("this rollback is older than this target", model=event.model, by=event.by)
             return []
-        live = await rollout.roll_back(deployed, about.generation)
+        live = await rollout.roll_out(deployed, about.generation, rolled_back)
         return [Emit(outcome(deployed, live, "rollback"), run=deployed.run)]
 
 
@@ -109,10 +110,7 @@ async def keep_standby(worker: Worker, servers: ProcessBackend) -> None:
 def process_backend(worker: Worker, settings: Settings, was_used: bool) -> ProcessBackend:
     """Create the backend that runs servers as processes of this machine, with one on standby.
 
-    Args:
-        worker: gets the task that keeps a server on standby.
-        settings: of the deployer.
-        was_used: a model may be live, so that a server is needed at once.
+    `was_used` means that a model may be live, so that a server is needed at once.
     """
     artifacts = open_artifact_store(worker.bus, settings)
     environments = Environments(settings.envs or settings.home / "envs", artifacts)
@@ -156,10 +154,9 @@ def main() -> None:
     pool = ServerPool(settings.target, registry, servers, checks, gateway)
     rollout = Rollout(settings.target, registry, Leases(worker.bus), pool, gateway)
 
-    async def report(event: DeploymentFailed, id: str) -> None:
-        await worker.emit_root(event, id)
-
-    reconciler = Reconciler(settings.target, registry, rollout, pool, servers, gateway, report, settings.watch_seconds)
+    reconciler = Reconciler(
+        settings.target, registry, rollout, pool, servers, gateway, worker.emit_root, settings.watch_seconds
+    )
     create_app(worker, registry, rollout, settings.target)
     worker.background(reconciler.run)
     worker.on_close(checks.close)

@@ -44,12 +44,14 @@ def released(live: Live | None, new: Live) -> Live:
     return new.model_copy(update={"previous": None if previous in retired else previous, "retired": retired})
 
 
-def rolled_back(live: Live, new: Live) -> Live:
+def rolled_back(live: Live | None, new: Live) -> Live:
     """Return the live record after a rollback to `new`: the version rolled back from is retired.
 
     A retired version never becomes the previous one. Versions between the two do not either: a person who goes back
     past a version does not want it kept warm.
     """
+    if live is None:
+        return new
     if live.version == new.version:
         return new.model_copy(update={"previous": live.previous, "retired": live.retired})
     retired = (*(version for version in live.retired if version != new.version), live.version)
@@ -107,11 +109,8 @@ def already_applied(elsewhere: Live | None, order: int) -> Live | None:
 def predates_target(live: Live | None, elsewhere: Live | None, order: int, requested: float) -> bool:
     """Return whether an impossible rollback is older than this target, or superseded: then it is no failure.
 
-    Args:
-        live: the live record of this target.
-        elsewhere: the newest live record of all targets.
-        order: stream sequence of the request.
-        requested: time of the request in unix seconds.
+    `elsewhere` is the newest live record of all targets. The request has the stream sequence `order` and was made at
+    `requested` (unix seconds).
     """
     if live is None:
         return elsewhere is not None
@@ -186,14 +185,11 @@ def check_predictions(probe: Probe, predictions: tuple[Value, ...]) -> None:
 
 def same(expected: Value, got: Value) -> bool:
     """Return whether two predictions are equal, floats up to rounding."""
-    numbers = (int, float)
-    if (
-        isinstance(expected, bool)
-        or isinstance(got, bool)
-        or not (isinstance(expected, numbers) and isinstance(got, numbers))
-    ):
-        return type(expected) is type(got) and expected == got
-    return math.isclose(expected, got, rel_tol=1e-6, abs_tol=1e-9)
+    if isinstance(expected, bool) or isinstance(got, bool):
+        return expected is got
+    if isinstance(expected, int | float) and isinstance(got, int | float):
+        return math.isclose(expected, got, rel_tol=1e-6, abs_tol=1e-9)
+    return expected == got
 
 
 def restart_pause(crashes: int) -> float:

@@ -1,10 +1,11 @@
 """The reconciler keeps live versions running: adopts, starts and ends servers, corrects routes, reports crash loops."""
 
 import asyncio
+import math
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 from nats.errors import Error as NatsError
@@ -33,7 +34,7 @@ class _RestartCount:
     """Number of crashes of a version in a row, and the end of its last start, successful or not."""
 
     crashes: int = 0
-    last: float = field(default=float("-inf"))
+    last: float = -math.inf
 
     def is_due(self, now: float) -> bool:
         return now >= self.last + restart_pause(self.crashes)
@@ -180,18 +181,12 @@ class Reconciler:
     async def _count_crash(self, live: Live, version: str, message: str) -> None:
         restarts = self._restarts[live.model, version]
         restarts.add_crash(self._clock())
-        log_tail = await self._log_tail(live.model, version)
+        servers = self._pool.of(live.model, version)
+        log_tail = (await self._servers.exit_report(servers[-1])).log_tail[-LOG_TAIL:] if servers else ""
         log.warning(message, model=live.model, version=version, attempt=restarts.crashes, log_tail=log_tail)
         if version == live.version and restarts.crashes >= CRASHES_REPORTED:
-            await self._report_crash_loop(live, restarts.crashes, log_tail)
-
-    async def _report_crash_loop(self, live: Live, crashes: int, log_tail: str) -> None:
-        """Report a crash loop once for as long as this version stays live."""
-        id = f"{live.target}.{live.model}.{live.version}.{live.since}"
-        if id not in self._reported:
-            await self._report(crash_loop(live, crashes, log_tail), id)
-            self._reported.add(id)
-
-    async def _log_tail(self, model: str, version: str) -> str:
-        servers = self._pool.of(model, version)
-        return (await self._servers.exit_report(servers[-1])).log_tail[-LOG_TAIL:] if servers else ""
+            # A crash loop is reported once for as long as this version stays live.
+            id = f"{live.target}.{live.model}.{live.version}.{live.since}"
+            if id not in self._reported:
+                await self._report(crash_loop(live, restarts.crashes, log_tail), id)
+                self._reported.add(id)

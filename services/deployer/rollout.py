@@ -17,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from services.deployer.backends.protocol import Server
-from services.deployer.domain import decide, released, rolled_back, versions_to_run
+from services.deployer.domain import decide, released, versions_to_run
 from services.deployer.gateway import Gateway, NotSwitched
 from services.deployer.server_pool import DeploymentRegistry, ServerPool
 from services.storage import Deployed, Live
@@ -51,12 +51,13 @@ class Rollout:
     async def live(self, model: str) -> Live | None:
         return await self._registry.live(model, self._target)
 
-    async def release(self, deployed: Deployed, order: int) -> Live:
-        """Give a pushed version the traffic.
+    async def roll_out(self, deployed: Deployed, order: int, next_live: NextLive = released) -> Live:
+        """Give a version the traffic: a pushed one, or with `rolled_back` one that a person wants back.
 
         Args:
             deployed: the version with its probe.
             order: generation of the decision; the highest one wins.
+            next_live: makes the live record.
 
         Returns: the live version afterwards: this one, or a newer one that won.
 
@@ -64,21 +65,14 @@ class Rollout:
             DidNotStart, PredictionsDiffer, Lost: the version failed its checks; the live version stays.
             Conflict, LeaseTaken, LeaseLost: another deployer switched the model at the same time.
         """
-        return await self._until_switched(deployed, order, released)
-
-    async def roll_back(self, deployed: Deployed, order: int) -> Live:
-        """Give the traffic to a version that a person wants back; otherwise as `release`."""
-        return await self._until_switched(deployed, order, lambda live, new: rolled_back(live, new) if live else new)
-
-    async def _until_switched(self, deployed: Deployed, order: int, next_live: NextLive) -> Live:
         while True:
             try:
-                return await self._roll_out(deployed, order, next_live)
+                return await self._attempt(deployed, order, next_live)
             except NotSwitched as error:
                 # From the start again: the server may have died meanwhile, or a newer version may have won.
                 log.warning("waiting for the gateway", error=str(error))
 
-    async def _roll_out(self, deployed: Deployed, order: int, next_live: NextLive) -> Live:
+    async def _attempt(self, deployed: Deployed, order: int, next_live: NextLive) -> Live:
         """Do all steps in order. The reconciler ends the servers that nobody needs any more."""
         image, began = deployed.image, time.monotonic()
         live = await self.live(image.model)
@@ -105,13 +99,7 @@ class Rollout:
         live = await self.live(image.model)
         if live and decide(live, image.version, order) != "deploy":
             return live
-        new = next_live(live, self._plain_record(deployed, order))
-        await self._registry.put_live(new, live)
-        return new
-
-    def _plain_record(self, deployed: Deployed, order: int) -> Live:
-        image = deployed.image
-        return Live(
+        plain = Live(
             model=image.model,
             version=image.version,
             image=image.image,
@@ -121,6 +109,9 @@ class Rollout:
             run=deployed.run,
             since=time.time(),
         )
+        new = next_live(live, plain)
+        await self._registry.put_live(new, live)
+        return new
 
     def switching(self, model: str) -> contextlib.AbstractAsyncContextManager[None]:
         """Hold the lease of the model: no other deployer of this target switches it meanwhile."""

@@ -22,7 +22,7 @@ from contracts.events import (
 )
 from services.messaging import RETRY_DELAYS, from_environment
 from services.messaging.worker import RawMessage, Worker, log
-from services.notifier.channels import Apprise, BadChannel, ChannelFailed, Channels
+from services.notifier.channels import Apprise, BadChannel, ChannelFailed
 from services.notifier.domain import UNKNOWN, DeadLetter, alert, dead_letter_alert
 from services.notifier.settings import Settings
 
@@ -32,7 +32,7 @@ ALERTING_EVENTS: tuple[type[Event], ...] = (
 MODEL_NAME: TypeAdapter[str] = TypeAdapter(ModelName)
 
 
-def create_app(worker: Worker, channels: Channels, delays: Sequence[float] = RETRY_DELAYS) -> None:
+def create_app(worker: Worker, channels: Apprise, delays: Sequence[float] = RETRY_DELAYS) -> None:
     """Subscribe the notifier's handlers; `delays` are the seconds between attempts to reach a channel."""
 
     async def on_event(event: Event, about: Envelope) -> list[Event]:
@@ -53,7 +53,7 @@ def create_app(worker: Worker, channels: Channels, delays: Sequence[float] = RET
         return [raised]
 
 
-async def send_with_retry(channels: Channels, raised: AlertRaised, delays: Sequence[float]) -> None:
+async def send_with_retry(channels: Apprise, raised: AlertRaised, delays: Sequence[float]) -> None:
     """Send until every channel has the alert, or give up: it is on the bus and in the log in any case."""
     delivered: set[int] = set()
     for delay in (*delays, None):

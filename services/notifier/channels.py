@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from contracts.events import AlertRaised
 from services.messaging import Permanent
@@ -16,18 +16,6 @@ class ChannelFailed(Exception):
 
 class BadChannel(Permanent):
     """A configured URL that apprise cannot read. It is raised at the start, before there is an alert."""
-
-
-class Channels(Protocol):
-    """The channels through which people get alerts."""
-
-    async def send(self, alert: AlertRaised, delivered: set[int]) -> None:
-        """Send the alert to every channel whose index is not in `delivered`, and add those that accept it.
-
-        Raises:
-            ChannelFailed: at least one did not accept it.
-        """
-        ...
 
 
 class Apprise:
@@ -47,6 +35,11 @@ class Apprise:
             _channel(url)
 
     async def send(self, alert: AlertRaised, delivered: set[int]) -> None:
+        """Send the alert to every channel whose index is not in `delivered`, and add those that accept it.
+
+        Raises:
+            ChannelFailed: at least one did not accept it.
+        """
         waiting = [index for index in range(len(self._urls)) if index not in delivered]
         # An exception of one channel must not hide that the others accepted the alert.
         results = await asyncio.gather(*(self._send(index, alert) for index in waiting), return_exceptions=True)

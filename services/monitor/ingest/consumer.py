@@ -17,7 +17,13 @@ from nats.js.errors import NotFoundError, ServerError
 
 from contracts import subjects
 from services.messaging import ACK_WAIT, Bus
-from services.monitor.ingest.payloads import MalformedPayload, parse_feedback, parse_predictions
+from services.monitor.ingest.payloads import (
+    FeedbackLabel,
+    MalformedPayload,
+    PredictionBatch,
+    parse_feedback,
+    parse_predictions,
+)
 from services.monitor.state.label_join import RowPositions
 from services.monitor.state.model_traffic import TrafficMessage
 
@@ -68,7 +74,16 @@ class TrafficStream:
         durable = consumer_of(self.model)
         with contextlib.suppress(NotFoundError):
             await self._bus.js.delete_consumer(STREAM, durable)
-        await self._add_consumer(_config(durable, self.model, position))
+        config = ConsumerConfig(
+            durable_name=durable,
+            filter_subjects=[f"predictions.{self.model}", f"feedback.{self.model}"],
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=position + 1,
+            ack_policy=AckPolicy.ALL,
+            ack_wait=ACK_WAIT,
+            max_ack_pending=100_000,
+        )
+        await self._add_consumer(config)
         self._subscription = await self._bus.js.pull_subscribe_bind(consumer=durable, stream=STREAM)
         self._expected, self._last = 1, None
         return position
@@ -101,9 +116,7 @@ class TrafficStream:
             raise DeliveryGap(f"delivery {self._expected} of consumer {consumer_of(self.model)} was lost")
         self._expected, self._last = self._expected + 1, message
         try:
-            if message.subject.startswith("predictions."):
-                return TrafficMessage(sequence.stream, parse_predictions(message.data))
-            return TrafficMessage(sequence.stream, parse_feedback(message.data))
+            return TrafficMessage(sequence.stream, _parse(message.subject, message.data))
         except MalformedPayload as error:
             await self._dead_letter(message, str(error))
             return TrafficMessage(sequence.stream, [])  # An empty message only advances the position.
@@ -118,10 +131,8 @@ class TrafficStream:
         """Stop reading."""
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
-            try:
+            with contextlib.suppress(nats.errors.Error):  # The connection is closed, and the subscription with it.
                 await subscription.unsubscribe()
-            except nats.errors.Error:
-                return  # The connection is closed, and the subscription with it.
 
     async def read_rows(self, positions: RowPositions) -> dict[str, list[Any]]:
         """Read rows again from the bus. Rows that the bus has dropped are left out."""
@@ -138,9 +149,8 @@ class TrafficStream:
                 message = await self._bus.js.get_msg(STREAM, seq=sequence, direct=True)
             except NotFoundError:
                 return sequence, None
-        parse = parse_predictions if (message.subject or "").startswith("predictions.") else parse_feedback
         try:
-            return sequence, parse(message.data or b"")
+            return sequence, _parse(message.subject or "", message.data or b"")
         except MalformedPayload:  # An earlier release has counted it, with weaker checks.
             return sequence, None
 
@@ -156,6 +166,10 @@ class TrafficStream:
         }
         body, kept = _cut(message, self._bus.nc.max_payload - DEAD_LETTER_BYTES)
         await self._bus.js.publish(f"dlq.{consumer}.{message.subject}", body, headers=kept | letter)
+
+
+def _parse(subject: str, body: bytes) -> PredictionBatch | list[FeedbackLabel]:
+    return parse_predictions(body) if subject.startswith("predictions.") else parse_feedback(body)
 
 
 def _cut(message: Msg, limit: int) -> tuple[bytes, dict[str, str]]:
@@ -192,15 +206,3 @@ def collect_rows(positions: RowPositions, messages: dict[int, Any]) -> dict[str,
         for column in found.values():
             column.extend([None] * (count - len(column)))
     return found
-
-
-def _config(durable: str, model: str, position: int) -> ConsumerConfig:
-    return ConsumerConfig(
-        durable_name=durable,
-        filter_subjects=[f"predictions.{model}", f"feedback.{model}"],
-        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-        opt_start_seq=position + 1,
-        ack_policy=AckPolicy.ALL,
-        ack_wait=ACK_WAIT,
-        max_ack_pending=100_000,
-    )

@@ -31,13 +31,9 @@ class Bins:
 
     def count(self, columns: dict[str, list[Any]], predictions: list[Any]) -> Counts:
         """Count rows per cell, (columns + 1, cells). An absent column counts as missing in every row."""
-        rows = len(predictions)
-        lists = [columns.get(name) for name in self.names] + [predictions]
-        counted = [
-            column.count(values) if values is not None else _all_missing(rows)
-            for column, values in zip(self._columns, lists, strict=True)
-        ]
-        return self._table(counted)
+        absent = [None] * len(predictions)
+        lists = [columns.get(name, absent) for name in self.names] + [predictions]
+        return self._table([column.count(values) for column, values in zip(self._columns, lists, strict=True)])
 
     def _table(self, rows: list[Counts]) -> Counts:
         table = np.zeros((len(rows), self.width), dtype=np.int64)
@@ -99,7 +95,3 @@ def _number(value: Any) -> float:
         return float(value)
     except (ValueError, TypeError):
         return float("nan")
-
-
-def _all_missing(rows: int) -> Counts:
-    return np.array([rows, 0], dtype=np.int64)

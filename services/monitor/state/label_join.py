@@ -209,17 +209,15 @@ class UnmatchedLabels:
         return [(key, self._labels.pop(key)) for key in keys if key in found and key in self._labels]
 
     def dump(self) -> dict[str, Any]:
-        columns = list(zip(*self._labels.values(), strict=True)) or [(), (), (), ()]
-        dtypes = ("<f8", "<i8", "<i4", "<f8")
-        arrays = [np.array(values, dtype=dtype) for values, dtype in zip(columns, dtypes, strict=True)]
-        return {"dropped": self.dropped, "keys": np.array(list(self._labels), dtype="<u8"), **_named(arrays)}
+        labels = list(self._labels.values())
+        columns = {
+            name: np.array([getattr(label, name) for label in labels], dtype=dtype)
+            for name, dtype in (("value", "<f8"), ("sequence", "<i8"), ("row", "<i4"), ("time", "<f8"))
+        }
+        return {"dropped": self.dropped, "keys": np.array(list(self._labels), dtype="<u8"), **columns}
 
     def load(self, state: dict[str, Any]) -> None:
         self.dropped = state["dropped"]
         columns = [state[name].tolist() for name in ReceivedLabel._fields]
         labels = (ReceivedLabel(*values) for values in zip(*columns, strict=True))
         self._labels = dict(zip(state["keys"].tolist(), labels, strict=True))
-
-
-def _named(arrays: list[Array]) -> dict[str, Array]:
-    return dict(zip(ReceivedLabel._fields, arrays, strict=True))

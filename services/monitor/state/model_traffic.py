@@ -1,6 +1,5 @@
 """A model's traffic by version: each row is counted once, each label goes to the version that predicted."""
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from typing import Any, NamedTuple
@@ -15,7 +14,6 @@ from services.monitor.state.label_join import ReceivedLabel, RowPositions, Unmat
 from services.monitor.state.version_state import VersionState
 from services.monitor.state.windows import WindowFinding
 
-_GENERATION = re.compile(r"\d+")
 ClosedWindow = tuple[VersionState, WindowFinding]
 
 
@@ -55,7 +53,7 @@ class ModelTraffic:
             idle = [name for name in self.versions if name not in live and name != version]
             if not idle:
                 return
-            del self.versions[min(idle, key=_generation)]
+            del self.versions[min(idle, key=lambda name: int(name.partition("-")[0]))]
 
     def count(self, messages: Iterable[TrafficMessage], now: float) -> Iterator[ClosedWindow]:
         """Count messages and yield each window as it closes. Repeated messages and any order are allowed."""
@@ -149,8 +147,3 @@ def _merged(batch: list[tuple[int, PredictionBatch]]) -> tuple[PredictionBatch, 
     )
     row = np.concatenate([np.arange(length, dtype=np.int32) for length in lengths])
     return merged, RowPositions(np.repeat(np.array(sequences, dtype=np.int64), lengths), row)
-
-
-def _generation(version: str) -> int:
-    found = _GENERATION.match(version)
-    return int(found[0]) if found else 0

@@ -29,10 +29,7 @@ class LossEstimate(NamedTuple):
 class PerformanceTracker:
     """Labelled rows of one version, and the evidence that its performance is below the target.
 
-    Args:
-        target: the target; without it labels are only counted.
-        window_rows: labels of a full window.
-        run_labels: mean number of labels between two false alarms.
+    Without a target labels are only counted. `run_labels` is the mean number of labels between two false alarms.
     """
 
     STORED = ("errors", "alarmed", "fresh_from", "accuracy", "detector")

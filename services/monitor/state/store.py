@@ -5,6 +5,7 @@ may be. Therefore it is stored in chunks under a token of its own. One record na
 only if its revision is still the one that the writer has seen: a replica that has lost the model cannot write it.
 """
 
+import contextlib
 import hashlib
 import json
 import zlib
@@ -174,10 +175,8 @@ class KvStateStore:
         return [subject.removeprefix(prefix) for subject in info.state.subjects or {}]
 
     async def _purge(self, pattern: str) -> None:
-        try:
+        with contextlib.suppress(NotFoundError):
             await self._bus.js.purge_stream(_STREAM, subject=f"$KV.{subjects.MONITOR}.{pattern}")
-        except NotFoundError:
-            return
 
 
 def _revision_of(missing: KeyNotFoundError) -> int:

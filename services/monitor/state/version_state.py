@@ -54,22 +54,18 @@ class VersionState:
 
     def add_labels(self, labels: list[tuple[int, ReceivedLabel]], now: float) -> None:
         """Add labels of stored predictions to the performance. Repeated labels do not count."""
-        new: dict[int, ReceivedLabel] = {}
+        rows, new = self.predictions.rows, dict[int, ReceivedLabel]()
         for key, label in labels:
             number = self.predictions.find(key)
-            if number is not None and number not in new and not self.predictions.rows.get("known", number):
+            if number is not None and number not in new and not rows.get("known", number):
                 new[number] = label
         self.repeated += len(labels) - len(new)
-        if new:
-            self._add_labelled_rows(new, now)
-
-    def _add_labelled_rows(self, labels: dict[int, ReceivedLabel], now: float) -> None:
-        rows = self.predictions.rows
-        for number in labels:
+        if not new:
+            return
+        for number in new:
             rows.set("known", number, True)
-        value, sequence, row = ([rows.get(name, number) for number in labels] for name in ("value", "sequence", "row"))
-        positions = RowPositions(np.array(sequence), np.array(row))
-        self.performance.add(list(labels.values()), value, positions, now)
+        value, sequence, row = ([rows.get(name, number) for number in new] for name in ("value", "sequence", "row"))
+        self.performance.add(list(new.values()), value, RowPositions(np.array(sequence), np.array(row)), now)
 
     # -- findings --------------------------------------------------------------------------------------------
 

@@ -27,10 +27,7 @@ class WindowFinding:
 class Windows:
     """The open window, and the evidence of drift from the windows before it. Times are those of the messages.
 
-    Args:
-        profile: of the training data; without it rows are only counted.
-        size: rows of a full window.
-        rules: thresholds.
+    Without a profile of the training data rows are only counted. A full window has `size` rows.
     """
 
     STORED = (
@@ -68,9 +65,7 @@ class Windows:
     def close(self, now: float, labels: int) -> WindowFinding | None:
         """Close and test the window when it is full, or old and not too small; otherwise return None.
 
-        Args:
-            now: unix seconds.
-            labels: number of labels that the version has received so far.
+        `labels` is the number of labels that the version has received so far.
         """
         rows = self.rows - self.window_from
         old = now - self.window_start >= self._rules.window_seconds and rows >= min(self._rules.min_rows, self._size)

@@ -20,7 +20,7 @@ from contracts.runtime import Environment
 from contracts.verdicts import PerformanceTarget
 from services.deployer.app import create_app
 from services.deployer.backends.protocol import BackendAway, ExitReport, Server
-from services.deployer.domain import PredictionsDiffer
+from services.deployer.domain import PredictionsDiffer, rolled_back
 from services.deployer.gateway import NotSwitched
 from services.deployer.liveness import PASSES
 from services.deployer.readiness import DidNotStart, Lost
@@ -282,7 +282,7 @@ async def test_a_version_superseded_while_it_started_is_ended_again(world: World
     async def overtaken(deployed: Deployed) -> Server:
         server = await checked(deployed)
         if deployed.image.version == V1:
-            await world.rollout.release(Deployed(image=image(V2), run="r", generation=2), 2)
+            await world.rollout.roll_out(Deployed(image=image(V2), run="r", generation=2), 2)
         return server
 
     world.pool.checked = overtaken  # type: ignore[method-assign]
@@ -382,7 +382,7 @@ async def test_killed_between_two_effects_the_redelivery_completes_it(world: Wor
         world.gateway.away = [Killed()]
     deployed = Deployed(image=image(V2), run="r", generation=2)
     with contextlib.suppress(Killed):
-        await world.rollout.release(deployed, 2)
+        await world.rollout.roll_out(deployed, 2)
     world.restart()
     (event,) = await world.push(V2)
     assert isinstance(event, ModelDeployed)
@@ -397,7 +397,7 @@ async def test_killed_after_the_record_the_watch_moves_the_route(world: World) -
     old = world.gateway.routes["digits"]
     world.gateway.away = [Killed()]
     with contextlib.suppress(Killed):
-        await world.rollout.release(Deployed(image=image(V2), run="r", generation=2), 2)
+        await world.rollout.roll_out(Deployed(image=image(V2), run="r", generation=2), 2)
     world.gateway.routes["digits"] = old
     world.restart()
     await world.reconcile()
@@ -435,7 +435,7 @@ async def test_while_the_gateway_is_away_another_version_can_be_chosen(world: Wo
 
     async def away(model: str, version: str) -> None:
         if version == V2:
-            await world.rollout.roll_back(Deployed(image=image(V1), run="r", generation=1), 10)
+            await world.rollout.roll_out(Deployed(image=image(V1), run="r", generation=1), 10, rolled_back)
             raise NotSwitched("still the one before")
         await wait_for(model, version)
 
@@ -726,7 +726,7 @@ async def test_an_engine_that_is_away_in_the_middle_of_a_rollout_is_tried_again(
     await world.push(V1)
     world.servers.away = True
     with pytest.raises(BackendAway):
-        await world.rollout.release(Deployed(image=image(V2), run="r", generation=2), 2)
+        await world.rollout.roll_out(Deployed(image=image(V2), run="r", generation=2), 2)
     world.servers.away = False
     assert world.live == world.routed == V1
     (event,) = await world.push(V2)
