@@ -2,34 +2,23 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
 
 import nats.errors
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 from pydantic import TypeAdapter, ValidationError
 
-from belt import output
 from belt.output import Failed
 from contracts.events import ModelName, Version
 from services.messaging import Bus, BusSettings, connect
 from services.storage import ArtifactStore, open_artifact_store
 
 DEFAULT_GATEWAY = "http://127.0.0.1:8080"
-Result = TypeVar("Result")
 _MODEL: TypeAdapter[str] = TypeAdapter(ModelName)
 _VERSION: TypeAdapter[str] = TypeAdapter(Version)
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run the asynchronous part of a command; on `Failed` print the reason and exit with 1."""
-    try:
-        return asyncio.run(work)
-    except Failed as error:
-        output.fail(str(error))
 
 
 def nats_url(home: Path) -> str:
@@ -38,16 +27,13 @@ def nats_url(home: Path) -> str:
     Raises:
         Failed: NATS_URL is not set and no `belt up` runs on this home.
     """
-    if url := os.environ.get("NATS_URL"):
-        return url
     file = home / "nats.url"
-    try:
-        return file.read_text().strip()
-    except OSError:
-        raise Failed(
-            f"no bus: there is no {file}. Start one with `belt up`, "
-            "or name one with NATS_URL=nats://host:4222 or --home DIR"
-        ) from None
+    if url := _address("NATS_URL", file):
+        return url
+    raise Failed(
+        f"no bus: there is no {file}. Start one with `belt up`, "
+        "or name one with NATS_URL=nats://host:4222 or --home DIR"
+    )
 
 
 def gateway(home: Path) -> str:
@@ -56,15 +42,18 @@ def gateway(home: Path) -> str:
     Raises:
         Failed: no address is known. A guess could reach the gateway of another user.
     """
-    if url := os.environ.get("BELT_GATEWAY"):
-        return url.rstrip("/")
     file = home / "gateway.url"
-    try:
-        return file.read_text().strip().rstrip("/")
-    except OSError:
-        if os.environ.get("NATS_URL"):  # in containers NATS_URL is set and the gateway has its usual address
-            return DEFAULT_GATEWAY
+    if url := _address("BELT_GATEWAY", file):
+        return url.rstrip("/")
+    if os.environ.get("NATS_URL"):  # in containers NATS_URL is set and the gateway has its usual address
+        return DEFAULT_GATEWAY
     raise Failed(f"no gateway: there is no {file}. Start one with `belt up`, or set BELT_GATEWAY or --home")
+
+
+def _address(variable: str, file: Path) -> str | None:
+    with suppress(OSError):
+        return os.environ.get(variable) or file.read_text().strip()
+    return None
 
 
 def model_name(given: str) -> str:

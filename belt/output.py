@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
@@ -46,7 +47,7 @@ def info(text: str) -> None:
 
 def fail(text: str) -> NoReturn:
     """Print why the command failed and exit with 1."""
-    stderr().print(f"[bold red]failed:[/] {_escape(text)}", highlight=False, soft_wrap=True)
+    stderr().print(f"[bold red]failed:[/] {escape(text)}", highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -69,7 +70,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], empty: str) 
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*("–" if cell is None or cell == "" else _escape(str(cell)) for cell in row))
+        drawn.add_row(*("–" if cell is None or cell == "" else escape(str(cell)) for cell in row))
     return drawn if drawn.row_count else empty
 
 
@@ -80,7 +81,7 @@ def key_values(pairs: Mapping[str, object]) -> RenderableType:
     drawn.add_column(overflow="fold")
     for name, value in pairs.items():
         if value is not None and value != "":
-            drawn.add_row(name, value if isinstance(value, Table) else _escape(str(value)))
+            drawn.add_row(name, value if isinstance(value, Table) else escape(str(value)))
     return drawn
 
 
@@ -117,9 +118,3 @@ def _console(*, stderr: bool) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -6,12 +6,10 @@ from typing import Annotated
 import typer
 
 from belt import git, output, project_check
-from belt.output import Failed, Json
+from belt.output import Json
 from contracts.events import ModelName
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="rich", help="Print a CI workflow that tests and pushes a project."
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
 Folder = Annotated[Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")]
 
@@ -71,6 +69,14 @@ GITLAB = """\
 """
 
 
+@app.callback()
+def ci() -> None:
+    """Print a CI workflow that tests and pushes a project.
+
+    Example:  belt ci github .
+    """
+
+
 @app.command()
 def github(folder: Folder = Path(), json: Json = False) -> None:
     """Print a GitHub Actions workflow.
@@ -96,17 +102,10 @@ def workflow(template: str, model: ModelName, folder: str) -> str:
 
 
 def _print(template: str, folder: Path, json: bool) -> None:
-    try:
-        spec = project_check.load_spec(folder)
-        text = workflow(template, spec.name, _in_repository(folder.resolve()))
-    except Failed as error:
-        output.fail(str(error))
+    folder, spec = folder.resolve(), project_check.load_spec(folder)
+    top = git.root(folder)
+    text = workflow(template, spec.name, folder.relative_to(top.resolve()).as_posix() if top else ".")
     if json:
         output.result(True, {"workflow": text}, "")
     else:
         print(text, end="")
-
-
-def _in_repository(folder: Path) -> str:
-    top = git.root(folder)
-    return folder.relative_to(top.resolve()).as_posix() if top else "."

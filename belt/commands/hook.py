@@ -10,7 +10,7 @@ import typer
 from belt import git, output, project_check
 from belt.output import HOME, Failed, Home, Json
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Install a git hook that pushes the project.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
 NAME = "pre-push"
 MARK = "# written by `belt hook install`"
@@ -60,7 +60,10 @@ done
 
 @app.callback()
 def hook() -> None:
-    """Install a git hook that pushes the project."""
+    """Install a git hook that pushes the project.
+
+    Example:  belt hook install examples/digits
+    """
 
 
 @app.command()
@@ -79,10 +82,7 @@ def install(
 
     Example:  belt hook install examples/digits
     """
-    try:
-        written = write(folder.resolve(), home.resolve(), force)
-    except Failed as error:
-        output.fail(str(error))
+    written = write(folder.resolve(), home.resolve(), force)
     output.result(json, {"hook": str(written), "project": str(folder.resolve())}, str(written))
 
 

@@ -1,5 +1,6 @@
 """`belt logs`: shows the log lines of the workers and the serving processes."""
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,6 @@ from belt import connection, output
 from belt.commands import runs
 from belt.live_view import log_line
 from belt.output import HOME, Home, Json
-from services.messaging import Bus
 from services.timeline import history
 from services.timeline import runs as timeline
 
@@ -33,7 +33,7 @@ def logs(
     """
     wanted = {"run": run, "service": service, "model": model}
     with suppress(KeyboardInterrupt):
-        connection.run(_logs(home, wanted, limit, follow, json))
+        asyncio.run(_logs(home, wanted, limit, follow, json))
 
 
 async def _logs(home: Path, wanted: Mapping[str, str | None], limit: int, follow: bool, as_json: bool) -> None:
@@ -47,13 +47,9 @@ async def _logs(home: Path, wanted: Mapping[str, str | None], limit: int, follow
         if not lines and not follow:
             output.info("no log lines match; they are kept for 24 hours")
         if follow:
-            await _follow(bus, start, wanted, as_json)
-
-
-async def _follow(bus: Bus, start: int, wanted: Mapping[str, str | None], as_json: bool) -> None:
-    async for line in history.follow_logs(bus, start):
-        if matches(line, wanted):
-            _print(line, as_json)
+            async for line in history.follow_logs(bus, start):
+                if matches(line, wanted):
+                    _print(line, as_json)
 
 
 def matches(line: Mapping[str, Any], wanted: Mapping[str, str | None]) -> bool:

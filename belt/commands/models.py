@@ -1,5 +1,6 @@
 """`belt models` and `belt deployments`: read the registry, which is kept longer than the event stream."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,11 @@ def models(home: Home = HOME, json: Json = False) -> None:
 
     Example:  belt models
     """
-    found = connection.run(_models(home))
-    rows = (
-        [
-            m["model"],
-            m["live"],
-            ", ".join(m["approved"][-3:][::-1]),
-            ", ".join(m["waiting"]),
-            m["last_run"],
-            m["project"],
-        ]
-        for m in found
-    )
+    found = asyncio.run(_models(home))
+    rows = []
+    for m in found:
+        approved, waiting = ", ".join(m["approved"][-3:][::-1]), ", ".join(m["waiting"])
+        rows.append([m["model"], m["live"], approved, waiting, m["last_run"], m["project"]])
     columns = ("MODEL", "LIVE", "APPROVED (NEWEST 3)", "WAITING FOR REVIEW", "LAST RUN", "PROJECT")
     output.result(json, found, output.table(columns, rows, "No models yet: `belt push PROJECT` makes the first one."))
 
@@ -35,7 +29,7 @@ def deployments(home: Home = HOME, json: Json = False) -> None:
 
     Example:  belt deployments --json
     """
-    found = connection.run(_deployments(home))
+    found = asyncio.run(_deployments(home))
     rows = (
         [x.model, x.target, x.version, x.previous, output.local_time(x.since), x.url, wording.short_image(x.image)]
         for x in found
@@ -60,13 +54,11 @@ async def _deployments(home: Path) -> list[Live]:
 
 
 def _model(name: str, candidates: list[Candidate], project: Project | None, lives: list[Live]) -> dict[str, Any]:
-    live = [one.version for one in lives if one.model == name]
+    statuses = ("approved", "waiting", "rejected")
     return {
         "model": name,
-        "live": live[0] if live else None,
-        "approved": [candidate.version for candidate in candidates if candidate.status == "approved"],
-        "waiting": [candidate.version for candidate in candidates if candidate.status == "waiting"],
-        "rejected": [candidate.version for candidate in candidates if candidate.status == "rejected"],
+        "live": next((live.version for live in lives if live.model == name), None),
+        **{status: [one.version for one in candidates if one.status == status] for status in statuses},
         "last_run": candidates[-1].run if candidates else None,
         "project": project.archive.sha256[:12] if project else None,
         "commit": project.commit if project else None,

@@ -29,14 +29,9 @@ def predict(
 
     Example:  belt predict diabetes examples/diabetes/data/diabetes.csv
     """
-    try:
-        url = f"{connection.gateway(home)}/{connection.model_name(model)}"
-        rows = _rows(given, url, json)
-        answer = _predict(url, rows, json)
-        classes = _classes(url, answer, json)
-    except Failed as error:
-        output.fail(str(error))
-    output.result(json, answer, _predictions(answer, classes))
+    url = f"{connection.gateway(home)}/{connection.model_name(model)}"
+    answer = _predict(url, _rows(given, url, json), json)
+    output.result(json, answer, _predictions(answer, _classes(url, answer, json)))
     output.info(f"{answer['model']} {answer['version']}; `belt trace ID` traces an id back to its data and commit")
 
 
@@ -53,11 +48,8 @@ def feedback(
 
     Example:  belt feedback digits labels.csv
     """
-    try:
-        url = f"{connection.gateway(home)}/{connection.model_name(model)}"
-        accepted = _send(url, _labels(given, url, json), json)
-    except Failed as error:
-        output.fail(str(error))
+    url = f"{connection.gateway(home)}/{connection.model_name(model)}"
+    accepted = _send(url, _labels(given, url, json), json)
     output.result(json, {"accepted": accepted}, f"{accepted} labels accepted")
 
 

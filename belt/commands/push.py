@@ -1,5 +1,6 @@
 """`belt push`: uploads a model project and its data and starts a run."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -49,13 +50,10 @@ def push(
 
     Example:  belt push examples/digits --data rows.parquet --wait
     """
+    spec = project_check.load_spec(folder)
+    wanted = Push(folder, spec.name, project_check.data_source(folder, spec, data), reason, str(uuid4()))
     try:
-        spec = project_check.load_spec(folder)
-        wanted = Push(folder, spec.name, project_check.data_source(folder, spec, data), reason, str(uuid4()))
-    except Failed as error:
-        output.fail(str(error))
-    try:
-        connection.run(_push_and_follow(wanted, home, json) if wait else _push(wanted, home, json))
+        asyncio.run(_push_and_follow(wanted, home, json) if wait else _push(wanted, home, json))
     except KeyboardInterrupt:
         output.info(f"interrupted; a run that was pushed goes on: follow it with `belt watch {wanted.run}`")
         raise typer.Exit(1) from None
@@ -73,13 +71,19 @@ async def _push(wanted: Push, home: Path, as_json: bool) -> None:
 async def _push_and_follow(wanted: Push, home: Path, as_json: bool) -> None:
     async with connection.bus(home, reconnect=True) as bus:
         event = await _upload(bus, wanted)
+        known: dict[str, Run] = {}
         async with history.follow_all(bus) as upcoming:
             await publish(bus, event, id=wanted.id)
             if not as_json:
                 print(wanted.run, flush=True)
             with LiveView(output.stderr()) as view:
-                run = await watch.until_over(upcoming, wanted.run, view)
-    _finish(run, as_json)
+                await watch.follow(upcoming, known, view, only=wanted.run)
+    run = known[wanted.run]
+    if as_json:
+        output.result(True, runs.document(run), "")
+    if run.outcome != "deployed":
+        raise Failed(f"{timeline.outcome_line(run)}\nnext: {timeline.next_command(run)}")
+    output.info(f"{run.model} {run.version} is live at {run.url}")
 
 
 async def _upload(bus: Bus, wanted: Push) -> DataPushed:
@@ -96,11 +100,3 @@ async def _dataset(artifacts: ArtifactStore, source: Source) -> ArtifactRef | st
     if source.file is None:
         return source.uri
     return await artifacts.put(source.file, MEDIA_TYPES[source.file.suffix.lower()])
-
-
-def _finish(run: Run, as_json: bool) -> None:
-    if as_json:
-        output.result(True, runs.document(run), "")
-    if run.outcome != "deployed":
-        output.fail(f"{timeline.outcome_line(run)}\nnext: {timeline.next_command(run)}")
-    output.info(f"{run.model} {run.version} is live at {run.url}")

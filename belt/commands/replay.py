@@ -1,5 +1,6 @@
 """`belt replay`: publishes a stored event again, as the same event or, with --rerun, as the start of a new run."""
 
+import asyncio
 import json as json_text
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -33,7 +34,7 @@ def replay(
 
     Example:  belt replay 3f2a90c1d4e5b6a7 --rerun
     """
-    about, sequence = connection.run(_replay(home, event, rerun))
+    about, sequence = asyncio.run(_replay(home, event, rerun))
     document = {"run": about.run, "event": about.id, "subject": about.subject, "sequence": sequence, "rerun": rerun}
     output.result(json, document, about.run)
     follow = f"belt watch {about.run}" if rerun else "belt watch"

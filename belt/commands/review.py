@@ -1,5 +1,6 @@
 """`belt review`: a person approves or rejects the versions that the gate did not pass."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import uuid4
@@ -13,12 +14,7 @@ from contracts.events import ReviewDecided
 from services.storage import ArtifactCorrupt, ArtifactMissing, Candidate, Registry
 from services.timeline import wording
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    help="Approve or reject versions that the gate did not pass.",
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[str, typer.Argument(help="The version, as `belt review list` shows it.")]
@@ -27,13 +23,21 @@ Reason = Annotated[str, typer.Option(help="Reason; it is stored with the version
 By = Annotated[str | None, typer.Option(help="Name of the person. Default: git's user.name, else the login name.")]
 
 
+@app.callback()
+def review() -> None:
+    """Approve or reject versions that the gate did not pass.
+
+    Example:  belt review list
+    """
+
+
 @app.command("list")
 def waiting(home: Home = HOME, json: Json = False) -> None:
     """List the versions that wait for a review, with the estimate, interval and outcome of each condition.
 
     Example:  belt review list
     """
-    found = connection.run(_waiting(home))
+    found = asyncio.run(_waiting(home))
     rows = ([c.model, c.version, c.run, condition, c.report and "yes"] for c in found for condition in _conditions(c))
     columns = ("MODEL", "VERSION", "RUN", "CONDITION", "REPORT")
     output.result(json, [_document(c) for c in found], output.table(columns, rows, "Nothing waits for a review."))
@@ -76,23 +80,15 @@ def report(
     Example:  belt review report digits 12-9f3c2a1b -o report.html
     """
     file = file or Path(f"{model}-{version}.html")
-    file.write_bytes(connection.run(_report(model, version, home)))
+    file.write_bytes(asyncio.run(_report(model, version, home)))
     output.result(json, {"file": str(file)}, str(file))
 
 
-def _decide(
-    model: str,
-    version: str,
-    decision: Decision,
-    reason: str,
-    by: str | None,
-    home: Path,
-    json: bool,
-) -> None:
+def _decide(model: str, version: str, decision: Decision, reason: str, by: str | None, home: Path, json: bool) -> None:
     if not reason.strip():
         raise typer.BadParameter("--reason must not be empty: give the reason of the decision")
     who = by or git.person(Path.cwd())
-    candidate = connection.run(_publish(model, version, decision, who, reason, home))
+    candidate = asyncio.run(_publish(model, version, decision, who, reason, home))
     document = {"model": model, "version": version, "decision": decision, "by": who, "run": candidate.run}
     output.result(json, document, f"{model} {version}: {wording.DECIDED[decision]} by {who}")
     if decision == "approve":

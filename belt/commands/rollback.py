@@ -32,7 +32,7 @@ def rollback(
 
     Example:  belt rollback digits --reason "wrong sevens"
     """
-    ended = connection.run(_rollback(model, to, by or git.person(Path.cwd()), reason, timeout, home))
+    ended = asyncio.run(_rollback(model, to, by or git.person(Path.cwd()), reason, timeout, home))
     if not isinstance(ended, ModelDeployed):
         output.fail(f"{model} was not rolled back: {wording.describe(ended)}")
     output.result(

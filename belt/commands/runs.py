@@ -1,5 +1,6 @@
 """`belt runs` and `belt run`: show runs, read from the event stream."""
 
+import asyncio
 from textwrap import indent, shorten
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from belt import connection, live_view, output
 from belt.output import HOME, Failed, Home, Json
-from services.timeline import Run, RunEvent, history, wording
+from services.timeline import Run, history, wording
 from services.timeline import runs as timeline
 
 REASON_LENGTH = 240
@@ -27,7 +28,7 @@ def runs(
 
     Example:  belt runs --model digits
     """
-    found = [run for run in connection.run(_runs(home)) if model in (None, run.model)][::-1][:limit]
+    found = [run for run in asyncio.run(_runs(home)) if model in (None, run.model)][::-1][:limit]
     output.result(json, [summary(run) for run in found], _table(found))
 
 
@@ -40,7 +41,7 @@ def run(
 
     Example:  belt run 3f2a90c1d4e5b6a7
     """
-    found = connection.run(_find(home, run))
+    found = find(asyncio.run(_runs(home)), run)
     output.result(json, document(found), view(found))
 
 
@@ -69,12 +70,10 @@ def document(run: Run) -> dict[str, Any]:
         {"stage": stage.service, "state": stage.state, "seconds": stage.seconds, "says": stage.summary}
         for stage in run.stages
     ]
-    return summary(run) | {"stages": stages, "events": [_event(event) for event in run.events]}
-
-
-def _event(event: RunEvent) -> dict[str, Any]:
-    known = vars(event)
-    return {"says" if name == "summary" else name: value for name, value in known.items()}
+    events = [
+        {"says" if name == "summary" else name: value for name, value in vars(event).items()} for event in run.events
+    ]
+    return summary(run) | {"stages": stages, "events": events}
 
 
 def view(run: Run) -> Group:
@@ -116,25 +115,13 @@ async def _runs(home: Home) -> list[Run]:
         return timeline.build_runs(await history.events(bus))
 
 
-async def _find(home: Home, id: str) -> Run:
-    return find(await _runs(home), id)
-
-
 def _table(runs: list[Run]) -> Any:
-    rows = (
-        [
-            run.id,
-            run.model,
-            run.version,
-            run.outcome,
-            output.local_time(run.started),
-            wording.duration(run.seconds),
-            f"{run.active_service} works on it"
-            if run.active_service
-            else shorten(run.reason, REASON_LENGTH, placeholder=" …"),
-        ]
-        for run in runs
-    )
+    rows = []
+    for run in runs:
+        reason = shorten(run.reason, REASON_LENGTH, placeholder=" …")
+        what = f"{run.active_service} works on it" if run.active_service else reason
+        started, took = output.local_time(run.started), wording.duration(run.seconds)
+        rows.append([run.id, run.model, run.version, run.outcome, started, took, what])
     columns = ("RUN", "MODEL", "VERSION", "OUTCOME", "STARTED", "TOOK", "WHAT")
     return output.table(columns, rows, "No runs yet: `belt push PROJECT` starts one.")
 
@@ -148,13 +135,8 @@ def _stages(run: Run) -> Table:
 
 
 def _events(run: Run) -> Any:
+    start = run.started
     rows = (
-        [
-            f"+{(event.time - run.started).total_seconds():.2f} s",
-            f"EVENTS:{event.sequence}",
-            event.subject,
-            event.summary,
-        ]
-        for event in run.events
+        [f"+{(e.time - start).total_seconds():.2f} s", f"EVENTS:{e.sequence}", e.subject, e.summary] for e in run.events
     )
     return output.table(("TIME", "EVENT", "SUBJECT", "WHAT"), rows, "")

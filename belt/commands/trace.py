@@ -1,5 +1,6 @@
 """`belt trace`: traces a prediction, a version or an image back to everything it was made from."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +34,7 @@ def trace(
 
     Example:  belt trace digits.12-9f3c2a1b.01J8Z3
     """
-    found = connection.run(_trace(home, given))
+    found = asyncio.run(_trace(home, given))
     output.result(json, found, _view(found))
 
 

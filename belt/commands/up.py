@@ -13,8 +13,9 @@ import typer
 
 from belt import output
 from belt.local import orphans, restart_status
-from belt.local.home import Home, Occupied
-from belt.local.stack import GRACE_SECONDS, LocalStack, NotStarted
+from belt.local.home import Home
+from belt.local.stack import GRACE_SECONDS, LocalStack
+from belt.output import Failed
 from services.host import is_free, port_holder
 
 Folder = Annotated[
@@ -39,20 +40,13 @@ def up(home: Folder = output.HOME, port: Port = 8080) -> None:
         if ended := orphans.end(claimed.root, GRACE_SECONDS, last="nats-server"):
             output.info(f"ended {ended} processes of a `belt up` on {claimed.root} that was killed")
         claimed.forget()
-        _refuse_port_in_use(port)
+        if not is_free(port):
+            holder = f" by {found}" if (found := port_holder(port)) else ""
+            raise Failed(f"port {port} is in use{holder}: end it, or choose another port with --port")
         asyncio.run(_run(claimed, port))
-    except (Occupied, NotStarted) as error:
-        output.fail(str(error))
     except OSError as error:
-        output.fail(f"cannot use {claimed.root}: {error.strerror or error}; choose another folder with --home")
-
-
-def _refuse_port_in_use(port: int) -> None:
-    if not is_free(port):
-        holder = port_holder(port)
-        output.fail(
-            f"port {port} is in use{f' by {holder}' if holder else ''}: end it, or choose another port with --port"
-        )
+        reason = error.strerror or error
+        raise Failed(f"cannot use {claimed.root}: {reason}; choose another folder with --home") from None
 
 
 async def _run(home: Home, port: int) -> None:

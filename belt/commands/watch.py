@@ -1,6 +1,6 @@
 """`belt watch`: follows runs live."""
 
-from collections.abc import Mapping
+import asyncio
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +13,6 @@ from belt.live_view import LiveView
 from belt.output import HOME, Home, Json
 from contracts.cloudevents import Envelope
 from contracts.events import Event
-from services.messaging import Bus
 from services.timeline import Run, history, wording
 from services.timeline import runs as timeline
 
@@ -30,7 +29,7 @@ def watch(
     Example:  belt watch 3f2a90c1d4e5b6a7
     """
     with suppress(KeyboardInterrupt):
-        connection.run(_watch(home, run, json))
+        asyncio.run(_watch(home, run, json))
 
 
 async def _watch(home: Path, id: str | None, as_json: bool) -> None:
@@ -39,28 +38,40 @@ async def _watch(home: Path, id: str | None, as_json: bool) -> None:
         start = past[-1][1].sequence + 1 if past else 1
         if id is None:
             output.info("watching all runs until Ctrl-C; `belt push PROJECT` starts one")
-            await follow(bus, {run.id: run for run in known}, start, as_json)
-            return
-        run = runs.find(known, id)
-        for event, about in past:
-            if about.run == run.id and as_json:
+        else:
+            run = runs.find(known, id)
+            known, id = [run], run.id
+            for event, about in past:
+                if about.run == id and as_json:
+                    output.json_line(as_document(event, about))
+            if not as_json:
+                output.stdout().print(runs.view(run))
+            if run.is_over:
+                return
+        with LiveView(output.stderr() if as_json else output.stdout()) as view:
+            async with history.follow_all(bus, start) as upcoming:
+                await follow(upcoming, {run.id: run for run in known}, view, only=id, as_json=as_json)
+
+
+async def follow(
+    upcoming: history.NextItem, known: dict[str, Run], view: LiveView, *, only: str | None = None, as_json: bool = False
+) -> None:
+    """Show events and log lines; with `only` those of one run, until it is over. `known` has the state of each run."""
+    while not (only and only in known and known[only].is_over):
+        item = await upcoming()
+        if item.event and only in (None, item.event[1].run):
+            event, about = item.event
+            if run := timeline.apply_event(known.get(about.run), event, about):
+                known[about.run] = run
+            if as_json:
                 output.json_line(as_document(event, about))
-        if not as_json:
-            output.stdout().print(runs.view(run))
-        if not run.is_over:
-            await follow(bus, {run.id: run}, start, as_json, only=run.id)
-
-
-async def follow(bus: Bus, known: dict[str, Run], start: int, as_json: bool, *, only: str | None = None) -> None:
-    """Show events from sequence `start` on, and log lines; with `only` one run, until it is over."""
-    with LiveView(output.stderr() if as_json else output.stdout()) as view:
-        async with history.follow_all(bus, start) as upcoming:
-            while not (only and only in known and known[only].is_over):
-                item = await upcoming()
-                if item.event and only in (None, item.event[1].run):
-                    _show_event(view, known, item.event, as_json)
-                elif item.log and only in (None, item.log.get("run")):
-                    _show_log(view, item.log, as_json)
+            else:
+                view.show_event(event, about, run)
+        elif item.log and only in (None, item.log.get("run")):
+            if as_json:
+                output.json_line({"kind": "log", **item.log})
+            else:
+                view.show_log(item.log)
 
 
 def as_document(event: Event, about: Envelope) -> dict[str, Any]:
@@ -75,32 +86,3 @@ def as_document(event: Event, about: Envelope) -> dict[str, Any]:
         "says": wording.describe(event),
         "event": event,
     }
-
-
-async def until_over(upcoming: history.NextItem, id: str, view: LiveView) -> Run:
-    """Show the run `id` until it is over, and return it."""
-    known: dict[str, Run] = {}
-    while not (id in known and known[id].is_over):
-        item = await upcoming()
-        if item.event and item.event[1].run == id:
-            _show_event(view, known, item.event, as_json=False)
-        elif item.log and item.log.get("run") == id:
-            view.show_log(item.log)
-    return known[id]
-
-
-def _show_event(view: LiveView, known: dict[str, Run], found: tuple[Event, Envelope], as_json: bool) -> None:
-    event, about = found
-    if run := timeline.apply_event(known.get(about.run), event, about):
-        known[about.run] = run
-    if as_json:
-        output.json_line(as_document(event, about))
-    else:
-        view.show_event(event, about, run)
-
-
-def _show_log(view: LiveView, line: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        output.json_line({"kind": "log", **line})
-    else:
-        view.show_log(line)

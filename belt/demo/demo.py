@@ -45,7 +45,7 @@ def demo(json: Json = False) -> None:
     Example:  belt demo
     """
     try:
-        connection.run(_demo(json))
+        asyncio.run(_demo(json))
     except KeyboardInterrupt:
         output.info("interrupted; everything is stopped")
         raise typer.Exit(INTERRUPTED) from None

@@ -17,11 +17,8 @@ from typing import IO
 
 from pydantic import BaseModel
 
+from belt.output import Failed
 from services.host import try_lock, write_atomically
-
-
-class Occupied(Exception):
-    """Another `belt up` runs on this home."""
 
 
 class RunningProcess(BaseModel):
@@ -62,13 +59,16 @@ class Home:
         """Create the folders and lock the home until this process ends.
 
         Raises:
-            Occupied: another `belt up` has locked it.
+            Failed: another `belt up` has locked it.
         """
         for folder in (self.root, self.bus, self.gateway, self.logs, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = try_lock(self.run / "up.lock")  # the lock lasts as long as this file is open
         if self._lock is None:
-            raise Occupied(self._occupied())
+            up = self.running()
+            user = f" (pid {up.pid}, since {up.since:%Y-%m-%d %H:%M}, gateway {up.gateway})" if up else ""
+            in_use = f"{self.root} is in use by another `belt up`{user}"
+            raise Failed(f"{in_use}: stop that one, or choose another folder with --home")
 
     def is_claimed(self) -> bool:
         """Return whether a `belt up` runs on this home now."""
@@ -93,13 +93,6 @@ class Home:
         """Remove the files with addresses and pids of processes that have ended."""
         for file in (self.nats_url, self.gateway_url, self.run / "up.json"):
             file.unlink(missing_ok=True)
-
-    def _occupied(self) -> str:
-        running = self.running()
-        user = (
-            f" (pid {running.pid}, since {running.since:%Y-%m-%d %H:%M}, gateway {running.gateway})" if running else ""
-        )
-        return f"{self.root} is in use by another `belt up`{user}: stop that one, or choose another folder with --home"
 
 
 def write_private(file: Path, text: str) -> None:

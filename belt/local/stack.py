@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from belt.local import containers, orphans
 from belt.local.home import Home, RunningBelt, RunningProcess, write_private
 from belt.local.supervisor import ProcessExit, ProcessSupervisor, ProgramSpec, bound
+from belt.output import Failed
 from contracts.subjects import WORKERS
 from services.host import free_ports, is_free
 
@@ -41,10 +42,6 @@ LOG_CHECK_SECONDS = 5.0
 """Time between two checks of the sizes of the logs."""
 LOG_TAIL_LINES = 15
 """Last lines of a log that are shown when its process does not start."""
-
-
-class NotStarted(Exception):
-    """A process does not become ready; the text names it and shows the end of its log."""
 
 
 class LocalStack:
@@ -74,7 +71,7 @@ class LocalStack:
         """Start everything and return when a push can be accepted.
 
         Raises:
-            NotStarted: a process fails at every start, or is not ready after READY_SECONDS.
+            Failed: a process fails at every start or is not ready in time; the text shows the end of its log.
         """
         self._configure()
         # Containers of a `belt up` that was killed have no gateway and so no requests to finish.
@@ -210,9 +207,9 @@ class LocalStack:
 
     async def _wait_for(self, name: str, why: str = "") -> None:
         if ended := self._failed.get(name):
-            raise NotStarted(f"{ended} at every start. {self._log_tail(name)}")
+            raise Failed(f"{ended} at every start. {self._log_tail(name)}")
         if self._elapsed > READY_SECONDS:
-            raise NotStarted(f"{name} is not ready after {READY_SECONDS:.0f} s. {why}{self._log_tail(name)}")
+            raise Failed(f"{name} is not ready after {READY_SECONDS:.0f} s. {why}{self._log_tail(name)}")
         await asyncio.sleep(POLL)
 
     def _log_tail(self, name: str) -> str:
