@@ -24,11 +24,7 @@ HINTS = {
 def call(method: str, url: str, body: Any = None, *, verbatim: bool = False) -> Any:
     """Send a request and return the JSON of the answer.
 
-    Args:
-        method: HTTP method.
-        url: full URL.
-        body: sent as JSON.
-        verbatim: show an error exactly as the server wrote it, not shortened.
+    With `verbatim` an error is shown exactly as the server wrote it, not shortened.
 
     Raises:
         Failed: the gateway does not answer, or answers with an error.

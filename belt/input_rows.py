@@ -36,15 +36,11 @@ def read(given: str, key: str, text: Collection[str] = ()) -> list[Row]:
         return _from_json(given, key, "the argument")
     file = Path(given)
     try:
-        return _from_file(file, key, text)
+        if file.suffix.lower() in TABLES:
+            return _from_table(file, text)
+        return _from_json(file.read_text(), key, str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise Failed(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _from_file(file: Path, key: str, text: Collection[str]) -> list[Row]:
-    if file.suffix.lower() in TABLES:
-        return _from_table(file, text)
-    return _from_json(file.read_text(), key, str(file))
 
 
 def _from_json(text: str, key: str, where: str) -> list[Row]:

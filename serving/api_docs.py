@@ -32,12 +32,7 @@ def example(manifest: Manifest) -> dict[str, Any]:
 
 
 def page(manifest: Manifest, body: str) -> str:
-    """Return the HTML page, with a form to try a prediction.
-
-    Args:
-        manifest: of the model.
-        body: JSON that the form contains at first.
-    """
+    """Return the HTML page, with a form to try a prediction that contains the JSON `body` at first."""
     features = "".join(_table_row(feature) for feature in manifest.features)
     name, version = escape(manifest.model), escape(manifest.version)
     label = manifest.classes[0] if manifest.classes else _EXAMPLES[manifest.target.type]

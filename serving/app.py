@@ -9,17 +9,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from uuid import uuid4
 
 from pydantic_core import to_json
 
 from contracts.cloudevents import body as event_body
-from contracts.cloudevents import headers
-from contracts.events import Feedback, subject_of
+from contracts.events import subject_of
 from serving.api_docs import example, openapi, page
 from serving.asgi import Endpoint, HttpRequest, HttpResponse, Routes
 from serving.batching import Batcher
-from serving.bus import BusUnavailable, ServingBus
+from serving.bus import BusUnavailable, ServingBus, event_headers
 from serving.error_log import ErrorLog, Level
 from serving.errors import PredictionFailed, Refused
 from serving.feedback_request import FeedbackRequests, events
@@ -60,8 +58,7 @@ class Serving:
             self.prediction_log.send_forever(self.bus),
             self.error_log.send_forever(self.bus),
         )
-        for loop in loops:
-            self._tasks.append(asyncio.ensure_future(loop))
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
         """Stop predicting; publish what the logs still hold, within `stop_seconds`."""
@@ -122,7 +119,7 @@ class Serving:
         labels = await asyncio.to_thread(parse, body, now) if len(body) > LARGE_BODY else parse(body, now)
         try:
             for event in events(self.manifest.model, labels):
-                await self.bus.publish(subject_of(event), event_body(event), self._headers(event))
+                await self.bus.publish(subject_of(event), event_body(event), event_headers(event, self.manifest))
         except BusUnavailable as error:
             raise Refused(503, f"not all labels were accepted: {error}; send them again, each counts once") from error
         self.metrics.labels.inc(len(labels))
@@ -147,11 +144,6 @@ class Serving:
     async def openapi(self, _request: HttpRequest) -> HttpResponse:
         """GET /openapi.json."""
         return HttpResponse(to_json(openapi(self.manifest, self.prediction_requests, self.feedback_requests)))
-
-    def _headers(self, event: Feedback) -> dict[str, str]:
-        generation = int(self.manifest.version.split("-")[0])
-        now = datetime.now(UTC)
-        return headers(event, id=uuid4().hex, source="serving", run=self.manifest.run, generation=generation, time=now)
 
 
 @dataclass

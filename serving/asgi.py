@@ -6,7 +6,7 @@ nothing took 2 ms. (A forest's request is mostly the forest; `batching` helps th
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic_core import to_json
 
@@ -47,12 +47,6 @@ class HttpRequest:
 Endpoint = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 
-class ResponseObserver(Protocol):
-    """Is called after every request to an endpoint."""
-
-    def __call__(self, endpoint: str, status: int, error: BaseException | None) -> None: ...
-
-
 @dataclass
 class Routes:
     """Endpoints of one version.
@@ -61,13 +55,14 @@ class Routes:
         model: also accepted as the path's first segment, for callers that do not use the gateway.
         endpoints: path → method → endpoint.
         max_body: bytes.
+        observe: called after every request with the endpoint, the status and the error.
     """
 
     model: str
     version: str
     endpoints: Mapping[str, Mapping[str, Endpoint]]
     max_body: int
-    observe: ResponseObserver
+    observe: Callable[[str, int, BaseException | None], None]
 
     def __post_init__(self) -> None:
         self.prefix = f"/{self.model}/"

@@ -26,12 +26,7 @@ class _WaitingRequest:
 
 
 class Batcher:
-    """Calls a model from a thread of its own, never from the event loop.
-
-    Args:
-        predict_rows: the model; called from one thread at a time.
-        max_waiting_rows: most rows that may wait.
-    """
+    """Calls a model from a thread of its own, never from the event loop; at most `max_waiting_rows` may wait."""
 
     def __init__(self, predict_rows: Callable[[Sequence[Row]], ModelOutput], max_waiting_rows: int) -> None:
         self._predict_rows = predict_rows

@@ -4,12 +4,16 @@ for it.
 
 import asyncio
 import logging
+from datetime import UTC, datetime
+from uuid import uuid4
 
 import nats
 from nats.aio.client import Client
 from nats.js.client import JetStreamContext
 
-from contracts import subjects
+from contracts import cloudevents, subjects
+from contracts.events import Event
+from contracts.packaged_model import Manifest
 
 log = logging.getLogger("bentobelt.serving")
 
@@ -21,13 +25,17 @@ class BusUnavailable(Exception):
     """The bus did not confirm the message. It may have stored it all the same."""
 
 
-class ServingBus:
-    """Publishes messages and waits for their confirmation.
+def event_headers(event: Event, manifest: Manifest) -> dict[str, str]:
+    """Return the headers of an event of this version: a new id, and the run that the version comes from."""
+    generation = int(manifest.version.split("-")[0])
+    run, now = manifest.run, datetime.now(UTC)
+    return cloudevents.headers(event, id=uuid4().hex, source="serving", run=run, generation=generation, time=now)
 
-    Args:
-        url: of nats-server, with credentials.
-        name: name of this client in the server's list of connections.
-        ack_seconds: longest time to wait for a confirmation.
+
+class ServingBus:
+    """Publishes messages and waits at most `ack_seconds` for their confirmation.
+
+    The server lists this client's connection under `name`.
     """
 
     def __init__(self, url: str, name: str, ack_seconds: float) -> None:

@@ -1,13 +1,11 @@
 """Rows as JSON objects → the frame that the estimator was trained on: same columns, same order, same dtypes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from contracts.features import Feature
-from contracts.values import Value
 from serving.prediction_request import Row
 
 
@@ -26,9 +24,5 @@ class FrameBuilder:
         if self._shared_dtype:
             values = np.array([[row[name] for name in self._dtypes] for row in rows], dtype=self._shared_dtype)
             return pd.DataFrame(values, columns=self._columns, copy=False)
-        columns = {name: _column([row[name] for row in rows], dtype) for name, dtype in self._dtypes.items()}
+        columns = {name: pd.Series([row[name] for row in rows], dtype=dtype) for name, dtype in self._dtypes.items()}
         return pd.DataFrame(columns, columns=self._columns, copy=False)
-
-
-def _column(values: list[Value], dtype: str) -> "pd.Series[Any]":
-    return pd.Series(values, dtype=dtype)

@@ -74,8 +74,9 @@ class ErrorLog:
         while self._lines:
             key = next(iter(self._lines))
             line = self._lines.pop(key)
+            body = line.model_dump_json(exclude_none=True).encode()
             try:
-                await bus.publish(self._subject, line.model_dump_json(exclude_none=True).encode(), _JSON.copy())
+                await bus.publish(self._subject, body, {"content-type": "application/json"})
             except BusUnavailable:
                 self._add(key, line)
                 raise
@@ -95,6 +96,3 @@ class ErrorLog:
             time=time.time(), level=level, event=event, error=error, traceback=trace,
             run=manifest.run, model=manifest.model, version=manifest.version,
         )  # fmt: skip
-
-
-_JSON = {"content-type": "application/json"}

@@ -32,11 +32,7 @@ class FeedbackRequests:
         self._id = re.compile(rf"{manifest.model}\.\d+-[0-9a-f]{{8}}\.[0-9a-z]{{1,64}}")
 
     def parse(self, body: bytes, now: float) -> tuple[Label, ...]:
-        """Return the labels in a request's body.
-
-        Args:
-            body: JSON.
-            now: time of arrival in unix seconds.
+        """Return the labels in a request's JSON body; `now` is the time of arrival in unix seconds.
 
         Raises:
             Refused: 400 not JSON; 422 with the index of a label that is invalid, or whose id is malformed or another

@@ -18,7 +18,6 @@ class Metrics:
         self._requests = Counter(
             "bentobelt_requests", "answered requests", (*self._labels, "endpoint", "code"), registry=self.registry
         )
-        self._requests_by_code: dict[tuple[str, int], Counter] = {}
         self.rows = self._counter("bentobelt_rows", "predicted rows")
         self.errors = self._counter("bentobelt_errors", "requests that the model or this service failed on (5xx)")
         self.labels = self._counter("bentobelt_labels", "labels that the bus confirmed")
@@ -33,11 +32,7 @@ class Metrics:
 
     def count_request(self, endpoint: str, code: int) -> None:
         """Count one answered request."""
-        counter = self._requests_by_code.get((endpoint, code))
-        if counter is None:
-            counter = self._requests.labels(*self._values, endpoint, str(code))
-            self._requests_by_code[endpoint, code] = counter
-        counter.inc()
+        self._requests.labels(*self._values, endpoint, str(code)).inc()
 
     def text(self) -> bytes:
         """Return all metrics in the Prometheus text format."""

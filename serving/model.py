@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import joblib
 import numpy as np
@@ -15,10 +15,6 @@ from contracts.packaged_model import FILE, MODEL_FILE, PROJECT_FOLDER, Manifest
 from contracts.values import Value
 from serving.dataframe import FrameBuilder
 from serving.prediction_request import Row
-
-
-class Estimator(Protocol):
-    def predict(self, X: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,9 @@ class WrongPredictionCount(Exception):
 class Model:
     """An estimator that takes rows and returns predictions in the label's own type."""
 
-    def __init__(self, manifest: Manifest, estimator: Estimator) -> None:
+    def __init__(self, manifest: Manifest, estimator: Any) -> None:
         self.manifest = manifest
-        self._estimator: Any = estimator
+        self._estimator = estimator
         self._frames = FrameBuilder(manifest.features)
         # hasattr is false for regressors, and for classifiers configured without probabilities.
         self._has_probabilities = manifest.task == "classification" and hasattr(estimator, "predict_proba")

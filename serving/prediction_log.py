@@ -11,15 +11,12 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from uuid import uuid4
 
 from pydantic_core import to_json
 
-from contracts.cloudevents import headers
 from contracts.events import Predictions, subject_of
 from contracts.packaged_model import Manifest
-from serving.bus import BusUnavailable, ServingBus
+from serving.bus import BusUnavailable, ServingBus, event_headers
 from serving.metrics import Metrics
 from serving.model import ModelOutput
 from serving.prediction_request import Row
@@ -66,7 +63,8 @@ class PredictionLog:
         self._max_bytes, self._early_rows = max_bytes, early_rows
         self._names = tuple(feature.name for feature in manifest.features)
         self._rows_per_event = max(1, MAX_EVENT_CELLS // max(1, len(self._names)))
-        self._subject = subject_of(Predictions.model_construct(model=manifest.model))
+        self._event = Predictions.model_construct(model=manifest.model)
+        """An event without rows, for the subject and the headers."""
         self._unencoded: list[LoggedRequest] = []
         self._unencoded_rows = 0
         self._events: deque[EncodedEvent] = deque()
@@ -122,7 +120,7 @@ class PredictionLog:
         """
         while self._events:
             event = self._events[0]
-            await bus.publish(self._subject, event.body, dict(event.headers))
+            await bus.publish(subject_of(self._event), event.body, dict(event.headers))
             self._metrics.log_published.inc(event.rows)
             if self._events and self._events[0] is event:
                 self._remove_oldest()
@@ -144,7 +142,7 @@ class PredictionLog:
         rows = sum(len(request.ids) for request in part)
         body = self._body(part)
         if body is not None and len(body) <= MAX_EVENT_BYTES:
-            yield EncodedEvent(rows, body, self._headers())
+            yield EncodedEvent(rows, body, event_headers(self._event, self._manifest))
         elif rows == 1:
             self._metrics.log_dropped.inc()
         else:
@@ -157,17 +155,6 @@ class PredictionLog:
             return encode(self._manifest, self._names, part, time.time())
         except (ValueError, TypeError, OverflowError):
             return None
-
-    def _headers(self) -> dict[str, str]:
-        manifest = self._manifest
-        return headers(
-            Predictions.model_construct(model=manifest.model),
-            id=uuid4().hex,
-            source="serving",
-            run=manifest.run,
-            generation=int(manifest.version.split("-")[0]),
-            time=datetime.now(UTC),
-        )
 
 
 def encode(manifest: Manifest, names: Sequence[str], part: Sequence[LoggedRequest], now: float) -> bytes:

@@ -79,12 +79,7 @@ def _closed_dict(name: str, fields: Mapping[str, Any]) -> Any:
 
 
 class PredictionRequests:
-    """`{"rows": [{feature: value, …}, …]}` of one model.
-
-    Args:
-        features: of the model.
-        max_rows: most rows in one request.
-    """
+    """`{"rows": [{feature: value, …}, …]}` of one model, at most `max_rows` in one request."""
 
     def __init__(self, features: Sequence[Feature], max_rows: int) -> None:
         self._body = body_type("rows", {feature.name: python_type(feature) for feature in features})
@@ -110,13 +105,7 @@ class PredictionRequests:
 def parse_items(
     validator: TypeAdapter[Any], body: bytes, key: Literal["rows", "labels"], descriptions: Mapping[str, str]
 ) -> Any:
-    """Return the validated list under `key` in a body.
-
-    Args:
-        validator: from `body_type`.
-        body: JSON.
-        key: of the list.
-        descriptions: field name → description of a valid value.
+    """Return the validated list under `key` in a JSON body. `descriptions` say for each field what a valid value is.
 
     Raises:
         Refused: 400 not JSON, 422 invalid.

@@ -103,15 +103,10 @@ def write(folder: Path, home: Path, force: bool) -> Path:
     file = hooks / NAME
     if file.exists() and MARK not in file.read_text(errors="replace"):
         _set_aside(file, force)
-    entry.write_text(variables(folder, home, Path(sys.executable)))
+    entry.write_text(f"python={quote(sys.executable)}\nproject={quote(str(folder))}\nhome={quote(str(home))}\n")
     file.write_text(SCRIPT)
     file.chmod(0o755)
     return file
-
-
-def variables(folder: Path, home: Path, python: Path) -> str:
-    """Return the shell variables that the hook needs for a project."""
-    return f"python={quote(str(python))}\nproject={quote(str(folder))}\nhome={quote(str(home))}\n"
 
 
 def _refuse_another(entry: Path, model: str, folder: Path) -> None:

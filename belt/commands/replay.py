@@ -16,6 +16,7 @@ from belt.output import HOME, Failed, Home, Json
 from belt.publish import SOURCE, send
 from contracts import cloudevents
 from contracts.cloudevents import STARTS_A_RUN, Envelope
+from contracts.events import event_type
 from services.messaging import Bus
 from services.timeline import history
 
@@ -94,23 +95,13 @@ def _as_new(about: Envelope) -> Envelope:
 
 
 def _headers(about: Envelope) -> dict[str, str]:
-    """Return the headers that identify the event, also when it was first published without headers.
-
-    The Nats-Msg-Id is new, because the bus drops a repeated one within an hour.
-    """
-    written = {
-        "ce-specversion": "1.0",
-        "ce-id": about.id,
-        "ce-source": about.source,
-        "ce-type": f"dev.bentobelt.{about.subject}.v1",
-        "ce-time": about.time.isoformat().replace("+00:00", "Z"),
-        "ce-subject": about.model,
-        "ce-correlationid": about.run,
-        "ce-generation": str(about.generation),
-        "content-type": "application/json",
-        "Nats-Msg-Id": f"{about.subject}:{about.id}:replay:{uuid4()}",
-    }
-    return written | ({"ce-causationid": about.causation} if about.causation else {})
+    """Return the headers that identify the event, also when it was first published without headers."""
+    written = cloudevents.headers(
+        event_type(about.subject).model_construct(model=about.model),
+        **about.model_dump(include={"id", "source", "run", "generation", "time", "causation"}),
+    )
+    # The Nats-Msg-Id is new, because the bus drops a repeated one within an hour.
+    return written | {"Nats-Msg-Id": f"{about.subject}:{about.id}:replay:{uuid4()}"}
 
 
 def _payload(message: RawStreamMsg, about: Envelope) -> bytes:

@@ -32,7 +32,7 @@ NEXT = """to go on with your own `belt up`, after `. .venv/bin/activate`:
   belt up
   belt push examples/digits --wait
   belt predict digits examples/digits/data/digits.parquet"""
-DRIFT_SECONDS, RETRAIN_SECONDS = 90.0, 90.0
+ANSWERS_SECONDS, DRIFT_SECONDS, RETRAIN_SECONDS = 60.0, 90.0, 90.0
 
 
 def demo(json: Json = False) -> None:
@@ -75,7 +75,7 @@ async def _run_scenario(bus: Bus, home: Path, traffic: CameraTraffic) -> tuple[s
     async with running(traffic):
         heading("3. Send steady traffic; the labels arrive late")
         async with progress_line.show(traffic):
-            await _wait_for_answers(traffic, BEFORE_ROWS, 60)
+            await _until(lambda: len(traffic.answers) >= BEFORE_ROWS, f"{BEFORE_ROWS} answers", traffic)
         first = traffic.answers[0].version
         output.info(f"version {first} answers: accuracy {traffic.accuracy(version=first, upside_down=False)[0]:.3f}")
         heading("4. Turn the camera upside down")
@@ -85,13 +85,18 @@ async def _run_scenario(bus: Bus, home: Path, traffic: CameraTraffic) -> tuple[s
             run = await _wait_for_drift(bus, traffic, start)
         heading("5. Retrain on old and new rows, compare with the live version, deploy under traffic")
         await asyncio.wait_for(belt("watch", run, "--home", str(home)), RETRAIN_SECONDS)
-        ended = _find(runs.build_runs(await history.events(bus)), run)
+        ended = next(one for one in runs.build_runs(await history.events(bus)) if one.id == run)
         if ended.outcome != "deployed" or not ended.version:
             raise Failed(f"the retrained version was not deployed: {ended.outcome}, {ended.reason}")
+        second = ended.version
         heading("6. Send more traffic to the new version")
         async with progress_line.show(traffic):
-            await _wait_for_answers_by(traffic, ended.version, AFTER_ROWS, 60)
-        return first, ended.version
+            await _until(
+                lambda: traffic.accuracy(version=second, upside_down=True)[1] >= AFTER_ROWS,
+                f"{AFTER_ROWS} answers by {second}",
+                traffic,
+            )
+        return first, second
 
 
 async def _wait_for_drift(bus: Bus, traffic: CameraTraffic, start: int) -> str:
@@ -108,23 +113,12 @@ async def _wait_for_drift(bus: Bus, traffic: CameraTraffic, start: int) -> str:
     raise Failed(f"the monitor detected no drift within {DRIFT_SECONDS:g} s ({traffic.labels - labels} labels)")
 
 
-async def _wait_for_answers(traffic: CameraTraffic, count: int, seconds: float) -> None:
-    await _until(lambda: len(traffic.answers) >= count, seconds, f"{count} answers", traffic)
-
-
-async def _wait_for_answers_by(traffic: CameraTraffic, version: str, count: int, seconds: float) -> None:
-    def is_done() -> bool:
-        return traffic.accuracy(version=version, upside_down=True)[1] >= count
-
-    await _until(is_done, seconds, f"{count} answers by {version}", traffic)
-
-
-async def _until(is_done: Callable[[], bool], seconds: float, what: str, traffic: CameraTraffic) -> None:
-    deadline = time.monotonic() + seconds
+async def _until(is_done: Callable[[], bool], what: str, traffic: CameraTraffic) -> None:
+    deadline = time.monotonic() + ANSWERS_SECONDS
     while not is_done():
         if time.monotonic() > deadline:
             failures = "; ".join(traffic.failures[-3:]) or "no request failed"
-            raise Failed(f"there were no {what} within {seconds:g} s ({failures})")
+            raise Failed(f"there were no {what} within {ANSWERS_SECONDS:g} s ({failures})")
         await asyncio.sleep(0.1)
 
 
@@ -194,21 +188,16 @@ async def belt_up(home: Path, port: int) -> AsyncIterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-        _wait_for_end(process)
+        try:
+            process.wait(30)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):  # a second Ctrl-C ends it at once
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
 
 
 def _start(home: Path, port: int) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "belt.main", "up", "--home", str(home), "--port", str(port)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-
-
-def _wait_for_end(process: "subprocess.Popen[str]") -> None:
-    """Wait until `belt up` has ended. A second Ctrl-C ends it at once."""
-    try:
-        process.wait(30)
-    except (KeyboardInterrupt, subprocess.TimeoutExpired):
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
 
 
 async def belt(*arguments: str) -> None:
@@ -246,7 +235,3 @@ async def running(traffic: CameraTraffic) -> AsyncIterator[None]:
 def heading(title: str) -> None:
     """Print a heading above a step of the demo."""
     output.stderr().print(Rule(f"[bold]{title}", align="left"))
-
-
-def _find(runs: list[Run], id: str) -> Run:
-    return next(run for run in runs if run.id == id)

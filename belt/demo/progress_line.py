@@ -24,12 +24,7 @@ def line(traffic: CameraTraffic) -> str:
 
 @asynccontextmanager
 async def show(traffic: CameraTraffic, console: Console | None = None) -> AsyncIterator[None]:
-    """Show the progress of the traffic while the block runs.
-
-    Args:
-        traffic: running traffic.
-        console: default: stderr.
-    """
+    """Show the progress of the traffic, by default on stderr, while the block runs."""
     console = console or output.stderr()
     task = asyncio.create_task(_refresh(traffic, console))
     try:

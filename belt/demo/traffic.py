@@ -27,10 +27,6 @@ class DigitImage:
     pixels: tuple[float, ...]
     digit: int
 
-    def turned(self) -> "DigitImage":
-        """Return the image upside down: a rotation by 180° reverses the order of the pixels."""
-        return DigitImage(self.pixels[::-1], self.digit)
-
 
 @dataclass(frozen=True)
 class CameraAnswer:
@@ -44,18 +40,12 @@ class CameraAnswer:
 
 @dataclass
 class CameraTraffic:
-    """Requests predictions and sends labels until `stop`.
-
-    Args:
-        gateway: URL of the gateway.
-        model: name of the model.
-        names: feature names, in the order of the pixels.
-        images: images of the camera, used again and again.
-    """
+    """Requests predictions for the images, again and again, and sends labels until `stop`."""
 
     gateway: str
     model: str
     names: Sequence[str]
+    """Feature names, in the order of the pixels."""
     images: Sequence[DigitImage]
     upside_down: bool = False
     answers: list[CameraAnswer] = field(default_factory=list)
@@ -85,8 +75,8 @@ class CameraTraffic:
             turned = self.upside_down
             image = self.images[self._next % len(self.images)]
             self._next += 1
-            shown = image.turned() if turned else image
-            body = {"rows": [dict(zip(self.names, shown.pixels, strict=True))]}
+            pixels = image.pixels[::-1] if turned else image.pixels  # reversed, the image is rotated by 180°
+            body = {"rows": [dict(zip(self.names, pixels, strict=True))]}
             if found := await self._post(http, "predict", body):
                 [prediction] = found["predictions"]
                 right = prediction["prediction"] == image.digit

@@ -23,12 +23,9 @@ def expect(home: Home) -> None:
 
 
 def end(home: Home, grace: float, report: Callable[[str], None]) -> None:
-    """End all serving containers of a home.
+    """End all serving containers of a home; they get `grace` seconds to finish their requests.
 
-    Args:
-        home: home of the containers.
-        grace: seconds that they get to finish their requests.
-        report: called with a sentence when they cannot be ended; the next `belt up` tries again.
+    `report` is called with a sentence when they cannot be ended; the next `belt up` tries again.
     """
     record = home.run / "containers"
     if not record.exists() and not _are_enabled():

@@ -32,10 +32,7 @@ def _belongs(process: psutil.Process, home: str) -> bool:
 def end(home: Path, grace: float, *, last: str) -> int:
     """End all processes of a home: SIGTERM, after `grace` seconds SIGKILL. Return their number.
 
-    Args:
-        home: an absolute path.
-        grace: seconds.
-        last: name of the program to end last, because the others need it to end cleanly.
+    The program named `last` is ended last, because the others need it to end cleanly.
     """
     found = find(home)
     first = [process for process in found if process.name() != last]

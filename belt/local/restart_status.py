@@ -11,13 +11,7 @@ POLL = 0.2
 
 
 async def report(models: Collection[str], port: int, info: Callable[[str], None]) -> None:
-    """Report the models that are being restarted, and each one when it answers.
-
-    Args:
-        models: models that were live.
-        port: port of the gateway.
-        info: called with one sentence at a time.
-    """
+    """Report the models that are being restarted, and each one when it answers through the gateway on `port`."""
     if models:
         info(f"restarting the models that were live (they answer 503 until then): {', '.join(models)}")
     await asyncio.gather(*(_report_when_ready(model, port, info) for model in models))

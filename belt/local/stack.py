@@ -45,13 +45,7 @@ LOG_TAIL_LINES = 15
 
 
 class LocalStack:
-    """The processes of one `belt up`.
-
-    Args:
-        home: home that this process has claimed.
-        port: a free port for the gateway.
-        info: called with one sentence at a time.
-    """
+    """The processes of one `belt up`, on a home that this process has claimed, with the gateway on `port`."""
 
     def __init__(self, home: Home, port: int, info: Callable[[str], None]) -> None:
         self.home, self._port, self._info = home, port, info
@@ -126,10 +120,7 @@ class LocalStack:
             }
         if name == GATEWAY:
             return own
-        return own | self._worker_environ(name)
-
-    def _worker_environ(self, name: str) -> dict[str, str]:
-        return {
+        return own | {
             "NATS_URL": self.nats_url,
             "BENTOBELT_HOME": str(self.home.root / name),
             "BENTOBELT_ENVS": str(self.home.root / "envs"),

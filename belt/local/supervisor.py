@@ -50,10 +50,7 @@ class ProcessExit:
 class ProcessSupervisor:
     """Keeps one program running from `start()` to `stop()`.
 
-    Args:
-        program: the program to run.
-        on_start: called after every start.
-        on_exit: called when the process ended by itself, before it is restarted.
+    `on_start` is called after every start, `on_exit` when the process ended by itself, before it is restarted.
     """
 
     def __init__(

@@ -22,28 +22,50 @@ class Panel:
     about: str = ""
 
 
-def total(what: str, by: str = "service") -> str:
-    """Return the query for the number of messages in the last five minutes."""
-    return f"sum by ({by}) (increase(bentobelt_events_total{{{what}}}[5m]))"
-
-
-def slowest(share: float, metric: str, by: str) -> str:
-    """Return the query for a quantile of a time, e.g. `share` 0.95."""
-    return f"histogram_quantile({share}, sum by (le, {by}) (rate({metric}_bucket[5m])))"
-
-
 VERSION = '{model=~"$model", version=~"$version"}'
 OF_VERSION = "{{model}} {{version}}"
-STARTS = 'service="trainer", subject="data.pushed", outcome="done"'
-RELEASES = 'service="deployer", subject="image.pushed", outcome="done"'
+
+
+def finished(outcome: str, by: str = "service") -> str:
+    """Return the query for the number of messages in the last five minutes; `outcome` has the operator too."""
+    return f"sum by ({by}) (increase(bentobelt_events_total{{outcome{outcome}}}[5m]))"
+
+
+def started(service: str, subject: str) -> str:
+    """Return the query for the number of events that a service has handled in the last day."""
+    labels = f'service="{service}", subject="{subject}", outcome="done"'
+    return f"sum(increase(bentobelt_events_total{{{labels}}}[1d]))"
+
+
+def stage_time(share: float) -> str:
+    """Return the query for a quantile of the time per stage, e.g. `share` 0.95."""
+    return f"histogram_quantile({share}, sum by (le, service) (rate(bentobelt_event_seconds_bucket[5m])))"
+
+
+def latency(share: float) -> str:
+    """Return the query for a quantile of the latency of each version."""
+    buckets = f"rate(bentobelt_latency_seconds_bucket{VERSION}[1m])"
+    return f"histogram_quantile({share}, sum by (le, model, version) ({buckets}))"
+
+
+def rate(metric: str, labels: str = "", by: str = "model, version") -> str:
+    """Return the query for the rate of a counter of each version; `labels` narrow it."""
+    return f"sum by ({by}) (rate({metric}{VERSION[:-1]}{labels}}}[1m]))"
+
+
+def monitored(name: str, about: str = "") -> tuple[str, str]:
+    """Return the query for a gauge of the monitor for each version, and its legend."""
+    return f"max by (model, version) (bentobelt_monitor_{name}{VERSION})", f"{OF_VERSION} {about}".strip()
+
+
 LOOP = (
     Panel("Workers that answer", [('sum(up{job="workers"})', "")], kind="stat"),
-    Panel("Runs started, last day", [(f"sum(increase(bentobelt_events_total{{{STARTS}}}[1d]))", "")], kind="stat"),
-    Panel("Rollouts, last day", [(f"sum(increase(bentobelt_events_total{{{RELEASES}}}[1d]))", "")], kind="stat"),
-    Panel("Stages done", [(total('outcome="done"'), "{{service}}")]),
+    Panel("Runs started, last day", [(started("trainer", "data.pushed"), "")], kind="stat"),
+    Panel("Rollouts, last day", [(started("deployer", "image.pushed"), "")], kind="stat"),
+    Panel("Stages done", [(finished('="done"'), "{{service}}")]),
     Panel(
         "Stages failed, retried, lost",
-        [(total('outcome=~"failed|retried|lost|unreadable"', "service, outcome"), "{{service}} {{outcome}}")],
+        [(finished('=~"failed|retried|lost|unreadable"', "service, outcome"), "{{service}} {{outcome}}")],
         about="failed: given up, a <stage>.failed says why. retried: a transient error. lost: the worker died.",
     ),
     Panel(
@@ -51,16 +73,8 @@ LOOP = (
         [('sum(increase(bentobelt_events_total{service="notifier", subject="dlq.>"}[5m]))', "dead letters")],
         about="Messages that could not be read or kept failing are in the stream DLQ; `belt doctor` counts them.",
     ),
-    Panel(
-        "Time per stage, median",
-        [(slowest(0.5, "bentobelt_event_seconds", "service"), "{{service}}")],
-        unit="s",
-    ),
-    Panel(
-        "Time per stage, 95 of 100",
-        [(slowest(0.95, "bentobelt_event_seconds", "service"), "{{service}}")],
-        unit="s",
-    ),
+    Panel("Time per stage, median", [(stage_time(0.5), "{{service}}")], unit="s"),
+    Panel("Time per stage, 95 of 100", [(stage_time(0.95), "{{service}}")], unit="s"),
     Panel(
         "Messages waiting",
         [
@@ -82,41 +96,25 @@ SERVING = (
     Panel("Errors, last hour", [("sum(increase(bentobelt_errors_total[1h]))", "")], kind="stat"),
     Panel(
         "Predictions per second",
-        [
-            (
-                f'sum by (model, version) (rate(bentobelt_requests_total{VERSION[:-1]}, endpoint="predict"}}[1m]))',
-                OF_VERSION,
-            )
-        ],
+        [(rate("bentobelt_requests_total", ', endpoint="predict"'), OF_VERSION)],
         unit="reqps",
     ),
-    Panel("Rows per second", [(f"sum by (model, version) (rate(bentobelt_rows_total{VERSION}[1m]))", OF_VERSION)]),
+    Panel("Rows per second", [(rate("bentobelt_rows_total"), OF_VERSION)]),
     Panel(
         "Error answers per second",
         [
             (
-                f'sum by (model, version, code) (rate(bentobelt_requests_total{VERSION[:-1]}, code!~"2.."}}[1m]))'
-                f" or sum by (model, version) (rate(bentobelt_errors_total{VERSION}[1m]))",
+                rate("bentobelt_requests_total", ', code!~"2.."', "model, version, code")
+                + f" or {rate('bentobelt_errors_total')}",
                 OF_VERSION + " {{code}}",
             )
         ],
         about="4xx: the client's input. 5xx: an error of the model or of serving.",
     ),
-    *(
-        Panel(
-            f"Latency, {name}",
-            [
-                (
-                    f"histogram_quantile({share}, sum by (le, model, version) "
-                    f"(rate(bentobelt_latency_seconds_bucket{VERSION}[1m])))",
-                    OF_VERSION,
-                )
-            ],
-            unit="s",
-        )
-        for name, share in (("median", 0.5), ("95 of 100", 0.95), ("99 of 100", 0.99))
-    ),
-    Panel("Labels per second", [(f"sum by (model, version) (rate(bentobelt_labels_total{VERSION}[1m]))", OF_VERSION)]),
+    Panel("Latency, median", [(latency(0.5), OF_VERSION)], unit="s"),
+    Panel("Latency, 95 of 100", [(latency(0.95), OF_VERSION)], unit="s"),
+    Panel("Latency, 99 of 100", [(latency(0.99), OF_VERSION)], unit="s"),
+    Panel("Labels per second", [(rate("bentobelt_labels_total"), OF_VERSION)]),
     Panel(
         "Predictions not yet on the bus",
         [
@@ -132,33 +130,18 @@ SERVING = (
 MODEL = (
     Panel(
         "Accuracy of the last window and expected accuracy",
-        [
-            (f"max by (model, version) (bentobelt_monitor_accuracy{VERSION})", OF_VERSION),
-            (f"max by (model, version) (bentobelt_monitor_promised{VERSION})", OF_VERSION + " expected"),
-        ],
+        [monitored("accuracy"), monitored("promised", "expected")],
         unit="percentunit",
         about="Accuracy, or for regression the share within tolerance. Without labels there is none.",
     ),
-    Panel(
-        "Evidence of lost accuracy",
-        [(f"max by (model, version) (bentobelt_monitor_loss_statistic{VERSION})", OF_VERSION)],
-        about="An alarm at MONITOR_RUN_LABELS.",
-    ),
-    Panel(
-        "Evidence of drift",
-        [(f"max by (model, version) (bentobelt_monitor_drift_statistic{VERSION})", OF_VERSION)],
-        about="An alarm at MONITOR_RUN_WINDOWS.",
-    ),
-    Panel(
-        "Share of predictions with a label",
-        [(f"max by (model, version) (bentobelt_monitor_coverage{VERSION})", OF_VERSION)],
-        unit="percentunit",
-    ),
-    Panel("Predictions monitored", [(f"max by (model, version) (bentobelt_monitor_rows{VERSION})", OF_VERSION)]),
+    Panel("Evidence of lost accuracy", [monitored("loss_statistic")], about="An alarm at MONITOR_RUN_LABELS."),
+    Panel("Evidence of drift", [monitored("drift_statistic")], about="An alarm at MONITOR_RUN_WINDOWS."),
+    Panel("Share of predictions with a label", [monitored("coverage")], unit="percentunit"),
+    Panel("Predictions monitored", [monitored("rows")]),
     Panel(
         "Labels",
         [
-            (f"max by (model, version) (bentobelt_monitor_labels{VERSION})", OF_VERSION + " joined"),
+            monitored("labels", "joined"),
             ('max by (model) (bentobelt_monitor_unmatched{model=~"$model"})', "{{model}} without a known prediction"),
         ],
     ),

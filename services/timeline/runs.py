@@ -123,15 +123,8 @@ def apply_event(run: Run | None, event: Event, about: Envelope) -> Run | None:
     key = (about.subject, about.source, about.id)
     if run is None or key in run.seen:
         return run
-    shown = RunEvent(
-        about.time,
-        about.subject,
-        wording.describe(event),
-        about.id,
-        about.source,
-        about.sequence,
-        wording.detail(event),
-    )
+    summary, detail = wording.describe(event), wording.detail(event)
+    shown = RunEvent(about.time, about.subject, summary, about.id, about.source, about.sequence, detail)
     run = replace(run, seen=run.seen | {key}, events=(*run.events, shown))
     return _next(run, event, about.time)
 
@@ -187,14 +180,10 @@ def _next(run: Run, event: Event, now: datetime) -> Run:
             return _start_stage(run, "evaluator", now)
         case ImagePushed():
             return _start_stage(_end_stage(run, "builder", "done", now, summary), "deployer", now)
-        case StageFailed():
-            return _fail(run, event, now, summary)
-        case _:
-            return _deploy(run, event, now, summary)
-
-
-def _deploy(run: Run, event: Event, now: datetime, summary: str) -> Run:
-    match event:
+        # A run that is live somewhere stays deployed: a later failure concerns another target or a rollback.
+        case StageFailed() if run.outcome != "deployed":
+            run = replace(run, version=run.version or event.version)
+            return _end_run(run, STAGES[event.stage], "failed", now, "failed", f"{event.stage} failed: {summary}")
         case ModelDeployed(reason="release"):
             live = _end_run(run, "deployer", "done", now, "deployed", summary)
             return replace(live, url=event.url, version=event.version)
@@ -202,14 +191,6 @@ def _deploy(run: Run, event: Event, now: datetime, summary: str) -> Run:
             return _end_run(run, "deployer", "stopped", now, "superseded", summary)
         case _:
             return run
-
-
-def _fail(run: Run, event: StageFailed, now: datetime, summary: str) -> Run:
-    # A run that is live somewhere stays deployed: a later failure concerns another target or a rollback.
-    if run.outcome == "deployed":
-        return run
-    run = replace(run, version=run.version or event.version)
-    return _end_run(run, STAGES[event.stage], "failed", now, "failed", f"{event.stage} failed: {summary}")
 
 
 def _start_stage(run: Run, service: str, now: datetime) -> Run:

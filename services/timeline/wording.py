@@ -46,12 +46,6 @@ def describe(event: Event) -> str:
             return f"pushed {short_image(event.image)} ({size(event.size)})"
         case ModelDeployed():
             return _deployment(event)
-        case _:
-            return _describe_problem(event)
-
-
-def _describe_problem(event: Event) -> str:
-    match event:
         case ModelSuperseded():
             return f"{event.by} is newer and live"
         case RollbackRequested():
