@@ -22,6 +22,9 @@ Home = Annotated[
     typer.Option("--home", envvar="BENTOBELT_HOME", help="Home of the `belt up` to use, unless NATS_URL is set."),
 ]
 HOME = Path(".belt")
+Model = Annotated[str, typer.Argument(help="Name of the model.")]
+Project = Annotated[Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")]
+By = Annotated[str | None, typer.Option(help="Name of the person. Default: git's user.name, else the login name.")]
 PIPED_WIDTH = 240
 """Columns when stdout is not a terminal, so that lines stay whole for grep."""
 
@@ -32,12 +35,12 @@ class Failed(Exception):
 
 def stdout() -> Console:
     """Return the console for results."""
-    return _console(stderr=False)
+    return _wide(Console())
 
 
 def stderr() -> Console:
     """Return the console for notes, progress and errors."""
-    return _console(stderr=True)
+    return _wide(_StderrConsole(stderr=True))
 
 
 def info(text: str) -> None:
@@ -113,8 +116,7 @@ class _StderrConsole(Console):
         return
 
 
-def _console(*, stderr: bool) -> Console:
-    console = _StderrConsole(stderr=True) if stderr else Console()
+def _wide(console: Console) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console

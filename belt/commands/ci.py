@@ -1,17 +1,14 @@
 """`belt ci`: prints a workflow for a CI service that runs a project's tests and pushes the project."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from belt import git, output, project_check
-from belt.output import Json
+from belt.output import Json, Project
 from contracts.events import ModelName
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
-
-Folder = Annotated[Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")]
 
 GITHUB = """\
 # Tests the model project and, on the default branch, pushes it to Bentobelt.
@@ -78,7 +75,7 @@ def ci() -> None:
 
 
 @app.command()
-def github(folder: Folder = Path(), json: Json = False) -> None:
+def github(folder: Project = Path(), json: Json = False) -> None:
     """Print a GitHub Actions workflow.
 
     Example:  belt ci github examples/digits > .github/workflows/digits.yml
@@ -87,7 +84,7 @@ def github(folder: Folder = Path(), json: Json = False) -> None:
 
 
 @app.command()
-def gitlab(folder: Folder = Path(), json: Json = False) -> None:
+def gitlab(folder: Project = Path(), json: Json = False) -> None:
     """Print a GitLab CI job.
 
     Example:  belt ci gitlab examples/digits > .gitlab-ci.yml

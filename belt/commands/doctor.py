@@ -58,9 +58,7 @@ def doctor(home: output.Home = output.HOME, port: Port = 8080, as_json: output.J
 
 
 async def _check(home: Home, port: int) -> list[CheckResult]:
-    findings = [*machine(home)]
-    async for finding in belt_up(home, port):
-        findings.append(finding)  # noqa: PERF401  # extend() takes no async iterator
+    findings = [*machine(home), *[finding async for finding in belt_up(home, port)]]
     if os.environ.get("NATS_URL") or home.nats_url.exists():
         findings += await bus(home)
     return findings

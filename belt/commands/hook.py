@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from belt import git, output, project_check
-from belt.output import HOME, Failed, Home, Json
+from belt.output import HOME, Failed, Home, Json, Project
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
@@ -68,9 +68,7 @@ def hook() -> None:
 
 @app.command()
 def install(
-    folder: Annotated[
-        Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")
-    ] = Path(),
+    folder: Project = Path(),
     force: Annotated[bool, typer.Option(help="Keep an existing hook and run it first.")] = False,
     home: Home = HOME,
     json: Json = False,

@@ -1,6 +1,7 @@
 """`belt predict` and `belt feedback`: send rows and labels to a live model through the gateway."""
 
 import json as json_text
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,13 +9,12 @@ import typer
 
 from belt import connection, input_rows, output
 from belt.gateway_client import call, first_names
-from belt.output import HOME, Failed, Home, Json
+from belt.output import HOME, Failed, Home, Json, Model
 
 BATCH = 500
 """Rows in one request."""
 LABELS = 1000
 """Labels in one request; serving publishes them as one event and accepts many more."""
-Model = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
 def predict(
@@ -38,8 +38,7 @@ def predict(
 def feedback(
     model: Model,
     given: Annotated[
-        str,
-        typer.Argument(metavar="LABELS", help="File with id and label, - for stdin, JSON, or ID=LABEL."),
+        str, typer.Argument(metavar="LABELS", help="File with id and label, - for stdin, JSON, or ID=LABEL.")
     ],
     home: Home = HOME,
     json: Json = False,
@@ -56,7 +55,9 @@ def feedback(
 def _labels(given: str, url: str, as_json: bool) -> list[input_rows.Row]:
     id, equals, label = given.partition("=")
     if equals and not given.lstrip().startswith(("[", "{")) and not Path(given).exists():
-        return [{"id": id, "label": _value(label)}]
+        with suppress(ValueError):
+            label = json_text.loads(label)
+        return [{"id": id, "label": label}]
     text = {"id"}
     if Path(given).is_file() and Path(given).suffix.lower() == ".csv":
         target = call("GET", f"{url}/info", verbatim=as_json).get("target") or {}
@@ -86,13 +87,6 @@ def _send(url: str, labels: list[input_rows.Row], as_json: bool) -> int:
             ) from None
         accepted += answer["accepted"]
     return accepted
-
-
-def _value(text: str) -> Any:
-    try:
-        return json_text.loads(text)
-    except ValueError:
-        return text
 
 
 def _rows(given: str, url: str, as_json: bool) -> list[input_rows.Row]:
@@ -139,19 +133,12 @@ def _predictions(answer: Any, classes: list[str]) -> Any:
     has_probabilities = any(one.get("probabilities") for one in predictions)
     order = f" ({first_names(classes)})" if classes else ""
     columns = ("ID", "PREDICTION", *([f"PROBABILITIES{order}"] if has_probabilities else []))
-    cells = (
-        [
-            one["id"],
-            _number(one["prediction"]),
-            *([_probabilities(one.get("probabilities"))] if has_probabilities else []),
-        ]
-        for one in predictions
-    )
-    return output.table(columns, cells, "no predictions")
-
-
-def _number(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
+    rows = []
+    for one in predictions:
+        value = one["prediction"]
+        row = [one["id"], f"{value:.6g}" if isinstance(value, float) else value]
+        rows.append([*row, _probabilities(one.get("probabilities"))] if has_probabilities else row)
+    return output.table(columns, rows, "no predictions")
 
 
 def _probabilities(given: Any) -> str:

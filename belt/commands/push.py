@@ -11,14 +11,14 @@ import typer
 from belt import connection, git, output, project_check
 from belt.commands import runs, watch
 from belt.live_view import LiveView
-from belt.output import HOME, Failed, Home, Json
+from belt.output import HOME, Failed, Home, Json, Project
 from belt.project_check import MEDIA_TYPES, Source
 from belt.publish import SOURCE, publish
 from contracts.artifact_ref import TAR_GZ, ArtifactRef
 from contracts.cloudevents import run_of
 from contracts.events import DataPushed
 from services.messaging import Bus
-from services.storage import ArtifactStore, pack_folder
+from services.storage import pack_folder
 from services.timeline import Run, history
 from services.timeline import runs as timeline
 
@@ -39,7 +39,7 @@ class Push:
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(metavar="PROJECT", exists=True, file_okay=False, help="The model project.")],
+    folder: Project,
     data: Annotated[str | None, typer.Option(help="Data to train on: a local file (uploaded) or a URI.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the run; exit 1 unless it is deployed.")] = False,
     reason: Annotated[str | None, typer.Option(help="Reason of the push, shown with its run.")] = None,
@@ -88,15 +88,10 @@ async def _push_and_follow(wanted: Push, home: Path, as_json: bool) -> None:
 
 async def _upload(bus: Bus, wanted: Push) -> DataPushed:
     with connection.artifacts(bus) as artifacts:
-        archive = await artifacts.put(
-            pack_folder(wanted.folder, project_check.excluded_files(wanted.folder, wanted.source)), TAR_GZ
-        )
-        dataset = await _dataset(artifacts, wanted.source)
+        excluded = project_check.excluded_files(wanted.folder, wanted.source)
+        archive = await artifacts.put(pack_folder(wanted.folder, excluded), TAR_GZ)
+        dataset: ArtifactRef | str | None = wanted.source.uri
+        if file := wanted.source.file:
+            dataset = await artifacts.put(file, MEDIA_TYPES[file.suffix.lower()])
     commit = git.commit(wanted.folder)
     return DataPushed(model=wanted.model, dataset=dataset, project=archive, commit=commit, reason=wanted.reason)
-
-
-async def _dataset(artifacts: ArtifactStore, source: Source) -> ArtifactRef | str | None:
-    if source.file is None:
-        return source.uri
-    return await artifacts.put(source.file, MEDIA_TYPES[source.file.suffix.lower()])

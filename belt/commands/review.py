@@ -8,7 +8,7 @@ from uuid import uuid4
 import typer
 
 from belt import connection, git, output
-from belt.output import HOME, Failed, Home, Json
+from belt.output import HOME, By, Failed, Home, Json, Model
 from belt.publish import publish
 from contracts.events import ReviewDecided
 from services.storage import ArtifactCorrupt, ArtifactMissing, Candidate, Registry
@@ -16,11 +16,9 @@ from services.timeline import wording
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="rich")
 
-Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[str, typer.Argument(help="The version, as `belt review list` shows it.")]
 Decision = Literal["approve", "reject"]
 Reason = Annotated[str, typer.Option(help="Reason; it is stored with the version.")]
-By = Annotated[str | None, typer.Option(help="Name of the person. Default: git's user.name, else the login name.")]
 
 
 @app.callback()

@@ -8,7 +8,7 @@ from uuid import uuid4
 import typer
 
 from belt import connection, git, output
-from belt.output import HOME, Failed, Home, Json
+from belt.output import HOME, By, Failed, Home, Json, Model
 from belt.publish import publish
 from contracts.events import DeploymentFailed, ModelDeployed, ModelSuperseded, RollbackRequested
 from services.storage import Registry
@@ -18,12 +18,10 @@ Ended = ModelDeployed | ModelSuperseded | DeploymentFailed
 
 
 def rollback(
-    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    model: Model,
     to: Annotated[str | None, typer.Option(help="A version that was live before. Default: the previous one.")] = None,
     reason: Annotated[str, typer.Option(help="Reason; it is stored with the event.")] = "belt rollback",
-    by: Annotated[
-        str | None, typer.Option(help="Name of the person. Default: git's user.name, else the login name.")
-    ] = None,
+    by: By = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait until the traffic has moved.")] = 120.0,
     home: Home = HOME,
     json: Json = False,
