@@ -57,11 +57,7 @@ def _address(variable: str, file: Path) -> str | None:
 
 
 def model_name(given: str) -> str:
-    """Check the name of a model.
-
-    Raises:
-        Failed: no model can have this name.
-    """
+    """Return the name of a model as it is; fail when no model can have it."""
     try:
         return _MODEL.validate_python(given)
     except ValidationError:

@@ -47,21 +47,15 @@ def _from_json(text: str, key: str, where: str) -> list[Row]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        found = _lines(text)
-        if found is None:
+        try:
+            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except ValueError:
             raise Failed(f"{where} is not JSON: {error}") from None
     if isinstance(found, dict):
         found = found.get(key, [found])
     if not isinstance(found, list) or not found or not all(isinstance(row, dict) for row in found):
         raise Failed(f"{where} has no rows; give a list of objects, JSON lines, or {{{key!r}: [...]}}")
     return found
-
-
-def _lines(text: str) -> list[Any] | None:
-    try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError:
-        return None
 
 
 def _from_table(file: Path, text: Collection[str]) -> list[Row]:

@@ -123,11 +123,10 @@ class LiveView:
     def _view(self) -> RenderableType:
         grid = Table.grid(padding=(0, 1))
         for run in self._runs.values():
+            reported = self._progress.get(run.id)
             for stage in run.stages:
-                reported = self._progress.get(run.id) if stage.state == "working" else None
-                grid.add_row(
-                    *stage_row(run, stage, reported if reported and reported.service == stage.service else None)
-                )
+                is_its_own = reported and stage.state == "working" and reported.service == stage.service
+                grid.add_row(*stage_row(run, stage, reported if is_its_own else None))
         return grid
 
 

@@ -7,7 +7,6 @@ import json
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pydantic_core import to_json
@@ -46,7 +45,9 @@ class Serving:
         self.batcher = Batcher(model.predict, settings.waiting_rows)
         self.prediction_requests = PredictionRequests(manifest.features, manifest.max_rows)
         self.feedback_requests = FeedbackRequests(manifest)
-        self._ids = _PredictionIds(f"{manifest.model}.{manifest.version}.{secrets.token_hex(6)}")
+        # An id has 12 random hexadecimal digits of this process, then a count.
+        self._id_prefix = f"{manifest.model}.{manifest.version}.{secrets.token_hex(6)}"
+        self._id_numbers = itertools.count()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -103,7 +104,7 @@ class Serving:
         rows = await asyncio.to_thread(parse, body) if len(body) > LARGE_BODY else parse(body)
         output = await self.batcher.predict(rows)
         seconds = time.perf_counter() - started
-        ids = self._ids.take(len(rows))
+        ids = [f"{self._id_prefix}{number:x}" for number in itertools.islice(self._id_numbers, len(rows))]
         response = HttpResponse(render(self.manifest.model, self.manifest.version, ids, output))
         # After render, because a prediction that cannot be sent must not be logged.
         if not request.is_probe:
@@ -144,17 +145,6 @@ class Serving:
     async def openapi(self, _request: HttpRequest) -> HttpResponse:
         """GET /openapi.json."""
         return HttpResponse(to_json(openapi(self.manifest, self.prediction_requests, self.feedback_requests)))
-
-
-@dataclass
-class _PredictionIds:
-    """Ids of the form `<model>.<version>.<12 random hexadecimal digits of this process><count>`."""
-
-    prefix: str
-    _count: "itertools.count[int]" = field(default_factory=itertools.count)
-
-    def take(self, number_of_rows: int) -> list[str]:
-        return [f"{self.prefix}{number:x}" for number in itertools.islice(self._count, number_of_rows)]
 
 
 def render(model: str, version: str, ids: Sequence[str], output: ModelOutput) -> bytes:

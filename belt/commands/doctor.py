@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Literal
 
 import typer
-from nats.js.errors import NotFoundError
 
 from belt import connection, output
 from belt.local import orphans
@@ -22,7 +21,6 @@ from belt.local.stack import BIN, BUS, GATEWAY, ROOT, status
 from contracts import subjects
 from contracts.subjects import WORKERS
 from services.host import is_free, port_holder
-from services.messaging import Bus
 
 GIB = 1024**3
 LOW_DISK = 2 * GIB
@@ -144,25 +142,14 @@ async def bus(home: Home) -> list[CheckResult]:
     try:
         async with connection.bus(home.root) as bus:
             where = connection.without_credentials(connection.nats_url(home.root))
-            return [CheckResult(BUS, "ok", where), await _streams(bus), await _dead_letters(bus)]
+            messages = {stream.config.name: stream.state.messages for stream in await bus.js.streams_info()}
     except output.Failed as error:
         return [CheckResult(BUS, "problem", str(error), "start `belt up`, or set NATS_URL")]
-
-
-async def _streams(bus: Bus) -> CheckResult:
-    missing = [stream for stream in subjects.STREAMS if not await _exists(bus, stream)]
+    missing = [stream for stream in subjects.STREAMS if stream not in messages]
     found = f"missing: {', '.join(missing)}" if missing else f"all {len(subjects.STREAMS)} exist"
-    return check("streams", not missing, found, "python -m services.messaging.streams")
-
-
-async def _dead_letters(bus: Bus) -> CheckResult:
-    count = (await bus.js.stream_info("DLQ")).state.messages if await _exists(bus, "DLQ") else 0
-    return CheckResult("dead letters", "note" if count else "ok", str(count), "belt logs" if count else "")
-
-
-async def _exists(bus: Bus, stream: str) -> bool:
-    try:
-        await bus.js.stream_info(stream)
-    except NotFoundError:
-        return False
-    return True
+    dead = messages.get("DLQ", 0)
+    return [
+        CheckResult(BUS, "ok", where),
+        check("streams", not missing, found, "python -m services.messaging.streams"),
+        CheckResult("dead letters", "note" if dead else "ok", str(dead), "belt logs" if dead else ""),
+    ]

@@ -70,11 +70,7 @@ def _labels(given: str, url: str, as_json: bool) -> list[input_rows.Row]:
 
 
 def _send(url: str, labels: list[input_rows.Row], as_json: bool) -> int:
-    """Send all labels, in several requests if need be, and return the number of accepted ones.
-
-    Raises:
-        Failed: a request was refused; the labels of earlier requests are accepted.
-    """
+    """Send all labels, in several requests if need be, and return the number of accepted ones."""
     accepted = 0
     for start in range(0, len(labels), LABELS):
         try:
@@ -101,11 +97,7 @@ def _rows(given: str, url: str, as_json: bool) -> list[input_rows.Row]:
 
 
 def _predict(url: str, rows: list[input_rows.Row], as_json: bool) -> Any:
-    """Request predictions, in several requests if need be, and join them to one answer.
-
-    Raises:
-        Failed: a request was refused.
-    """
+    """Request predictions, in several requests if need be, and join them to one answer."""
     joined: dict[str, Any] = {}
     for start in range(0, len(rows), BATCH):
         try:

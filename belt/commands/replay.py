@@ -53,11 +53,7 @@ async def _replay(home: Path, given: str, rerun: bool) -> tuple[Envelope, int]:
 
 
 async def _find(bus: Bus, given: str, rerun: bool) -> Envelope:
-    """Return the envelope of the wanted event.
-
-    Raises:
-        Failed: no event matches, or several do.
-    """
+    """Return the envelope of the wanted event; fail when none or several match."""
     stored = [about for _, about in await history.events(bus)]
     found = [a for a in stored if given in (a.id, f"EVENTS:{a.sequence}")]
     found = found or _of_runs([a for a in stored if a.run.startswith(given)], rerun)
@@ -81,11 +77,7 @@ def _of_runs(stored: Sequence[Envelope], rerun: bool) -> list[Envelope]:
 
 
 def _as_new(about: Envelope) -> Envelope:
-    """Return the envelope of a new event with the same payload.
-
-    Raises:
-        Failed: this event does not start a run.
-    """
+    """Return the envelope of a new event with the same payload; fail when this event does not start a run."""
     if about.subject not in STARTS_A_RUN:
         raise Failed(f"{about.subject} starts no run; `belt replay {about.run} --rerun` repeats the whole run")
     id = str(uuid4())

@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import uuid4
 
 import typer
@@ -38,7 +38,9 @@ def waiting(home: Home = HOME, json: Json = False) -> None:
     found = asyncio.run(_waiting(home))
     rows = ([c.model, c.version, c.run, condition, c.report and "yes"] for c in found for condition in _conditions(c))
     columns = ("MODEL", "VERSION", "RUN", "CONDITION", "REPORT")
-    output.result(json, [_document(c) for c in found], output.table(columns, rows, "Nothing waits for a review."))
+    shown = {"model", "version", "run", "generation", "status", "verdict", "report"}
+    documents = [candidate.model_dump(mode="json", include=shown) for candidate in found]
+    output.result(json, documents, output.table(columns, rows, "Nothing waits for a review."))
 
 
 @app.command()
@@ -136,8 +138,3 @@ async def _candidate(registry: Registry, model: str, version: str) -> Candidate:
 def _conditions(candidate: Candidate) -> list[str]:
     results = candidate.verdict.conditions if candidate.verdict else ()
     return [" – ".join(filter(None, (wording.condition(result), result.why))) for result in results] or [""]
-
-
-def _document(candidate: Candidate) -> dict[str, Any]:
-    wanted = {"model", "version", "run", "generation", "status", "verdict", "report"}
-    return candidate.model_dump(mode="json", include=wanted)

@@ -12,7 +12,7 @@ from belt.output import HOME, Failed, Home, Json
 from contracts.events import ImagePushed
 from contracts.verdicts import ConditionResult
 from services.messaging import Bus
-from services.storage import Candidate, Deployed, Registry
+from services.storage import Candidate, Registry
 from services.timeline import history, wording
 
 _VERSION = r"\d+-[0-9a-f]{8}"
@@ -48,13 +48,11 @@ async def _trace(home: Path, given: str) -> dict[str, Any]:
     async with connection.bus(home) as bus:
         registry = Registry(bus)
         candidate = await _candidate(registry, given)
-        images = [
-            deployed for deployed in await registry.images(candidate.model)
-            if deployed.image.version == candidate.version
-        ]  # fmt: skip
-        live = [one for one in await registry.lives() if one.model == candidate.model]
-        on = [one.target for one in live if one.version == candidate.version]
-        return await _from_stream(bus, candidate) | _answer(candidate, images, on)
+        model, version = candidate.model, candidate.version
+        images = [one.image.image for one in await registry.images(model) if one.image.version == version]
+        live_on = [one.target for one in await registry.lives() if (one.model, one.version) == (model, version)]
+        found = await _from_stream(bus, candidate) | _answer(candidate, live_on)
+        return found | ({"image": images[-1]} if images else {})
 
 
 async def _candidate(registry: Registry, given: str) -> Candidate:
@@ -96,7 +94,7 @@ async def _from_stream(bus: Bus, candidate: Candidate) -> dict[str, Any]:
     return known
 
 
-def _answer(candidate: Candidate, images: list[Deployed], live_on: list[str]) -> dict[str, Any]:
+def _answer(candidate: Candidate, live_on: list[str]) -> dict[str, Any]:
     trained = candidate.trained
     return {
         "model": candidate.model,
@@ -116,7 +114,6 @@ def _answer(candidate: Candidate, images: list[Deployed], live_on: list[str]) ->
         "verdict": candidate.verdict and candidate.verdict.model_dump(mode="json"),
         "decided_by": candidate.by,
         "reason": candidate.reason,
-        **({"image": images[-1].image.image} if images else {}),
         "report": candidate.report and candidate.report.uri,
     }
 

@@ -123,11 +123,7 @@ async def _until(is_done: Callable[[], bool], what: str, traffic: CameraTraffic)
 
 
 def _report(runs: list[Run], traffic: CameraTraffic, first: str, second: str, seconds: float, as_json: bool) -> None:
-    """Print the events of both runs, the accuracies and the failures.
-
-    Raises:
-        Failed: a request failed, or the new version is not better.
-    """
+    """Print the events of both runs, the accuracies and the failures; fail when the new version is not better."""
     phases = {
         "before": traffic.accuracy(version=first, upside_down=False),
         "during": traffic.accuracy(version=first, upside_down=True),
@@ -201,11 +197,7 @@ def _start(home: Path, port: int) -> "subprocess.Popen[str]":
 
 
 async def belt(*arguments: str) -> None:
-    """Run a belt command as a person does.
-
-    Raises:
-        Failed: its exit code is not 0.
-    """
+    """Run a belt command as a person does; fail when its exit code is not 0."""
     output.info(f"$ belt {' '.join(arguments)}")
     command = [sys.executable, "-m", "belt.main", *arguments]
     # In a session of its own, so that Ctrl-C reaches only this process.

@@ -35,7 +35,8 @@ def describe(event: Event) -> str:
         case ModelTrained():
             return _joined(f"trained in {event.seconds:.1f} s: {metrics(event.metrics)}", *event.warnings)
         case ModelApproved():
-            return _decision(f"{_who(event.approved_by)} approved it", event.reason, event.verdict)
+            who = "the gate" if event.approved_by == "gate" else event.approved_by
+            return _decision(f"{who} approved it", event.reason, event.verdict)
         case ModelRejected(by="gate"):
             return _decision("the gate did not pass it", event.reason, event.verdict)
         case ModelRejected():
@@ -58,10 +59,6 @@ def describe(event: Event) -> str:
             return event.title
         case _:
             return ""
-
-
-def _who(decided_by: str) -> str:
-    return "the gate" if decided_by == "gate" else decided_by
 
 
 def _decision(decision: str, reason: str | None, judged: Verdict) -> str:
