@@ -186,7 +186,8 @@ def _parts(requests: Sequence[LoggedRequest], size: int) -> Iterator[list[Logged
         start = 0
         while start < len(request.ids):
             stop = min(start + room, len(request.ids))
-            part.append(_slice(request, start, stop))
+            ids, rows, output = request.ids[start:stop], request.rows[start:stop], request.output.part(start, stop)
+            part.append(LoggedRequest(ids, rows, output, request.latency_ms))
             room -= stop - start
             start = stop
             if not room:
@@ -194,10 +195,3 @@ def _parts(requests: Sequence[LoggedRequest], size: int) -> Iterator[list[Logged
                 part, room = [], size
     if part:
         yield part
-
-
-def _slice(request: LoggedRequest, start: int, stop: int) -> LoggedRequest:
-    if (start, stop) == (0, len(request.ids)):
-        return request
-    output = request.output.part(start, stop)
-    return LoggedRequest(request.ids[start:stop], request.rows[start:stop], output, request.latency_ms)

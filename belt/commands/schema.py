@@ -26,17 +26,13 @@ def schema(
     elif event is None:
         document = {subject: schemas.of_event(subject) for subject in EVENTS}
     else:
-        document = _of(event)
+        try:
+            document = schemas.of_event(event)
+        except KeyError:
+            known = ", ".join([*EVENTS, schemas.ASYNCAPI])
+            raise typer.BadParameter(f"there is no event {event!r}; name one of {known}") from None
     text = json_text.dumps(document, indent=2, ensure_ascii=False)
     if json or not output.stdout().is_terminal:
         print(text)
     else:
         output.stdout().print_json(text)
-
-
-def _of(subject: str) -> dict[str, object]:
-    try:
-        return schemas.of_event(subject)
-    except KeyError:
-        known = ", ".join([*EVENTS, schemas.ASYNCAPI])
-        raise typer.BadParameter(f"there is no event {subject!r}; name one of {known}") from None
