@@ -120,7 +120,10 @@ class LocalStack:
             }
         if name == GATEWAY:
             return own
-        return own | {
+        return own | self._worker_environ(name)
+
+    def _worker_environ(self, name: str) -> dict[str, str]:
+        return {
             "NATS_URL": self.nats_url,
             "BENTOBELT_HOME": str(self.home.root / name),
             "BENTOBELT_ENVS": str(self.home.root / "envs"),
