@@ -35,6 +35,7 @@ def open_images(settings: Settings, artifacts: ArtifactStore, folder: Path) -> I
     if settings.images == "packed":
         return PackedBentos(artifacts, folder)
     # The Docker SDK takes 20 MB, which the embedded default need not pay.
+    from services.builder.commands import CommandRunner
     from services.builder.containerize import ContainerizeRecipe
     from services.builder.docker_build import DockerBuild, require_docker_command
     from services.builder.images import ImageRecipe, PushedImages
@@ -43,14 +44,15 @@ def open_images(settings: Settings, artifacts: ArtifactStore, folder: Path) -> I
 
     require_docker_command(settings.images)
     engine = DockerEngine("BUILDER", settings.registry_credentials, seconds=settings.seconds)
-    # A runtime image takes longer than the other steps: all packages are fetched and compiled.
-    builds = DockerBuild(folder, 3 * settings.seconds)
+    commands = CommandRunner()
     recipe: ImageRecipe
     if settings.images == "containerize":
-        recipe = ContainerizeRecipe(engine, store(folder), settings.seconds)
+        recipe = ContainerizeRecipe(engine, commands, store(folder), settings.seconds)
     else:
+        # A runtime image takes longer than the other steps: all packages are fetched and compiled.
+        builds = DockerBuild(commands, folder, 3 * settings.seconds)
         recipe = DockerfileRecipe(engine, builds, settings.registry, settings.base_image)
-    return PushedImages(engine, settings.registry, recipe, builds, artifacts, settings.keep)
+    return PushedImages(engine, settings.registry, recipe, commands, artifacts, settings.keep)
 
 
 def main() -> None:
@@ -59,15 +61,15 @@ def main() -> None:
     use_store(folder)
     worker = Worker("builder", settings, failed=BuildFailed)
     artifacts = open_artifact_store(worker.bus, settings)
-    forks = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), [JOB])
-    bentos = BentoBuilder(forks, artifacts, folder, seconds=settings.seconds, keep=settings.keep)
+    sandbox = Sandbox(Environments(settings.envs or settings.home / "envs", artifacts), [JOB])
+    bentos = BentoBuilder(sandbox, artifacts, folder, seconds=settings.seconds, keep=settings.keep)
     images = open_images(settings, artifacts, folder)
     create_app(worker, bentos, images)
 
-    worker.background(forks.stay_warm)
+    worker.background(sandbox.stay_warm)
     worker.background(images.stay_ready)
     worker.on_close(images.close)
-    worker.on_close(forks.close)
+    worker.on_close(sandbox.close)
     worker.run()
 
 

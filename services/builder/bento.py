@@ -65,10 +65,10 @@ class BuildRefused(Permanent):
 
 
 class BentoBuilder:
-    """Builds in forks, in a BentoML store of its own under `folder`."""
+    """Builds Bentos in child processes, in a BentoML store of its own under `folder`."""
 
-    def __init__(self, forks: Sandbox, artifacts: ArtifactStore, folder: Path, *, seconds: float, keep: int) -> None:
-        self._forks, self._artifacts = forks, artifacts
+    def __init__(self, sandbox: Sandbox, artifacts: ArtifactStore, folder: Path, *, seconds: float, keep: int) -> None:
+        self._sandbox, self._artifacts = sandbox, artifacts
         self._folder, self._seconds, self._keep = folder.resolve(), seconds, keep
 
     @contextlib.asynccontextmanager
@@ -92,7 +92,7 @@ class BentoBuilder:
                 "docker": docker_options(spec.serve, event.environment.python),
             }
             with explained("the build", BuildRefused, seconds="BUILDER_SECONDS"):
-                done = await self._forks.run(event.environment, f"{JOB}:build", argument, seconds=self._seconds)
+                done = await self._sandbox.run(event.environment, f"{JOB}:build", argument, seconds=self._seconds)
             log.info("built", seconds=done["seconds"])
             yield BuiltBento(Path(done["folder"]), Path(done["bento"]), source, spec)
 

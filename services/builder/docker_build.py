@@ -1,40 +1,46 @@
 """Builds of images by BuildKit, through the `docker` command with Buildx."""
 
-import contextlib
-import os
 import re
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from services.docker_engine import DockerRefused, DockerTrouble, Doing, NoSpace, StreamError, explain, readable
+from services.builder.commands import TAIL, CommandRunner
+from services.docker_engine import DockerRefused, DockerTrouble, NoSpace, Operation, StreamError, explain, readable
 
-TAIL = 30
-"""Lines of a failed step that a person gets to see."""
 COMMAND = 120
 """Characters of a step's command that are shown."""
 TOOL_SECONDS = 10
 _STEP = re.compile(r"#(\d+) \[(?P<name>[^\]]+)\] ?(?P<command>.*)")
 _LINE = re.compile(r"#(\d+) (?:\d+\.\d+ )?(.*)")
-_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _MAY_PASS = re.compile(
-    r"connection refused|connection reset|timed? ?out|temporary failure|could not resolve|could not connect"
-    r"|no such host|dns error|error sending request|failed to fetch http|network is unreachable|service unavailable"
-    r"|bad gateway|too many requests|remote end closed|exit code: 137",
+    r"connection (refused|reset|timed out|broken by|aborted)"
+    r"|(read|operation|resolving|handshake|request|download) timed out|network is unreachable|urlopen error"
+    r"|temporary failure|could not (resolve|connect to)|unable to resolve host|no such host|dns error|tcp connect error"
+    r"|error sending request|failed to fetch:? `?http|remote end closed connection|i/o timeout"
+    r"|etimedout|econnreset|eai_again|curl: \((6|7|28|35|52|55|56)\)"
+    r"|(http error|too many) (429|5\d\d)|429 +too many requests"
+    r"|50[0234] +(internal server error|bad gateway|service unavailable|gateway time-?out)"
+    r"|did not complete successfully: exit code: 137",
     re.I,
 )
-"""Failures of a step that come from outside: a package index that does not answer, a process that was killed."""
+"""Lines of pip, uv, apt, curl and others whose server does not answer, and of a step that was killed (137). A single
+word such as "timeout" does not count: the project's own code prints it, too."""
 _MISTAKE = re.compile(
-    r"dockerfile parse error|failed to (compute cache key|calculate checksum)|unknown instruction", re.I
+    r"^ERROR: .*(dockerfile parse error|unknown instruction"
+    r"|failed to (compute cache key|calculate checksum).*\": not found"
+    r"|failed to read dockerfile: .*(no such file|is a directory)|resolve : lstat .*no such file"
+    r"|target stage .* could not be found|the dockerfile cannot be empty|base name .* should not be blank"
+    r"|unsupported mount type)",
+    re.I | re.M,
 )
+"""Mistakes in a Dockerfile, or in its path, that no step reports."""
 
 
 class BuildStepFailed(DockerRefused):
-    """A step of a Dockerfile fails, and will fail at every attempt."""
+    """A Dockerfile is wrong, or a step of it fails: every attempt would fail."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +69,16 @@ class ImageBuild:
 
 
 class DockerBuild:
-    """Runs builds; `close` ends those that run.
+    """Builds images with `docker buildx build`.
 
     Args:
+        commands: runs the docker command.
         folder: for Buildx's own notes.
         seconds: how long one build may take.
     """
 
-    def __init__(self, folder: Path, seconds: float) -> None:
-        self._folder, self._seconds = folder.resolve() / "buildx", seconds
-        self._running: set[subprocess.Popen[str]] = set()
-        self._closed = False
+    def __init__(self, commands: CommandRunner, folder: Path, seconds: float) -> None:
+        self._commands, self._folder, self._seconds = commands, folder.resolve() / "buildx", seconds
 
     def run(self, build: ImageBuild, progress: Callable[[str], None] = lambda _: None) -> None:
         """Build an image in the engine that DOCKER_HOST names.
@@ -83,68 +88,36 @@ class DockerBuild:
             progress: called with the name of each step that starts, such as "packages 2/3".
 
         Raises:
-            BuildStepFailed: a step fails, with its own last lines.
+            BuildStepFailed: the Dockerfile is wrong or a step fails; the text has the last lines of that step.
             DockerTrouble, DockerRefused: engine or registry failed.
         """
-        process = _start(build, self._folder)
-        self._running.add(process)
-        if self._closed:
-            _kill(process)
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            _kill(process)
-
-        timer = threading.Timer(self._seconds, stop)
-        timer.daemon = True
-        timer.start()
-        try:
-            lines = _follow(process, progress)
-        finally:
-            timer.cancel()
-            self._running.discard(process)
-        doing = Doing(f"building {build.name}", "", "BUILDER")
-        if self._closed:
-            raise DockerTrouble(f"{doing.what}: the builder is being stopped")
-        if late.is_set():
-            end = "\n".join(lines[-TAIL:])
-            raise DockerTrouble(f"{doing.what} took longer than {self._seconds:g} s, 3 times BUILDER_SECONDS\n{end}")
-        if process.returncode:
-            raise failure(lines, doing)
-
-    def close(self) -> None:
-        """End what runs, and start nothing more."""
-        self._closed = True
-        for process in list(self._running):
-            _kill(process)
-
-
-def _start(build: ImageBuild, folder: Path) -> "subprocess.Popen[str]":
-    values = {f"BUILD_SECRET_{name.upper()}": value for name, value in build.secrets.items() if isinstance(value, str)}
-    notes = {"BUILDX_CONFIG": str(folder), "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
-    try:
-        return subprocess.Popen(
-            command(build), env=os.environ | notes | values, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+        notes = {"BUILDX_CONFIG": str(self._folder), "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+        secrets = {_variable(name): value for name, value in build.secrets.items() if isinstance(value, str)}
+        operation = Operation(f"building {build.name}", "", "BUILDER")
+        code, lines = self._commands.run(
+            command(build), notes | secrets, operation.what,
+            seconds=self._seconds, limit="3 times BUILDER_SECONDS", follow=_step_reporter(progress),
         )  # fmt: skip
-    except OSError as error:
-        raise DockerRefused(f"building {build.name}: the docker command does not start: {error}") from error
+        if code:
+            raise failure(lines, operation)
 
 
-def _follow(process: "subprocess.Popen[str]", progress: Callable[[str], None]) -> list[str]:
-    """Return all lines of the output once the process has ended."""
-    lines: list[str] = []
+def _step_reporter(progress: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a function that takes the lines of an output and calls `progress` once for each step."""
     started: set[str] = set()
-    assert process.stdout is not None, "it is a pipe"
-    for line in process.stdout:
-        lines.append(_COLOUR.sub("", line.rstrip()))
+
+    def follow(line: str) -> None:
         # A step is named once more whenever the output comes back to it.
-        if (step := _STEP.match(lines[-1])) and "/" in step["name"] and step["name"] not in started:
+        if (step := _STEP.match(line)) and "/" in step["name"] and step["name"] not in started:
             started.add(step["name"])
             progress(step["name"])
-    process.wait()
-    return lines
+
+    return follow
+
+
+def _variable(secret: str) -> str:
+    """Return the environment variable that carries a secret to Buildx."""
+    return f"BUILD_SECRET_{secret.upper()}"
 
 
 def command(build: ImageBuild) -> list[str]:
@@ -155,24 +128,27 @@ def command(build: ImageBuild) -> list[str]:
     options += [f"--build-arg={name}={value}" for name, value in build.arguments.items()]
     options += [f"--label={name}={value}" for name, value in build.labels.items()]
     for name, value in build.secrets.items():
-        source = f"env=BUILD_SECRET_{name.upper()}" if isinstance(value, str) else f"src={value}"
+        source = f"env={_variable(name)}" if isinstance(value, str) else f"src={value}"
         options.append(f"--secret=id={name},{source}")
     return ["docker", "--context=default", "buildx", "build", *options, str(build.context)]
 
 
-def failure(lines: Sequence[str], doing: Doing) -> DockerTrouble | DockerRefused:
+def failure(lines: Sequence[str], operation: Operation) -> DockerTrouble | DockerRefused:
     """Return the error for the plain output of a failed build, with the last lines of the step that failed."""
     step = _failed_step(lines)
     title, printed = step or ("", list(lines))
-    text = "\n".join(printed)
-    doing = replace(doing, what=f"{doing.what}: the step {title}" if step else doing.what)
-    end = StreamError("\n".join(printed[-TAIL:]))
-    error = explain(end, doing)
-    of_the_step = "did not complete successfully" in text or _MISTAKE.search(text)
-    if isinstance(error, NoSpace) or not of_the_step:
+    operation = replace(operation, what=f"{operation.what}: the step {title}" if step else operation.what)
+    text = "\n".join(printed[-TAIL:])
+    end = StreamError(text)
+    error = explain(end, operation)
+    if isinstance(error, NoSpace):
+        return error
+    if _MISTAKE.search(text):
+        return BuildStepFailed(f"{operation.what} failed:\n{readable(end)}")
+    if "did not complete successfully" not in text:
         return error
     kind = DockerTrouble if _MAY_PASS.search(text) else BuildStepFailed
-    return kind(f"{doing.what} failed:\n{readable(end)}")
+    return kind(f"{operation.what} failed:\n{readable(end)}")
 
 
 def _failed_step(lines: Sequence[str]) -> tuple[str, list[str]] | None:
@@ -202,9 +178,3 @@ def require_docker_command(setting: str) -> None:
             f"BUILDER_IMAGES={setting} needs the docker command with Buildx on the PATH of the builder: install both "
             "(on Debian the packages docker-cli and docker-buildx)"
         )
-
-
-def _kill(process: "subprocess.Popen[str]") -> None:
-    """End the command and the Buildx process that it has started; BuildKit then stops the build."""
-    with contextlib.suppress(ProcessLookupError):  # it has just ended
-        os.killpg(process.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import structlog
 from contracts.artifact_ref import CYCLONEDX
 from contracts.events import ModelApproved
 from services.builder.bento import BuiltBento
-from services.builder.docker_build import DockerBuild
+from services.builder.commands import CommandRunner
 from services.builder.domain import BuiltImage, holds, image_labels, minor
 from services.docker_engine import DockerEngine, DockerRefused, DockerTrouble
 from services.storage import ArtifactStore
@@ -32,7 +32,7 @@ class ImageRecipe(Protocol):
         """Make and push the part that images of the base environment share, unless it is there."""
         ...
 
-    def bill(self, image: str, labels: dict[str, str]) -> bytes:
+    def package_list(self, image: str, labels: dict[str, str]) -> bytes:
         """Return the Python packages inside an image, as CycloneDX."""
         ...
 
@@ -47,7 +47,7 @@ class PushedImages:
         engine: Docker engine.
         registry: prefix of image names.
         recipe: makes the images.
-        builds: builds that `close` ends.
+        commands: commands that `close` ends.
         artifacts: store of the lists of packages.
         keep: newest images of a model that the engine keeps.
     """
@@ -57,11 +57,11 @@ class PushedImages:
         engine: DockerEngine,
         registry: str,
         recipe: ImageRecipe,
-        builds: DockerBuild,
+        commands: CommandRunner,
         artifacts: ArtifactStore,
         keep: int,
     ) -> None:
-        self._engine, self._registry, self._recipe, self._builds = engine, registry, recipe, builds
+        self._engine, self._registry, self._recipe, self._commands = engine, registry, recipe, commands
         self._artifacts, self._keep = artifacts, keep
         self._made: asyncio.Queue[str] = asyncio.Queue()
         """Repositories with a new image."""
@@ -77,7 +77,7 @@ class PushedImages:
             await asyncio.to_thread(self._prune, await self._made.get())
 
     async def close(self) -> None:
-        self._builds.close()
+        self._commands.close()
 
     async def find(self, event: ModelApproved) -> BuiltImage | None:
         digest = await asyncio.to_thread(self._find, event)
@@ -120,14 +120,14 @@ class PushedImages:
 
     async def _described(self, event: ModelApproved, digest: str) -> BuiltImage:
         name = f"{self._name(event)}@{digest}"
-        size, bill = await asyncio.to_thread(self._look, name)
-        return BuiltImage(image=name, size=size, sbom=await self._artifacts.put(bill, CYCLONEDX))
+        size, packages = await asyncio.to_thread(self._look, name)
+        return BuiltImage(image=name, size=size, sbom=await self._artifacts.put(packages, CYCLONEDX))
 
     def _look(self, name: str) -> tuple[int, bytes]:
         local = self._engine.local(name)
         if local is None:
             raise DockerTrouble(f"{name} was removed from the engine while the builder read it")
-        return local.size, self._recipe.bill(name, dict(local.labels))
+        return local.size, self._recipe.package_list(name, dict(local.labels))
 
     def _prune(self, name: str) -> None:
         try:

@@ -40,7 +40,7 @@ class PackedBentos:
     """Puts the Bento itself into the store.
 
     Args:
-        folder: where a note of each version made is kept.
+        folder: folder of the records, one for each version that was made.
     """
 
     def __init__(self, artifacts: ArtifactStore, folder: Path) -> None:
@@ -54,7 +54,7 @@ class PackedBentos:
 
     async def find(self, event: ModelApproved) -> BuiltImage | None:
         try:
-            image = BuiltImage.model_validate_json(self._note(event).read_bytes())
+            image = BuiltImage.model_validate_json(self._record_file(event).read_bytes())
             return image if await self._is_stored(image) else None
         except FileNotFoundError:
             return None
@@ -66,11 +66,11 @@ class PackedBentos:
             )
         ref = await self._artifacts.put(bento.tar, BENTO)
         image = BuiltImage(image=f"bento+{ref.uri}", artifact=ref, size=ref.size)
-        write_atomically(self._note(event), image.model_dump_json())
+        write_atomically(self._record_file(event), image.model_dump_json())
         return image
 
     async def _is_stored(self, image: BuiltImage) -> bool:
-        """Return whether the store has the image: the note is only on this machine."""
+        """Return whether the store has the image: the record is only on this machine."""
         if image.artifact is None:
             return False
         try:
@@ -80,6 +80,6 @@ class PackedBentos:
             return False
         return True
 
-    def _note(self, event: ModelApproved) -> Path:
+    def _record_file(self, event: ModelApproved) -> Path:
         # The artifact is part of the name: a version approved again after a changed event is not the same image.
         return self._folder / event.model / f"{event.version}-{event.artifact.sha256[:16]}.json"

@@ -1,14 +1,14 @@
-"""Prints the packages that this Python can import, as a CycloneDX document. Runs inside images: standard library alone.
+"""Script that prints the packages of this Python as a CycloneDX document: python sbom.py > sbom.cdx.json
 
-python bill.py > sbom.cdx.json
+It runs inside images, so it needs the standard library alone.
 """
 
 import json
 from importlib.metadata import Distribution, distributions
 
 
-def bill(found: list[Distribution]) -> dict[str, object]:
-    """The packages as a CycloneDX document."""
+def package_list(found: list[Distribution]) -> dict[str, object]:
+    """Return the packages as a CycloneDX document."""
     components = {one["purl"]: one for one in map(component, found)}
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
@@ -20,13 +20,13 @@ def bill(found: list[Distribution]) -> dict[str, object]:
 
 
 def component(one: Distribution) -> dict[str, object]:
-    """One package."""
+    """Return the entry of one package."""
     name, version = one.metadata["Name"], one.version
     purl = f"pkg:pypi/{name.lower().replace('_', '-')}@{version}"
-    said = one.metadata["License-Expression"] if "License-Expression" in one.metadata else None  # noqa: SIM401
-    licenses = {"licenses": [{"expression": said}]} if said else {}
+    expression = one.metadata["License-Expression"] if "License-Expression" in one.metadata else None  # noqa: SIM401
+    licenses = {"licenses": [{"expression": expression}]} if expression else {}
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, **licenses}
 
 
 if __name__ == "__main__":
-    print(json.dumps(bill(list(distributions())), indent=1))
+    print(json.dumps(package_list(list(distributions())), indent=1))

@@ -34,7 +34,7 @@ LOCK = Path("env/python/requirements.txt")
 """The hash-locked requirements inside a Bento."""
 RUNTIME = "dev.bentobelt.runtime"
 RUNTIMES, BASES = "bentobelt-runtime", "bentobelt-base"
-BILL = "/opt/serving/sbom.cdx.json"
+SBOM_FILE = "/opt/serving/sbom.cdx.json"
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -51,7 +51,7 @@ class DockerfileRecipe:
     def __init__(self, engine: DockerEngine, builds: DockerBuild, registry: str, base: str) -> None:
         self._engine, self._builds, self._registry, self.base = engine, builds, registry, base
         self._one = threading.Lock()
-        self._bills: dict[str, bytes] = {}
+        self._package_lists: dict[str, bytes] = {}
 
     def build(self, name: str, event: ModelApproved, bento: BuiltBento, labels: dict[str, str]) -> None:
         if self._one.locked():  # it is being made since the start, most likely
@@ -68,11 +68,11 @@ class DockerfileRecipe:
             lock.write_bytes(BASE_LOCK.read_bytes())
             self.provide(Path(folder), Serve(), platform.python_version(), None)
 
-    def bill(self, image: str, labels: dict[str, str]) -> bytes:
+    def package_list(self, image: str, labels: dict[str, str]) -> bytes:
         key = labels.get(RUNTIME, "")
-        if key not in self._bills:
-            self._bills[key] = self._engine.output(image, ["cat", BILL])
-        return self._bills[key]
+        if key not in self._package_lists:
+            self._package_lists[key] = self._engine.output(image, ["cat", SBOM_FILE])
+        return self._package_lists[key]
 
     def provide(self, context: Path, serve: Serve, python: str, project: Path | None) -> str:
         """Return the name of a runtime image: one in the engine, in the registry, or made and pushed now.

@@ -1,4 +1,4 @@
-"""What can be set from outside; each as BUILDER_<NAME>."""
+"""Settings of the builder: BUILDER_<NAME>."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from services.messaging import BusSettings
 
 REGISTRY = re.compile(r"[a-z0-9][a-z0-9.:-]*(/[a-z0-9._-]+)*")
-"""What names of images can start with."""
+"""Allowed prefixes of image names."""
 
 
 class Settings(BusSettings):

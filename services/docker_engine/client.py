@@ -16,7 +16,7 @@ from docker.errors import APIError, ImageNotFound
 from docker.utils import parse_repository_tag
 
 from services.docker_engine.credentials import login
-from services.docker_engine.errors import Doing, ImageMissing, StreamError, Unauthorized, explained
+from services.docker_engine.errors import ImageMissing, Operation, StreamError, Unauthorized, explained
 
 T = TypeVar("T")
 THREADS = 16
@@ -62,7 +62,7 @@ class DockerEngine:
             what: description for messages, such as "pushing 127.0.0.1:5000/digits:7-0a1b2c3d".
             registry: address of the registry that takes part.
         """
-        with explained(Doing(what, registry, self._service)):
+        with explained(Operation(what, registry, self._service)):
             client = self._connected()
             client.api.reload_config()  # somebody may have run `docker login` since
             yield client

@@ -13,6 +13,7 @@ import requests.exceptions
 from docker.errors import APIError, DockerException
 from urllib3.exceptions import HTTPError
 
+from services.host import without_passwords
 from services.messaging import Permanent
 
 
@@ -52,7 +53,7 @@ class StreamError(DockerException):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class Doing:
+class Operation:
     """The operation that is under way, for messages.
 
     Args:
@@ -75,8 +76,9 @@ _UNAUTHORIZED = re.compile(
 )
 _MISSING = re.compile(
     r"manifest (for \S+ )?(not found|unknown)|name unknown|repository \S+ not found|no such image|not found: manifest"
-    r"|repository does not exist|pull access denied|failed to resolve source metadata for .*: not found",
-    re.I,
+    r"|repository does not exist|pull access denied|failed to resolve source metadata for .*: not found"
+    r"|^(error: )?[\w./:-]+[:@][\w.:-]+: not found$",
+    re.I | re.M,
 )
 _REGISTRY = re.compile(
     r"dial tcp|connection refused|connection reset|no such host|i/o timeout|timeout|deadline exceeded|\beof\b"
@@ -89,11 +91,10 @@ _ENGINE = re.compile(
     re.I,
 )
 """What the docker command prints when it has lost the engine."""
-_SECRET = re.compile(r"(?<=//)[^@/\s]+(?=@)")
 
 
 @contextlib.contextmanager
-def explained(doing: Doing) -> Iterator[None]:
+def explained(operation: Operation) -> Iterator[None]:
     """Turn an error of the Docker SDK into one that a person, and the worker's retries, can go by.
 
     Raises:
@@ -103,37 +104,38 @@ def explained(doing: Doing) -> Iterator[None]:
         yield
     # An error in the middle of a stream of output comes through the SDK as urllib3 raises it.
     except (DockerException, requests.exceptions.RequestException, HTTPError) as error:
-        raise explain(error, doing) from error
+        raise explain(error, operation) from error
 
 
-def explain(error: Exception, doing: Doing) -> DockerTrouble | DockerRefused:
+def explain(error: Exception, operation: Operation) -> DockerTrouble | DockerRefused:
     """Return the same failure as one of the kinds above."""
-    said = readable(error)
-    about = f"{doing.what}: {said}"
+    message = readable(error)
+    about = f"{operation.what}: {message}"
     if _engine_away(error):
         return EngineAway(f"{about}. No Docker engine answers; is it running, and does DOCKER_HOST name it?")
-    if _NO_SPACE.search(said):
+    if _NO_SPACE.search(message):
         return NoSpace(
             f"{about}. The disk is full: free space where Docker keeps its data (`docker system df` shows it)"
         )
+    registry = f"registry {operation.registry}".rstrip()
     # A registry hides from strangers whether it has a repository: for them a missing one is forbidden.
-    if _UNAUTHORIZED.search(said):
+    if _UNAUTHORIZED.search(message):
         return Unauthorized(
-            f"{about}. The registry {doing.registry} refuses the credentials: put `user:password` into the file that "
-            f"{doing.service}_REGISTRY_CREDENTIALS names, or run `docker login` as the user of this service "
+            f"{about}. The {registry} refuses the credentials: put `user:password` into the file that "
+            f"{operation.service}_REGISTRY_CREDENTIALS names, or run `docker login` as the user of this service "
             "(DOCKER_CONFIG)"
         )
-    if _MISSING.search(said):
+    if _MISSING.search(message):
         return ImageMissing(about)
-    if _REGISTRY.search(said):
-        return RegistryAway(f"{about}. Is the registry {doing.registry} up, and reached from the Docker engine?")
+    if _REGISTRY.search(message):
+        return RegistryAway(f"{about}. Is the {registry} up, and reached from the Docker engine?")
     return DockerTrouble(about)
 
 
 def readable(error: Exception) -> str:
-    """Return the text of an error, without the password of an address."""
-    said = error.explanation if isinstance(error, APIError) and error.explanation else str(error)
-    return _SECRET.sub("***", str(said).strip().rstrip("."))
+    """Return the text of an error, without the passwords of addresses."""
+    message = error.explanation if isinstance(error, APIError) and error.explanation else str(error)
+    return without_passwords(str(message).strip().rstrip("."))
 
 
 def _engine_away(error: Exception) -> bool:

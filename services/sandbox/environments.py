@@ -19,7 +19,7 @@ import structlog
 
 from contracts.artifact_ref import TEXT, ArtifactRef
 from contracts.runtime import Environment
-from services.host import locked, sha256_of
+from services.host import locked, sha256_of, without_passwords
 from services.messaging import Permanent
 from services.storage import ArtifactStore
 
@@ -137,7 +137,7 @@ def _log_install(requirements: Sequence[str]) -> None:
     log.info(
         "progress",
         step="install",
-        packages=", ".join(requirements) or "those it was trained with",
+        packages=without_passwords(", ".join(requirements)) or "those it was trained with",
         note="first time only",
     )
 
@@ -152,6 +152,7 @@ async def _uv(what: str, seconds: float, *arguments: str) -> None:
     """
     from uv import find_uv_bin
 
+    what = without_passwords(what)  # a requirement may be an address
     process = await asyncio.create_subprocess_exec(
         find_uv_bin(), *arguments, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
     )
@@ -164,6 +165,6 @@ async def _uv(what: str, seconds: float, *arguments: str) -> None:
             process.kill()
             await process.wait()
     if process.returncode:
-        output = errors.decode(errors="replace").strip()
+        output = without_passwords(errors.decode(errors="replace").strip())
         failure = IndexTrouble if _TEMPORARY.search(output) else BadRequirements
         raise failure(f"uv could not {what}: {output[-OUTPUT_CHARACTERS:]}")

@@ -1,4 +1,7 @@
-"""What runs in the child: a model and the serving code become a Bento. One build per process, as BentoML needs it."""
+"""Job of a child process that builds a Bento from a model and the serving code.
+
+One process runs one build, as BentoML needs it.
+"""
 
 import re
 import shutil
@@ -8,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Most of these are imported by bentoml.build when it comes to them; paid once in the template instead.
+# bentoml.build imports most of these only when it needs them. The fork server imports them once for all builds.
 import _bentoml_sdk.service.openapi  # noqa: F401
 import bentoml
 import bentoml._internal.service
@@ -94,7 +97,7 @@ def _build(argument: dict[str, Any], context: Path) -> Any:
 
 
 def _pack(folder: Path, to: Path, created: str) -> None:
-    """The same model and code give the same bytes: no times, no owners, sorted."""
+    """Pack the folder so that the same model and code give the same bytes: sorted, without times and owners."""
     for file in (folder / "bento.yaml", *folder.glob("models/*/*/model.yaml")):
         file.write_bytes(CREATED.sub(rb"\1 '" + created.encode() + rb"'", file.read_bytes()))
     with tarfile.open(to, "w") as tar:
@@ -111,7 +114,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _forget(store: Path, tag: str) -> None:
-    # What a killed build left may be half a folder: it is built anew rather than trusted.
+    # A killed build may have left an incomplete folder, so an existing one is not reused.
     for kind in ("models", "bentos"):
         shutil.rmtree(store / kind / tag.replace(":", "/"), ignore_errors=True)
 

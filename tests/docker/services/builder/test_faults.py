@@ -23,6 +23,7 @@ import pytest
 from contracts.events import BuildFailed, Event, ImagePushed, ModelApproved
 from contracts.serve_spec import Serve
 from services.builder.app import create_app
+from services.builder.commands import CommandRunner
 from services.builder.docker_build import DockerBuild
 from services.builder.serving_image import LOCK, RUNTIME, DockerfileRecipe
 from services.builder.settings import Settings
@@ -170,11 +171,11 @@ async def test_a_full_disk_is_told_and_tried_again(
 def test_a_builder_that_is_stopped_ends_its_build(
     registry: Registry, home: Path, engine: docker.DockerClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe, builds = _recipe(registry, home)
+    recipe, commands = _recipe(registry, home)
     with ThreadPoolExecutor() as pool:
         making = pool.submit(recipe.provide, _context(home), Serve(system_packages=("hello",)), PYTHON, None)
         until(lambda: _installs(capsys), 120)
-        builds.close()
+        commands.close()
         with pytest.raises(DockerTrouble, match="the builder is being stopped"):
             making.result()
     assert engine.api.images(f"{registry.address}/bentobelt-runtime") == []
@@ -226,13 +227,14 @@ async def test_where_packages_come_from_stays_in_the_build(
     told = json.dumps(engine.api.history(image)) + json.dumps(engine.api.inspect_image(image))
     assert "hunter2" not in told
     assert not any(b"hunter2" in chunk for chunk in engine.images.get(image).save())
-    bill = json.loads(recipe.bill(image, {RUNTIME: "x"}))
-    assert [one["purl"].split("@")[0] for one in bill["components"]] == ["pkg:pypi/six"]
+    package_list = json.loads(recipe.package_list(image, {RUNTIME: "x"}))
+    assert [one["purl"].split("@")[0] for one in package_list["components"]] == ["pkg:pypi/six"]
 
 
-def _recipe(registry: Registry, home: Path) -> tuple[DockerfileRecipe, DockerBuild]:
-    builds = DockerBuild(home, 600)
-    return DockerfileRecipe(DockerEngine("BUILDER", seconds=300), builds, registry.address, BASE), builds
+def _recipe(registry: Registry, home: Path) -> tuple[DockerfileRecipe, CommandRunner]:
+    commands = CommandRunner()
+    builds = DockerBuild(commands, home, 600)
+    return DockerfileRecipe(DockerEngine("BUILDER", seconds=300), builds, registry.address, BASE), commands
 
 
 def _context(home: Path) -> Path:

@@ -81,7 +81,7 @@ async def test_a_version_is_built_pushed_and_serves(
     assert labels["dev.bentobelt.run"] == "run1"
     assert labels["dev.bentobelt.dataset"] == event.dataset.sha256
     assert about.attrs["Config"]["User"] == "1034:1034"
-    await _has_its_bill(maker.artifacts, image)
+    await _has_its_package_list(maker.artifacts, image)
     with serving(engine, image.image) as container:
         assert answer(container, event) == list(event.probe.predictions)
         _is_bare(container)
@@ -125,12 +125,12 @@ def _has_compiled_what_it_imports(container: Any) -> None:
     assert not_compiled & imported == set()
 
 
-async def _has_its_bill(artifacts: ArtifactStore, image: BuiltImage) -> None:
+async def _has_its_package_list(artifacts: ArtifactStore, image: BuiltImage) -> None:
     assert image.sbom is not None
     assert image.sbom.media_type == CYCLONEDX
-    bill = json.loads((await artifacts.fetch(image.sbom)).read_text())
-    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
-    found = {one["name"].lower(): one["purl"] for one in bill["components"]}
+    package_list = json.loads((await artifacts.fetch(image.sbom)).read_text())
+    assert (package_list["bomFormat"], package_list["specVersion"]) == ("CycloneDX", "1.5")
+    found = {one["name"].lower(): one["purl"] for one in package_list["components"]}
     assert found["scikit-learn"].startswith("pkg:pypi/scikit-learn@1.")
     assert {"bentoml", "numpy", "pandas"} <= set(found)
     assert not {"pip", "uv", "setuptools"} & set(found)
@@ -262,8 +262,8 @@ async def test_a_projects_own_requirements_are_in_its_image(maker: Maker, engine
     event = await maker.example("diabetes", 5, requirements=["imbalanced-learn"])
     image = await made(maker, event)
     assert image.sbom is not None
-    bill = json.loads((await maker.artifacts.fetch(image.sbom)).read_text())
-    assert "imbalanced-learn" in {one["name"] for one in bill["components"]}
+    package_list = json.loads((await maker.artifacts.fetch(image.sbom)).read_text())
+    assert "imbalanced-learn" in {one["name"] for one in package_list["components"]}
     with serving(engine, image.image) as container:
         assert answer(container, event) == pytest.approx(list(event.probe.predictions))
         code, said = container.exec_run(["python", "-c", "import imblearn.ensemble, pyarrow._s3fs"])
@@ -280,8 +280,8 @@ async def test_what_bentoml_containerize_makes_is_pushed_the_same_way(
         assert await maker.images.find(event) == image
         assert engine.images.get(image.image).labels["dev.bentobelt.run"] == "run21"
         assert image.sbom is not None
-        bill = json.loads((await maker.artifacts.fetch(image.sbom)).read_text())
-        assert "bentoml" in {one["name"] for one in bill["components"]}
+        package_list = json.loads((await maker.artifacts.fetch(image.sbom)).read_text())
+        assert "bentoml" in {one["name"] for one in package_list["components"]}
 
 
 async def test_a_version_says_what_it_may_use(maker: Maker) -> None:

@@ -7,10 +7,10 @@ from docker.errors import APIError, DockerException
 from services.docker_engine import (
     DockerRefused,
     DockerTrouble,
-    Doing,
     EngineAway,
     ImageMissing,
     NoSpace,
+    Operation,
     RegistryAway,
     StreamError,
     Unauthorized,
@@ -18,7 +18,7 @@ from services.docker_engine import (
     explained,
 )
 
-PUSH = Doing("pushing example.org/digits:7", "example.org", "BUILDER")
+PUSH = Operation("pushing example.org/digits:7", "example.org", "BUILDER")
 
 
 @pytest.mark.parametrize(
