@@ -11,7 +11,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 STAMP := .venv/.setup-done
 OURS := contracts services serving belt
-ROOMS := trainer evaluator builder deployer monitor notifier serving belt
+SERVICES := trainer evaluator builder deployer monitor notifier serving belt
 WORKERS ?= 2
 SUITE := tests --ignore=tests/chaos --ignore=tests/docker -n $(WORKERS) --dist loadfile
 export UV_HTTP_TIMEOUT ?= 180
@@ -72,12 +72,12 @@ bench: setup
 	@for file in $$(grep -l '__name__ == "__main__"' benchmarks/*.py); do \
 		name=$$(basename $$file .py); echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-# One resolution (dev), then each room's share of it: all rooms have the same version of whatever they share.
+# One resolution (dev), then each service's share of it: all services have the same version of a package that they share.
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 lock: | $(BIN)/uv
 	$(COMPILE) --group dev -o requirements/dev.txt $(UPGRADE)
-	@for room in $(ROOMS); do echo "requirements/$$room.txt"; \
-		$(COMPILE) -c requirements/dev.txt --group $$room -o requirements/$$room.txt || exit 1; done
+	@for service in $(SERVICES); do echo "requirements/$$service.txt"; \
+		$(COMPILE) -c requirements/dev.txt --group $$service -o requirements/$$service.txt || exit 1; done
 	grep -o '^uv==[^ ]*' requirements/dev.txt | $(COMPILE) --no-annotate - -o requirements/uv.txt
 
 # State under .belt is yours: it stays.

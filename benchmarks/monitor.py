@@ -1,4 +1,4 @@
-"""How many predictions per second one core of the monitor takes in: `python -m benchmarks.monitor [--json]`.
+"""Predictions that one core of the monitor processes per second: `python -m benchmarks.monitor [--json]`.
 
 The whole path of a row is measured: JSON of the bus decoded and checked, put into bins, remembered for its label;
 every tenth row is labelled. `rows_per_s` is per second of CPU time, so that a busy machine does not matter.

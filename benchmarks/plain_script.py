@@ -1,4 +1,4 @@
-"""What a person would write without Bentobelt: train.py, `bentoml build`, `bentoml serve` (or an image), an answer."""
+"""The same task by hand, without Bentobelt: train.py, `bentoml build`, `bentoml serve` (or an image), one request."""
 
 import os
 import signal

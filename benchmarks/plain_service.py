@@ -1,4 +1,4 @@
-"""What a careful person writes by hand with BentoML: the same model, answers only, no log, no ids, default settings."""
+"""A BentoML service written by hand, to compare with: the same model, predictions only, no log, default settings."""
 
 from pathlib import Path
 

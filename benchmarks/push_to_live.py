@@ -52,7 +52,7 @@ def registry(engine: docker.DockerClient) -> Iterator[str]:
 
 
 def environ(address: str, base: str = BASE) -> dict[str, str]:
-    """What makes `belt up` use the engine."""
+    """Return the environment variables that make `belt up` use the engine."""
     return {
         "BUILDER_IMAGES": "docker",
         "BUILDER_REGISTRY": address,

@@ -24,7 +24,7 @@ PATIENCE = 600.0
 
 
 def first_row() -> dict[str, float]:
-    """What is asked."""
+    """Return the row that every request sends."""
     frame = pd.read_parquet(DATA).drop(columns="digit")
     return {str(name): float(value) for name, value in frame.iloc[0].items()}
 

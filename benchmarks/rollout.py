@@ -51,7 +51,7 @@ class Traffic:
         self._stopped = True
 
     async def seen(self, version: str) -> float:
-        """When `version` answered first."""
+        """Wait until `version` answers, and return the time of its first answer."""
         async with asyncio.timeout(SWITCH_SECONDS):
             while version not in self.first:
                 self._answered.clear()

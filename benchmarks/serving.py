@@ -86,7 +86,7 @@ def train(folder: Path, kind: str) -> list[bytes]:
 
 
 def manifest(columns: list[str]) -> Manifest:
-    """What ours needs to know of the model."""
+    """Return the manifest that our service needs beside the model."""
     about: dict[str, Any] = {
         "model": "digits", "version": "1-0a1b2c3d", "run": "0" * 16, "task": "classification",
         "features": [{"name": name, "type": "number"} for name in columns],

@@ -1,4 +1,4 @@
-"""How long `belt up` takes until a push will be served, what its workers take of memory, how soon one is back.
+"""Start of `belt up`: time until a push will be served, memory of the workers, time until a killed worker is back.
 
     python -m benchmarks.startup [--json] [--rounds 3]
 

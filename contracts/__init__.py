@@ -1,4 +1,4 @@
-"""What every room agrees on: events, envelope, artifact references, project spec, bus topology.
+"""Formats that all services share: events, envelope, artifact references, model.yaml, names on the bus.
 
-Pydantic only. Imports nothing of ours, so any Python program may depend on it.
+This package needs only pydantic and PyYAML, and imports no other package of Bentobelt.
 """

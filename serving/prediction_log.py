@@ -181,17 +181,17 @@ def encode(manifest: Manifest, names: Sequence[str], part: Sequence[LoggedReques
 def _parts(requests: Sequence[LoggedRequest], size: int) -> Iterator[list[LoggedRequest]]:
     """Yield `requests` in parts of at most `size` rows."""
     part: list[LoggedRequest] = []
-    room = size
+    left = size
     for request in requests:
         start = 0
         while start < len(request.ids):
-            stop = min(start + room, len(request.ids))
+            stop = min(start + left, len(request.ids))
             ids, rows, output = request.ids[start:stop], request.rows[start:stop], request.output.part(start, stop)
             part.append(LoggedRequest(ids, rows, output, request.latency_ms))
-            room -= stop - start
+            left -= stop - start
             start = stop
-            if not room:
+            if not left:
                 yield part
-                part, room = [], size
+                part, left = [], size
     if part:
         yield part

@@ -32,7 +32,7 @@ class NatsServer:
         self.port, self._folder = free_port(), folder
         self.url = f"nats://127.0.0.1:{self.port}"
         self.config = ""
-        """What the configuration says beside the usual, from the next start or reload on."""
+        """Additional lines of the configuration, from the next start or reload on."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""What tests must not leave behind: processes, temporary folders, consumers, buckets whose keys stay for good."""
+"""Check of what tests leave behind: processes, temporary folders, consumers, buckets whose keys stay for good."""
 
 import gc
 import os

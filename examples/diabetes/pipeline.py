@@ -1,4 +1,4 @@
-"""What is trained: the trainer calls `build` and fits what it returns."""
+"""The estimator of the project: the trainer calls `build` and fits what it returns."""
 
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline

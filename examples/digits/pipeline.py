@@ -1,4 +1,4 @@
-"""What is trained: the trainer calls `build`, seeds the estimator and fits it."""
+"""The estimator of the project: the trainer calls `build`, seeds the estimator and fits it."""
 
 from sklearn.ensemble import ExtraTreesClassifier
 

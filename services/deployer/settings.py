@@ -41,8 +41,8 @@ class Settings(BusSettings):
     belt: str = Field(
         default="bentobelt",
         pattern=r"^[a-zA-Z0-9._-]{1,64}$",
-        description="name in the labels of the containers; two belts on one engine need different names (`belt up` and "
-        "compose set one)",
+        description="name in the labels of the containers; two installations on one engine need different names "
+        "(`belt up` and compose set one)",
     )
     registry_credentials: Path | None = Field(
         default=None,

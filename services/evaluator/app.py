@@ -73,7 +73,7 @@ def create_app(worker: Worker, registry: Registry, scoring: ScoringBackend, cham
         return decided
 
     async def approve(event: ReviewDecided, candidate: Candidate) -> ModelApproved:
-        """Judge again, because only an approval needs the probe and the promise; the gate's verdict stands."""
+        """Judge again: only an approval needs the probe and the performance target. The gate's verdict stands."""
         with scoring.scratch() as folder:
             judged = await scoring.judge(candidate.trained, None, folder)
         verdict = candidate.verdict or judged.verdict

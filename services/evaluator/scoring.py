@@ -40,7 +40,7 @@ from services.sandbox import (
 from services.storage import ArtifactCorrupt, ArtifactMissing, ArtifactStore, BadArchive
 
 PREDICT = "services.evaluator.jobs.predict:predict"
-JUDGE = "services.evaluator.jobs.judge:judge"
+JUDGE = "services.evaluator.jobs.judge_candidate:judge"
 REGISTER = "services.evaluator.jobs.register:register"
 REPORT = "services.evaluator.jobs.report:report"
 PRELOAD = (

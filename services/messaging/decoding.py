@@ -51,7 +51,7 @@ def decode_event(message: Msg) -> tuple[Event, Envelope]:
     """Return the event in a message and its envelope.
 
     Raises:
-        Unreadable: the payload is not what the subject promises.
+        Unreadable: the payload does not fit the schema of its subject.
     """
     metadata = delivery_metadata(message)
     return cloudevents.read(message.subject, message.headers, message.data, metadata.sequence, metadata.time)

@@ -46,7 +46,7 @@ tracer = TracerProvider().get_tracer("bentobelt")
 
 @dataclass(frozen=True)
 class Subscription:
-    """What all deliveries of one subscription share."""
+    """State shared by all deliveries of a subscription."""
 
     worker: WorkerProcess
     subject: str

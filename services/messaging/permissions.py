@@ -1,4 +1,4 @@
-"""What each service may publish, read and write on the bus: a NATS user per service, each with no more than it needs.
+"""NATS permissions of each service: one user per service, with no more rights than it needs.
 
 Pure, and derived from contracts/subjects.py: the users that `infra.bootstrap` writes and README's table are made of it.
 

@@ -32,7 +32,7 @@ Events without a record had sequences too.
 
 
 class StreamLimits(BaseModel):
-    """How long a stream keeps its messages, in seconds, and how many bytes of them; None is without limit."""
+    """Retention of a stream: age of its messages in seconds, and their bytes in all; None is without limit."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,7 +42,7 @@ class StreamLimits(BaseModel):
 
 
 class BucketLimits(BaseModel):
-    """How long a key-value bucket keeps an entry, in seconds (None: for good), and how many revisions of it."""
+    """Retention of a key-value bucket: age of an entry in seconds (None: for good), and its number of revisions."""
 
     model_config = ConfigDict(frozen=True)
 

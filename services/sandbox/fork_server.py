@@ -119,5 +119,5 @@ def _tail(output: int) -> str:
 
 
 if __name__ == "__main__":
-    # Not arguments: a command line that names services.<room> is a worker's.
+    # Not arguments: a command line that names services.<worker> is a worker's.
     main(os.environ["BELT_PRELOAD"].split())

@@ -11,7 +11,7 @@ from services.storage import ArtifactStore, Project, Registry, open_artifact_sto
 from services.trainer.domain import UNKNOWN_MODEL, named, newest, replaces, schema_for
 from services.trainer.errors import BadProject
 from services.trainer.jobs.data_schema import Rejected, Schema
-from services.trainer.pipeline import PRELOAD, RETRY_SECONDS, Opened, Order, Training
+from services.trainer.pipeline import PRELOAD, RETRY_SECONDS, OpenedProject, Training, TrainingRequest
 from services.trainer.settings import Settings
 
 
@@ -37,8 +37,8 @@ def create_app(
             await registry.put_project(project, known)
         known_schema = schema_for(project, opened.code)
         schema = Schema.model_validate(known_schema) if known_schema else None
-        order = Order(event.model, _version(about), event.commit or project.commit, event.dataset, schema)
-        return await train(order, opened, event, learn=schema is None)
+        request = TrainingRequest(event.model, _version(about), event.commit or project.commit, event.dataset, schema)
+        return await train(request, opened, event, learn=schema is None)
 
     @worker.on(DriftDetected)
     async def retrain(event: DriftDetected, about: Envelope) -> list[Event]:
@@ -51,23 +51,23 @@ def create_app(
         trained = watched.trained
         opened = await training.open(trained.project, event.model)
         dataset = event.dataset or trained.dataset
-        order = Order(
+        request = TrainingRequest(
             event.model, _version(about), trained.commit, dataset, Schema.of(trained.features, trained.target)
         )
-        return await train(order, opened, event, learn=False)
+        return await train(request, opened, event, learn=False)
 
-    async def train(order: Order, opened: Opened, event: Event, *, learn: bool) -> list[Event]:
+    async def train(request: TrainingRequest, opened: OpenedProject, event: Event, *, learn: bool) -> list[Event]:
         try:
-            trained, schema = await training.run(order, opened)
+            trained, schema = await training.run(request, opened)
         except Rejected as problem:
             log.warning("data rejected", violations=problem.violations)
-            return [_rejected(event, named(order.dataset, opened.spec), *problem.violations)]
+            return [_rejected(event, named(request.dataset, opened.spec), *problem.violations)]
         if learn:
             await _keep(registry, event.model, opened, schema)
         return [trained]
 
 
-async def _keep(registry: Registry, model: str, opened: Opened, schema: Schema) -> None:
+async def _keep(registry: Registry, model: str, opened: OpenedProject, schema: Schema) -> None:
     """Keep the learned schema, unless another project was pushed meanwhile."""
     newest_now: Project | None = await registry.project(model)
     if newest_now and newest_now.archive.sha256 == opened.archive.sha256:

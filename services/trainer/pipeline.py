@@ -39,7 +39,7 @@ FINAL_ERRORS = ("ImportError", "ModuleNotFoundError", "ValueError")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedProject:
     """A project that can be read."""
 
     archive: ArtifactRef
@@ -50,8 +50,8 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Order:
-    """One training to do. Without a schema, the schema is learned from the data."""
+class TrainingRequest:
+    """One training that was asked for. Without a schema, the schema is learned from the data."""
 
     model: str
     version: str
@@ -68,7 +68,7 @@ class Training:
     ) -> None:
         self._artifacts, self._sandbox, self._settings, self._delays = artifacts, sandbox, settings, delays
 
-    async def open(self, archive: ArtifactRef, model: str) -> Opened:
+    async def open(self, archive: ArtifactRef, model: str) -> OpenedProject:
         """Unpack the project in an archive.
 
         Raises:
@@ -84,34 +84,34 @@ class Training:
             raise BadProject(f"model.yaml is not UTF-8: byte {error.start}") from None
         except BadSpec as error:
             raise BadProject(str(error)) from None
-        return Opened(archive, folder, spec, await asyncio.to_thread(digest_of_code, folder))
+        return OpenedProject(archive, folder, spec, await asyncio.to_thread(digest_of_code, folder))
 
-    async def run(self, order: Order, project: Opened) -> tuple[ModelTrained, Schema]:
+    async def run(self, request: TrainingRequest, project: OpenedProject) -> tuple[ModelTrained, Schema]:
         """Train, and return the event with the schema that the data fits.
 
         Raises:
             Rejected: the data cannot be trained on.
             Permanent, ChildKilled: see `errors`.
         """
-        location = await self._locate(order, project)
+        location = await self._locate(request, project)
         environment = await self._sandbox.environments.resolve(project.spec.requirements)
         parent = self._settings.home.resolve() / "scratch"
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent) as scratch:
             steps = _Steps(self._sandbox, self._settings, environment, project, Path(scratch), self._delays)
-            data = await steps.prepare_and_test(location, named(order.dataset, project.spec), order.schema)
+            data = await steps.prepare_and_test(location, named(request.dataset, project.spec), request.schema)
             fitted = await steps.fit(data["features"])
-            return await self._trained(order, project, environment, Path(scratch), data, fitted)
+            return await self._trained(request, project, environment, Path(scratch), data, fitted)
 
-    async def _locate(self, order: Order, project: Opened) -> str:
+    async def _locate(self, request: TrainingRequest, project: OpenedProject) -> str:
         """Return the location of the data for a child process: a path or a URI."""
-        if isinstance(order.dataset, ArtifactRef):
+        if isinstance(request.dataset, ArtifactRef):
             try:
-                return str(await self._artifacts.fetch(order.dataset))
+                return str(await self._artifacts.fetch(request.dataset))
             except (ArtifactMissing, ArtifactCorrupt) as error:
                 raise Rejected(f"the dataset cannot be read: {error}") from None
         try:
-            found = dataset_of(order.dataset, project.spec, project.folder)
+            found = dataset_of(request.dataset, project.spec, project.folder)
         except BadSpec as error:
             raise BadProject(str(error)) from None
         if found is None:
@@ -120,8 +120,8 @@ class Training:
 
     async def _trained(
         self,
-        order: Order,
-        project: Opened,
+        request: TrainingRequest,
+        project: OpenedProject,
         environment: Environment,
         scratch: Path,
         data: Mapping[str, Any],
@@ -138,8 +138,8 @@ class Training:
             self._artifacts.put(scratch / "test.parquet", PARQUET),
         )
         trained = ModelTrained(
-            model=order.model,
-            version=order.version,
+            model=request.model,
+            version=request.version,
             task=project.spec.task,
             artifact=artifact,
             dataset=dataset,
@@ -149,7 +149,7 @@ class Training:
             target=data["target"],
             classes=tuple(fitted["classes"]),
             profile=profile,
-            commit=order.commit,
+            commit=request.commit,
             metrics=fitted["metrics"],
             environment=environment,
             seed=project.spec.seed,
@@ -167,7 +167,7 @@ class _Steps:
         sandbox: Sandbox,
         settings: Settings,
         environment: Environment,
-        project: Opened,
+        project: OpenedProject,
         scratch: Path,
         delays: Sequence[float],
     ) -> None:

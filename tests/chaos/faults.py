@@ -149,14 +149,14 @@ async def said(bus: Bus, run: str) -> Counter[str]:
 
 
 async def idle(bus: Bus) -> bool:
-    """Whether nothing is under way or waiting."""
+    """Return whether no message is being handled or waiting."""
     # The durable ones: a command that has read the stream leaves its reader behind for a minute.
     infos = [info for info in await bus.js.consumers_info("EVENTS") if info.config.durable_name]
     return all(info.num_pending == 0 and info.num_ack_pending == 0 for info in infos)
 
 
 async def over(bus: Bus, run: str, seconds: float = 90.0) -> Counter[str]:
-    """What was said in a run, once it is live and every message of the belt is dealt with."""
+    """Count the events of a run by subject, once it is live and every message on the bus is handled."""
 
     async def deployed() -> bool:
         with contextlib.suppress(nats.errors.Error, nats.js.errors.Error, TimeoutError):  # the bus may be away

@@ -1,4 +1,4 @@
-"""What comes twice counts once; who decided last wins, however slow the one before was."""
+"""A message that comes twice counts once; the last decision wins, however slow the one before was."""
 
 import json
 from collections.abc import AsyncIterator

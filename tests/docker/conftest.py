@@ -40,7 +40,7 @@ def engine() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the session's registries have in common: pushing a runtime image takes long, so it is done once."""
+    """Folder of the images that the session's registries share: a runtime image is pushed once, as it takes long."""
     return tmp_path_factory.mktemp("registries")
 
 
@@ -145,7 +145,7 @@ class Dockerd:
             time.sleep(0.1)
 
     def answers(self) -> bool:
-        """Whether it is there."""
+        """Return whether the engine answers."""
         try:
             with contextlib.closing(docker.DockerClient(self.url, timeout=5)) as client:
                 return bool(client.ping())

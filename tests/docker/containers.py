@@ -37,7 +37,7 @@ def serving(engine: docker.DockerClient, image: str, *, wait: bool = True, **env
 
 
 def answer(container: Any, event: ModelApproved) -> list[Any]:
-    """What it predicts for the rows that the evaluator asked the model for."""
+    """Return the container's predictions for the rows of the probe."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{container.labels['dev.bentobelt.test']}/predict",
         json.dumps({"rows": event.probe.rows}).encode(),

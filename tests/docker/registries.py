@@ -74,7 +74,7 @@ class Registry:
         until(self.answers)
 
     def answers(self) -> bool:
-        """Whether it is there."""
+        """Return whether the registry answers."""
         try:
             self.get("/v2/")
         except OSError:
@@ -82,7 +82,7 @@ class Registry:
         return True
 
     def digest(self, name: str, tag: str) -> str:
-        """What it calls the image."""
+        """Return the digest of an image in the registry."""
         return str(self._open(f"/v2/{name}/manifests/{tag}", MANIFESTS).headers["Docker-Content-Digest"])
 
     def tags(self, name: str) -> list[str]:
@@ -98,7 +98,7 @@ class Registry:
         return {one["digest"]: int(one["size"]) for one in (manifest["config"], *manifest["layers"])}
 
     def get(self, path: str, accept: str = "application/json") -> Any:
-        """What it answers, as JSON."""
+        """Return the registry's answer, parsed from JSON."""
         return json.load(self._open(path, accept))
 
     def _open(self, path: str, accept: str) -> Any:

@@ -66,7 +66,7 @@ class Stack:
         self._env.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
 
     def compose(self, *arguments: str) -> str:
-        """What a compose command prints; it has to succeed."""
+        """Run a compose command, which must succeed, and return its output."""
         done = subprocess.run([*self._command, *arguments], capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, f"compose {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
         return done.stdout
@@ -122,7 +122,7 @@ class Stack:
         return self.compose("logs", "--no-color", "--tail", "15", *services)
 
     def version(self, model: str) -> str:
-        """What answers through the gateway."""
+        """Return the version that answers through the gateway."""
         answer = self.http.get(f"/{model}/info")
         assert answer.status_code == 200, answer.text
         return str(answer.json()["version"])

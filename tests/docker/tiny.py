@@ -54,7 +54,7 @@ def remove(engine: docker.DockerClient, image: str) -> None:
 
 
 def has(engine: docker.DockerClient, image: str) -> bool:
-    """Whether the engine has it."""
+    """Return whether the engine has the image."""
     try:
         engine.images.get(image)
     except docker.errors.ImageNotFound:

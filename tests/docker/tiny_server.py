@@ -1,4 +1,4 @@
-"""What the tiny image runs: the routes of serving/, from the standard library. MODE says what is wrong with it:
+"""The server in the tiny image: the routes of serving/, from the standard library. MODE chooses its fault:
 
 good, dies (ends at its start), eats (more memory than it may have), never (is ready), slow (ready after SLOW_SECONDS),
 wrong (predicts otherwise).

@@ -57,7 +57,7 @@ BAD_ARCHIVES: dict[str, tuple[Mapping[str, str | bytes], str]] = {
         "would write outside its folder",
     ),
 }
-"""What a client that is not `belt` may publish, and what is said about it."""
+"""Projects that a client other than `belt` may publish, and the reason in the report of their failure."""
 BAD_CODE = {
     "raises": ("def build():\n    raise ValueError('no idea')\n", "no idea"),
     "returns no estimator": ("def build():\n    return 42\n", "estimator pipeline:build returned"),
@@ -299,7 +299,7 @@ async def test_feedback_given_twice_or_for_an_id_long_forgotten_is_taken_and_cou
 
 
 def counted(belt: Belt) -> dict[str, float]:
-    """What the monitor says of itself, by the name and labels of each sample."""
+    """Return the monitor's own metrics, by the name and labels of each sample."""
     running = Home(belt.home).running()
     assert running is not None
     told = httpx.get(f"http://127.0.0.1:{running.processes['monitor'].port}/metrics", follow_redirects=True)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PATH = re.compile(r"`((?:belt|services|contracts|serving|infra|tests|docs|benchmarks|examples)/[\w./-]*)`")
 LINK = re.compile(r"\]\(((?!https?:)[^)#]+)")
 LONGEST_WALK = 25
-"""Files that a reader opens to follow one push."""
+"""Files on the main line of a push."""
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
@@ -19,7 +19,7 @@ def test_the_files_that_a_page_names_exist(page: str) -> None:
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
-def test_one_push_is_followed_in_few_files() -> None:
+def test_the_main_line_of_a_push_is_short() -> None:
     walk = (ROOT / "CONTRIBUTING.md").read_text().partition("## Following one push")[2].partition("## How we write")[0]
     files = [name for name in PATH.findall(walk) if name.endswith(".py")]
     assert 0 < len(set(files)) == len(files) <= LONGEST_WALK

@@ -99,7 +99,7 @@ def _blocks(kinds: Floats, of: Codes) -> tuple[Floats, Codes]:
 
 
 def _counts(samples: Codes, kinds: int) -> Floats:
-    """How often each kind is in each sample: (…, rows) to (…, kinds)."""
+    """Count each kind in each sample: (…, rows) to (…, kinds)."""
     flat = samples.reshape(-1, samples.shape[-1])
     shifted = flat + kinds * np.arange(len(flat))[:, None]
     counts = np.bincount(shifted.ravel(), minlength=len(flat) * kinds)

@@ -1,4 +1,4 @@
-"""Parts of an approval by which a deployed copy is checked and watched: probe, promise and profile."""
+"""Parts of an approval by which a deployed copy is checked and monitored: probe, performance target, profile."""
 
 import math
 from collections.abc import Sequence
@@ -19,10 +19,12 @@ PROBES = 5
 """Held-out rows that a deployed copy must predict alike."""
 PROBES_WITH_GAPS = 2
 WITHIN = 0.9
-"""Quantile of the held-out absolute errors that becomes the tolerance of a regression's promise."""
+"""Quantile of the held-out absolute errors that becomes the tolerance of a regression's performance target."""
 
 
-def promise(task: Task, monitor: Monitor, labels: Sequence[Value], predicted: ModelPredictions) -> PerformanceTarget:
+def performance_target(
+    task: Task, monitor: Monitor, labels: Sequence[Value], predicted: ModelPredictions
+) -> PerformanceTarget:
     """Return the performance that the monitor holds the version to, measured on held-out rows."""
     if task == "classification":
         right, tolerance = correct(labels, predicted), None

@@ -57,10 +57,10 @@ def _lower(gained: int, lost: int, rows: int, tail: float) -> float:
     """The largest difference at and below which the table is improbable: bisection, as the probability only grows."""
     spent, z = tail * NUISANCE_SHARE, -float(special.ndtri(tail))
     discordant = share(gained + lost, rows, spent / 2)
-    order = _Order(gained, lost, rows, z)
+    favourable = _FavourableTables(gained, lost, rows, z)
 
     def probable(difference: float) -> bool:
-        return order.probability(difference, discordant) * MARGIN + spent > tail
+        return favourable.probability(difference, discordant) * MARGIN + spent > tail
 
     estimate = (gained - lost) / rows
     low, high = _limit(gained, lost, rows, z) / (rows + 2), estimate
@@ -73,7 +73,7 @@ def _lower(gained: int, lost: int, rows: int, tail: float) -> float:
     return low
 
 
-class _Order:
+class _FavourableTables:
     """The tables at least as much in favour of the first as the one observed, as a threshold on `gained` per `lost`."""
 
     def __init__(self, gained: int, lost: int, rows: int, z: float) -> None:

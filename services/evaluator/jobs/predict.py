@@ -1,4 +1,4 @@
-"""Predicting held-out rows. The only job of the evaluator that loads a model and runs a project's code."""
+"""Predictions for held-out rows. Of the evaluator, only this module loads models; `judge_candidate` calls it, too."""
 
 import os
 import sys

@@ -14,7 +14,7 @@ from contracts.model_spec import ModelSpec
 from services.trainer.jobs.data_schema import Column, Rejected, Schema
 
 MISSING_RISE = 0.3
-"""How much the share of missing values may rise above that of the first training."""
+"""Largest allowed rise of the share of missing values over that of the first training."""
 CATEGORIES = 1000
 """Text columns with more values than this are not watched for unseen ones."""
 CONTINUOUS = 50

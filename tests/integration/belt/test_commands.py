@@ -103,7 +103,7 @@ async def publish_all(bus: Bus, events: Sequence[Event], *, run: str = drift_eve
 
 
 async def heard(bus: Bus, subject: str) -> AsyncIterator[tuple[Event, Envelope]]:
-    """What comes on `subject`, from its beginning."""
+    """Yield the events on `subject`, from its beginning."""
     reader = await bus.js.pull_subscribe(subject, stream="EVENTS")
     while True:
         for message in await reader.fetch(1, timeout=30):

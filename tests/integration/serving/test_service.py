@@ -154,7 +154,7 @@ def assert_the_index_leads_to_the_docs(client: httpx.Client) -> None:
 
 
 def assert_same_as_the_model(bento: Path, predictions: list[Any]) -> None:
-    """What the judged estimator says in this process."""
+    """Check that the predictions are those of the judged estimator in this process."""
     (packed,) = (bento / "models" / "digits").glob("*/saved_model.pkl")
     sys.path.insert(0, str(packed.parent / "project"))
     try:

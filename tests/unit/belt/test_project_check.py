@@ -82,7 +82,7 @@ def test_a_link_to_data_is_like_the_data(folder: Path, tmp_path_factory: pytest.
 
 
 def packed(folder: Path) -> set[str]:
-    """What of a project is in the archive of a push."""
+    """Return the files of a project that are in the archive of a push."""
     source = project_check.data_source(folder, project_check.load_spec(folder), None)
     archive = io.BytesIO(pack_folder(folder, project_check.excluded_files(folder, source)))
     with tarfile.open(fileobj=archive) as tar:

@@ -1,4 +1,4 @@
-"""What a first run of compose makes, and what a later one keeps."""
+"""Files that the first run of compose makes, and that a later run keeps."""
 
 import json
 from pathlib import Path

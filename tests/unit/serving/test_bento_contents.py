@@ -1,4 +1,4 @@
-"""Which of our modules go into a Bento: serving and the contracts it imports."""
+"""Modules of ours that go into a Bento: serving and the contracts it imports."""
 
 import ast
 from pathlib import Path

@@ -166,7 +166,7 @@ class FakeLeases:
 
 
 class World:
-    """What survives a deployer, and a deployer that can be started anew."""
+    """State that survives a deployer, and a deployer that can be started anew."""
 
     def __init__(self, home: Path) -> None:
         self.registry, self.servers, self.gateway = MemoryRegistry(), FakeServers(), FakeGateway()

@@ -1,4 +1,4 @@
-"""What goes wrong with one model stays with that model, and is behind it once the cause is gone."""
+"""A fault of one model affects no other model, and ends with its cause."""
 
 import asyncio
 from functools import partial

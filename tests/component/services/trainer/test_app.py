@@ -52,7 +52,7 @@ class Children:
         self.asked: dict[str, Mapping[str, Any]] = {}
         self.environment: Environment | None = None
         self.noise = b""
-        """What makes the files of one training differ from those of another."""
+        """Bytes in which the files of one training differ from those of another."""
         self.environments_of: dict[str, Environment] = {}
         self.steps: dict[str, list[str]] = {
             "prepare": ["read", "check"],

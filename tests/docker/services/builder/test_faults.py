@@ -1,4 +1,4 @@
-"""What fails around an image, on real engines: each ends in a retry that succeeds, or says what to do."""
+"""Faults while an image is built, on real engines: a retry succeeds, or the error says what to do."""
 
 import asyncio
 import base64
@@ -56,7 +56,7 @@ class Builder:
         create_app(self.worker, maker.bentos, maker.images)
 
     async def deliver(self, id: str = "1") -> Event | None:
-        """What it says; None when it wants to try again later."""
+        """Return the event that the worker publishes; None when it will retry the message later."""
         said = await deliver(self.worker, self.event, ce_id=id, ce_correlationid="run1")
         return said[0] if said else None
 
@@ -279,7 +279,7 @@ def _index(address: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _installs(capsys: pytest.CaptureFixture[str]) -> bool:
-    """Whether a builder has reported that packages are being installed."""
+    """Return whether a builder has reported that packages are being installed."""
     return "runtime image: packages" in capsys.readouterr().out
 
 

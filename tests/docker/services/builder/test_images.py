@@ -57,7 +57,7 @@ async def made(maker: Maker, event: ModelApproved) -> BuiltImage:
 
 @asynccontextmanager
 async def staying_ready(maker: Maker) -> AsyncIterator[None]:
-    """What goes on in a builder beside its builds."""
+    """Run the builder's background work."""
     ahead = asyncio.create_task(maker.images.stay_ready())
     try:
         yield
@@ -184,7 +184,7 @@ def _names(engine: docker.DockerClient, image: str) -> list[str]:
 
 
 def _holds_nothing_twice(engine: docker.DockerClient, image: str, file: Path) -> None:
-    """What one layer has is not written again by another: packages, and what is compiled of them."""
+    """Check that no layer writes a file of another layer again: packages and their bytecode."""
     with file.open("wb") as saved:
         for chunk in engine.images.get(image).save():
             saved.write(chunk)

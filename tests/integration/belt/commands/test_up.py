@@ -106,7 +106,7 @@ def other(tmp_path: Path) -> Iterator[Callable[..., Up]]:
 
 
 def doctor(up: Up) -> dict[str, dict[str, str]]:
-    """What `belt doctor` finds on that home, by what it looked at."""
+    """Return the findings of `belt doctor` on that home, by the thing it checked."""
     command = [sys.executable, "-m", "belt.main", "doctor", "--json", "--home", str(up.home.root), "--port"]
     done = subprocess.run([*command, str(up.port)], cwd=ROOT, capture_output=True, text=True, check=False)
     return {finding["what"]: finding for finding in json.loads(done.stdout)}

@@ -1,4 +1,4 @@
-"""What the tests of builder and deployer share: approved versions of a tiny real model, and a gateway."""
+"""Helpers that the tests of builder and deployer share: approved versions of a tiny real model, and a gateway."""
 
 import asyncio
 import contextlib

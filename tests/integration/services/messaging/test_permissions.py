@@ -131,7 +131,7 @@ async def test_a_consumer_reads_what_its_name_allows(bus: PermittedBelt) -> None
 
 
 async def test_a_consumer_cannot_be_made_to_speak(bus: PermittedBelt) -> None:
-    """What a consumer delivers to is not asked about, so that no service has one over what it writes."""
+    """The server does not check the subject that a consumer delivers to, so no service may read what it writes."""
     trainer = await _as(bus, "trainer")
     await trainer.jetstream().publish("$KV.projects.digits", b'{"forged": true}')
     own = {"name": "trainer-data-pushed", "deliver_subject": "model.approved", "filter_subject": "$KV.projects.>"}

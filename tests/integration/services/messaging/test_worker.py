@@ -1,4 +1,4 @@
-"""What the bus promises, against a real nats-server and worker processes that are really killed."""
+"""Guarantees of delivery, with a real nats-server and worker processes that are really killed."""
 
 import asyncio
 import itertools

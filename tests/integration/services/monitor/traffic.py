@@ -1,4 +1,4 @@
-"""What tests of a worker on a real bus say, wait for and look at."""
+"""Messages, waits and queries that tests of a worker on a real bus share."""
 
 import json
 from pathlib import Path

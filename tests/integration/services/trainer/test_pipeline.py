@@ -27,7 +27,7 @@ from services.sandbox.environments import Environments
 from services.storage.archives import BadArchive, pack_folder
 from services.trainer.errors import NoEstimator, ProjectCodeFailed, ProjectTestsFailed
 from services.trainer.jobs.data_schema import Rejected, Schema
-from services.trainer.pipeline import JOBS, Order, Training
+from services.trainer.pipeline import JOBS, Training, TrainingRequest
 from services.trainer.settings import Settings
 from tests.fakes import MemoryArtifacts
 
@@ -72,7 +72,9 @@ class Bench:
         if isinstance(project, Path):
             project = await self.artifacts.put(pack_folder(project), TAR_GZ)
         given = str(dataset) if isinstance(dataset, Path) else dataset
-        return await training.run(Order(model, "1-00000000", None, given, schema), await training.open(project, model))
+        return await training.run(
+            TrainingRequest(model, "1-00000000", None, given, schema), await training.open(project, model)
+        )
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -1,4 +1,4 @@
-"""What a Bento says of itself."""
+"""Labels and options of a Bento, and the event about its image."""
 
 from contracts.model_spec import parse
 from contracts.serve_spec import Serve

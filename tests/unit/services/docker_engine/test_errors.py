@@ -1,4 +1,4 @@
-"""What Docker says when something fails; every text is one that was seen."""
+"""Errors of Docker and what we make of them; every text is one that Docker really gave."""
 
 import pytest
 import requests.exceptions

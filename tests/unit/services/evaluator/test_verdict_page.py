@@ -1,4 +1,4 @@
-"""What the page says around the numbers."""
+"""Sentences on the verdict page."""
 
 import pytest
 

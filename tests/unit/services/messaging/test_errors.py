@@ -1,4 +1,4 @@
-"""How often something is tried that raised."""
+"""Number of attempts after each kind of error."""
 
 import nats.errors
 import pytest

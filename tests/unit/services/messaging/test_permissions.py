@@ -1,4 +1,4 @@
-"""Who may do what on the bus: what follows from the topology, and what must never be."""
+"""Permissions on the bus: those that follow from the topology, and those that no service may have."""
 
 import re
 import runpy

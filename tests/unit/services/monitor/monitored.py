@@ -129,7 +129,7 @@ def deployed(version: str = VERSION, window: int = 500) -> ModelDeployed:
 
 
 def base_rows(rows: int = 300) -> pa.Table:
-    """What version 1 was trained on; the label is 8 bits wide, one row has been recent before."""
+    """Return the training rows of version 1; the label is 8 bits wide, one row was recent before."""
     rng = np.random.default_rng(7)
     columns = {f"x{i}": rng.normal(size=rows) for i in range(3)}
     label = pa.array(rng.integers(0, CLASSES, rows), type=pa.int8())

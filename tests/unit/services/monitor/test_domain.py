@@ -1,4 +1,4 @@
-"""When the monitor raises an alarm, and when it must not."""
+"""Conditions under which the monitor raises an alarm, and under which it must not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a person is shown of a child's last words."""
+"""Error texts made of the end of a child's log."""
 
 from pathlib import Path
 

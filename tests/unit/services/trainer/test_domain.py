@@ -1,4 +1,4 @@
-"""Which project is trained on what."""
+"""Choice of the project and the dataset of a training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What serving uses of BentoML beside its public API. These tests fail when a new BentoML moves or renames it."""
+"""Parts of BentoML that serving uses beside its public API. These tests fail when a release moves or renames one."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""What an approval carries: probe rows as JSON, a promise, predictions in the profile's bins."""
+"""Parts of an approval: probe rows as JSON, a performance target, predictions in the profile's bins."""
 
 import json
 import math
@@ -56,24 +56,26 @@ def test_probe_leaves_out_what_predict_refuses() -> None:
     assert evidence.probe_rows(table().iloc[:2], FEATURES) == [0, 1]
 
 
-def test_a_classifier_promises_its_accuracy() -> None:
-    promise = evidence.promise("classification", MONITOR, ["a", "b", "a", "b"], ModelPredictions(["a", "b", "b", "b"]))
-    assert (promise.metric, promise.value, promise.tolerance) == ("accuracy", 0.75, None)
-    assert (promise.window, promise.max_loss, promise.cooldown) == (100, 0.1, 60)
+def test_the_target_of_a_classifier_is_its_accuracy() -> None:
+    target = evidence.performance_target(
+        "classification", MONITOR, ["a", "b", "a", "b"], ModelPredictions(["a", "b", "b", "b"])
+    )
+    assert (target.metric, target.value, target.tolerance) == ("accuracy", 0.75, None)
+    assert (target.window, target.max_loss, target.cooldown) == (100, 0.1, 60)
 
 
-def test_a_regression_promises_a_share_within_its_ninth_decile() -> None:
+def test_the_target_of_a_regression_is_a_share_within_its_ninth_decile() -> None:
     labels = [float(row) for row in range(1, 11)]
-    promise = evidence.promise("regression", MONITOR, labels, ModelPredictions([0.0] * 10))
-    assert (promise.metric, promise.value) == ("within", 0.9 + 0.1 * (promise.tolerance == 10))
-    assert promise.tolerance in (9, 10)
+    target = evidence.performance_target("regression", MONITOR, labels, ModelPredictions([0.0] * 10))
+    assert (target.metric, target.value) == ("within", 0.9 + 0.1 * (target.tolerance == 10))
+    assert target.tolerance in (9, 10)
 
 
-@pytest.mark.parametrize("said", [[math.nan] * 3, []])
-def test_a_promise_of_nothing_is_zero(said: list[float]) -> None:
-    labels = [1.0] * len(said)
-    assert evidence.promise("regression", MONITOR, labels, ModelPredictions(said)).value == 0
-    assert evidence.promise("classification", MONITOR, labels, ModelPredictions(said)).value == 0
+@pytest.mark.parametrize("predicted", [[math.nan] * 3, []])
+def test_the_target_without_rows_is_zero(predicted: list[float]) -> None:
+    labels = [1.0] * len(predicted)
+    assert evidence.performance_target("regression", MONITOR, labels, ModelPredictions(predicted)).value == 0
+    assert evidence.performance_target("classification", MONITOR, labels, ModelPredictions(predicted)).value == 0
 
 
 def test_predictions_are_counted_into_the_bins_there_are() -> None:

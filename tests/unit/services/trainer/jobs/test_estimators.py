@@ -1,4 +1,4 @@
-"""When a project is another one than before: what its data is held to is learned anew then."""
+"""Digest of a project's code: when it changes, the data schema is learned anew."""
 
 from pathlib import Path
 

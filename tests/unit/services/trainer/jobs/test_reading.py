@@ -1,4 +1,4 @@
-"""What the trainer reads, and how it says that it cannot."""
+"""Files that the trainer reads, and the errors for those it cannot read."""
 
 from pathlib import Path
 

@@ -1,6 +1,7 @@
 """Judging a candidate from predictions: its own, and those of the live version.
 
-`judge` still predicts with the candidate in the same process, which saves a start; `judge_predictions` needs no model.
+`judge` loads the candidate and predicts in the same process, which saves the start of a second one.
+`judge_predictions` needs no model.
 """
 
 from typing import Any
@@ -39,9 +40,9 @@ def judge_predictions(
     predictions: ModelPredictions,
     champion: ChampionPredictions | None,
 ) -> JudgementResult:
-    """Return the verdict, and the probe, promise and profile that an approval carries.
+    """Return the verdict, and the probe, performance target and profile of an approval.
 
-    Promise and profile come from the recent rows when there are enough of them: future rows are like those.
+    Target and profile come from the recent rows when there are enough of them: future rows are like those.
     """
     trained = candidate.trained
     labels = rows[trained.target.name].tolist()
@@ -53,7 +54,7 @@ def judge_predictions(
     return JudgementResult(
         verdict=verdict,
         probe=evidence.probe(rows, trained.features, predictions),
-        promise=evidence.promise(trained.task, spec.monitor, [labels[row] for row in expected], newest),
+        promise=evidence.performance_target(trained.task, spec.monitor, [labels[row] for row in expected], newest),
         prediction=evidence.recount(trained.profile.prediction, newest.predictions),
     )
 
