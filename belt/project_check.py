@@ -10,6 +10,7 @@ from pathlib import Path
 from belt.output import Failed
 from contracts.artifact_ref import CSV, PARQUET
 from contracts.model_spec import BadSpec, ModelSpec, parse
+from services.storage import is_skipped
 
 MEDIA_TYPES = {".csv": CSV, ".parquet": PARQUET, ".pq": PARQUET}
 ARCHIVED_BYTES = 1_000_000
@@ -41,6 +42,8 @@ def load_spec(folder: Path) -> ModelSpec:
         raise Failed(str(error)) from None
     if spec.estimator:
         _check_estimator(folder, spec.estimator)
+    if spec.serve.dockerfile:
+        _check_dockerfile(folder, Path(spec.serve.dockerfile))
     return spec
 
 
@@ -70,6 +73,13 @@ def excluded_files(folder: Path, source: Source) -> frozenset[Path]:
     if not source.file or source.file.stat().st_size <= ARCHIVED_BYTES:
         return frozenset()
     return frozenset(path for path in folder.rglob("*") if path.is_file() and path.samefile(source.file))
+
+
+def _check_dockerfile(folder: Path, named: Path) -> None:
+    if not (folder / named).is_file():
+        raise Failed(f"model.yaml names the file {named} (serve.dockerfile), but the project has no such file")
+    if is_skipped(named):
+        raise Failed(f"serve.dockerfile in model.yaml: {named} is hidden or in a cache folder, which a push leaves out")
 
 
 def _check_estimator(folder: Path, named: str) -> None:

@@ -32,11 +32,11 @@ _SHAPES = {
     "serve.base_image": "write the name of an image, e.g. python:3.11-slim or ghcr.io/acme/base:1",
     "serve.system_packages": "write names of Debian packages, e.g. libgomp1 or libgomp1=12.2.0-14",
 }
-"""What to write where a regular expression would say nothing to a person."""
+"""Help for keys that a regular expression checks: the expression itself would not help a person."""
 
 
 class BadSpec(Exception):
-    """A model.yaml that cannot be used; the text names the key, the line and what would be right."""
+    """A model.yaml that cannot be used; the text names the key, the line and a correct value."""
 
 
 class Condition(BaseModel):
@@ -82,7 +82,7 @@ def condition(text: object) -> Condition:
 
 
 def duration(value: object) -> object:
-    """`10m` → 600.0 seconds; plain numbers are seconds.
+    """Return a duration in seconds: `10m` → 600.0. Plain numbers are seconds.
 
     Raises:
         ValueError: neither a number nor a number with ms, s, m, h or d.
@@ -96,7 +96,7 @@ def duration(value: object) -> object:
 
 
 class Gate(Section):
-    """What a candidate must show before it may go live."""
+    """Conditions that a candidate must meet before it may go live."""
 
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="probability that all intervals hold; shared over the conditions"
@@ -107,7 +107,7 @@ class Gate(Section):
 
 
 class Monitor(Section):
-    """How the live version is watched."""
+    """Settings for the monitoring of the live version."""
 
     window: int = Field(default=500, ge=50, description="labelled rows in a window")
     max_loss: float = Field(
@@ -119,7 +119,7 @@ class Monitor(Section):
 
 
 class Split(Section):
-    """How held-out rows are chosen."""
+    """Settings for the choice of the held-out rows."""
 
     test: float = Field(default=0.2, gt=0, lt=1, description="share of the rows that is held out")
     by: str | None = Field(

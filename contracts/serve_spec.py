@@ -1,6 +1,7 @@
 """The keys of a model.yaml that say how the model is served: `serve` and `env`."""
 
 import re
+from pathlib import PurePosixPath
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -10,17 +11,17 @@ from contracts.runtime import MIN_MEMORY, Limits
 _MEMORY = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)\s*$")
 _BYTES = {"MB": 1000**2, "GB": 1000**3, "MiB": 1024**2, "GiB": 1024**3}
 _OURS = re.compile(
-    r"(PATH|HOME|HOST|PORT|HOSTNAME|NATS_URL|PROMETHEUS_MULTIPROC_DIR|LD_PRELOAD|LD_LIBRARY_PATH)"
-    r"|(PYTHON|BENTOML|BENTOBELT|SERVING_).*"
+    r"(PATH|HOME|HOST|PORT|HOSTNAME|NATS_URL|PROMETHEUS_MULTIPROC_DIR)"
+    r"|(LD_|PYTHON|BENTOML|BELT_|BENTOBELT|SERVING_).*"
 )
-"""Variables that the server itself is started with, or that would change which code it runs."""
+"""Variables that Bentobelt sets for the server, or that would change which code it runs."""
 
 
 def _variable(name: str) -> str:
     """Check the name of an environment variable.
 
     Raises:
-        ValueError: it is no such name, or not the project's to set.
+        ValueError: it is no such name, or a project may not set it.
     """
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise ValueError(f"{name!r} is not the name of an environment variable; use letters, digits and _")
@@ -47,7 +48,7 @@ Variables = dict[Annotated[str, AfterValidator(_variable)], Annotated[str, Befor
 
 
 def size(value: object) -> object:
-    """`512MiB` → 536870912 bytes; plain numbers are bytes.
+    """Return an amount of memory in bytes: `512MiB` → 536870912. Plain numbers are bytes.
 
     Raises:
         ValueError: neither a number nor a number with MB, GB, MiB or GiB.
@@ -73,7 +74,7 @@ class Serve(Section):
     memory: Annotated[int, BeforeValidator(size)] = Field(
         default=Limits().memory,
         ge=MIN_MEMORY,
-        description="bytes (or 512MiB, 2GiB) a serving container may use; beyond that the kernel ends it",
+        description="bytes (or 512MiB, 2GiB) a serving container may use; above that the kernel ends it",
     )
     cpus: float = Field(default=Limits().cpus, ge=0.1, description="CPUs a serving container may use, fractions too")
     system_packages: tuple[
@@ -93,8 +94,11 @@ class Serve(Section):
     @field_validator("dockerfile")
     @classmethod
     def _inside(cls, value: str | None) -> str | None:
-        if value is not None and (value.startswith("/") or ".." in value.split("/")):
-            raise ValueError(f"{value!r} is not inside the project; write e.g. Dockerfile")
+        if value is None:
+            return value
+        parts = PurePosixPath(value).parts
+        if not parts or value.startswith("/") or ".." in parts or "\0" in value:
+            raise ValueError(f"{value!r} is not inside the project, or no file; write e.g. Dockerfile")
         return value
 
     @model_validator(mode="after")
@@ -105,5 +109,5 @@ class Serve(Section):
 
     @property
     def limits(self) -> Limits:
-        """What the deployer is told."""
+        """Return the limits for the deployer."""
         return Limits(memory=self.memory, cpus=self.cpus)

@@ -43,7 +43,7 @@ WORKDIR /var/lib/bentobelt
 USER bentobelt
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-I", "-S", "-c", "import sys, http.client as h; c = h.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/health'); sys.exit(c.getresponse().status != 200)"]
-# exec: the worker itself gets the SIGTERM, and gives back what it works on.
+# exec: the worker itself gets the SIGTERM, and returns its running message to the bus.
 CMD exec python -P -m services.${SERVICE}.app
 
 FROM docker:${DOCKER} AS docker-cli

@@ -158,12 +158,12 @@ class DockerEngine:
 
 
 def _registry(name: str) -> str:
-    """Address of the registry that the name of an image names."""
+    """Return the address of the registry in the name of an image."""
     return str(resolve_repository_name(name)[0])
 
 
 def _created(client: DockerClient, image: str) -> str:
-    """When an image was made. A list of images has whole seconds only, in which a builder may make two."""
+    """Return the time at which an image was made. Lists have whole seconds, in which a builder may make two."""
     try:
         return str(client.api.inspect_image(image)["Created"])
     except ImageNotFound:

@@ -3,7 +3,7 @@
 Services import these names from here. `model_store` is for child processes: it imports BentoML.
 """
 
-from services.storage.archives import BadArchive, pack_folder
+from services.storage.archives import BadArchive, is_skipped, pack_folder
 from services.storage.artifact_store import (
     ArtifactCorrupt,
     ArtifactMissing,
@@ -24,6 +24,7 @@ __all__ = [
     "Live",
     "Project",
     "Registry",
+    "is_skipped",
     "model_store",
     "open_artifact_store",
     "pack_folder",

@@ -34,7 +34,7 @@ def pack_folder(folder: Path, leave_out: frozenset[Path] = frozenset()) -> bytes
     ):
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
-            if path.is_file() and path not in leave_out and not _skipped(name):
+            if path.is_file() and path not in leave_out and not is_skipped(name):
                 tar.add(path, str(PurePosixPath(name)), filter=_anonymous)
     return raw.getvalue()
 
@@ -121,7 +121,8 @@ def unpack_beside(archive: Path, folder: Path) -> None:
                 raise
 
 
-def _skipped(name: Path) -> bool:
+def is_skipped(name: Path) -> bool:
+    """Return whether `pack_folder` leaves out a path, relative to the folder: a hidden one, a cache and the like."""
     return any(part in SKIPPED or part.startswith(".") for part in name.parts)
 
 

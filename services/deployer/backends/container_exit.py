@@ -1,4 +1,4 @@
-"""How a container ended, in words that a person can act on, and whether another start may do."""
+"""Report about a container that ended: the reason, the end of its log, and whether another start may succeed."""
 
 import socket
 import time
@@ -11,13 +11,13 @@ from docker.errors import NotFound
 from services.deployer.backends.protocol import ExitReport, Server
 
 OOM_SECONDS = 600
-"""How long ago a container may have run out of memory and still be told so."""
+"""Age up to which an out-of-memory event of a container counts as the reason of its end."""
 TAIL = 3000
-"""Characters of a server's log that are worth showing."""
+"""Characters at the end of a server's log that are reported."""
 
 
 def exit_report(client: DockerClient, server: Server) -> ExitReport:
-    """How the container of `server` ended, when it did, and the end of its log."""
+    """Return how the container of `server` ended, if it did, and the end of its log."""
     try:
         found = client.api.inspect_container(server.id)
         log = client.api.logs(server.id, tail=100).decode(errors="replace")[-TAIL:].strip()
@@ -34,14 +34,14 @@ def exit_report(client: DockerClient, server: Server) -> ExitReport:
 
 
 def _ran_out_of_memory(client: DockerClient, server: Server) -> bool:
-    """Whether it did lately: what the engine has started again does not know it any more."""
+    """Return whether the engine recorded it lately: a container that was restarted has lost its own mark."""
     now = int(time.time())
     filters = {"container": server.id, "event": "oom"}
     return any(True for _ in client.api.events(since=now - OOM_SECONDS, until=now, filters=filters, decode=True))
 
 
 def _how(state: Mapping[str, Any]) -> tuple[str, bool]:
-    """How a container ended, in words, and whether something outside ended it."""
+    """Return how a container ended, as text, and whether another start may succeed."""
     code = state["ExitCode"]
     if state["Running"]:
         return "", False
@@ -51,6 +51,6 @@ def _how(state: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def _is_taken(url: str) -> bool:
-    """Whether somebody listens on the port of this machine."""
+    """Return whether a program listens on this port of the machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", int(url.rpartition(":")[2]))) == 0

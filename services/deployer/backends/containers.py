@@ -1,8 +1,8 @@
 """Servers as containers of a Docker engine: the image that was pushed, by digest, in a sandbox.
 
-The record of a server is its container: labels say what it is, and nothing is on disk. Labels cannot be changed, so
-that it was checked is said by its restart policy: `no` until then, `always` after. What was checked comes back
-with the engine, even when the deployer does not; what was not never does.
+The record of a server is its container; nothing is on disk. Labels hold the model, the version and the address. Labels
+cannot be changed later, so the restart policy records whether the server was checked: `no` before, `always` after. So
+the engine restarts a checked server by itself, even without a deployer, and never one that was not checked.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ IMAGE, URL = "dev.bentobelt.image", "dev.bentobelt.url"
 HOST = "host"
 """The network of a deployer that is no container itself: servers share the machine's."""
 PORT = 3000
-"""Where a server on a network of its own listens."""
+"""Port of a server on a network of the engine."""
 ALIAS = "serving"
-"""All servers of a network by one name, for whoever collects their metrics."""
+"""Network name that all servers of a network share, for the collection of metrics."""
 USER = "1034:1034"
 STARTING = 60.0
-"""Seconds in which what another replica has started is left to it."""
+"""Seconds in which a container that another replica has started is left to that replica."""
 NEVER, ALWAYS = "no", "always"
 SANDBOX: Mapping[str, Any] = {
     "user": USER,
@@ -55,37 +55,40 @@ SANDBOX: Mapping[str, Any] = {
 
 
 class NoImage(Permanent):
-    """What was pushed is not an image in a registry, so this kind of deployer cannot run it."""
+    """The version has no image in a registry, so this deployer cannot run it."""
 
 
 class Gone(Exception):
-    """Somebody removed the container while it was being started."""
+    """The container was removed while it was being started."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A container at the last look. `glance` is what the engine's list said of it: unchanged, the rest is too."""
+class ContainerState:
+    """A container at the last refresh.
+
+    While `listed_status`, its state in the engine's list, is unchanged, the other fields are unchanged too.
+    """
 
     server: Server
     runs: bool
     checked: bool
     starter: str
     created: float
-    glance: tuple[str, str]
+    listed_status: tuple[str, str]
 
 
 class ContainerBackend:
     """Servers of one target as containers.
 
     Args:
-        engine: what runs them.
-        images: what they are made of.
-        belt: whose containers they are, among all belts that use the engine …
-        target: … and among the targets of this one.
+        engine: Docker engine that runs them.
+        images: images on that engine.
+        belt: name of the installation, in a label of each container: several may share an engine.
+        target: name of the deployment target, also in a label.
         network: `host`, or a network of the engine that gateway, bus and deployer are on too.
-        nats_url: where a server finds the bus.
-        grace: seconds a server may finish its requests before it is killed.
-        pick_port: where a server on the host's network is to listen.
+        nats_url: address of the bus for the servers.
+        grace: seconds in which a server may finish its requests before it is killed.
+        pick_port: returns a free port for a server on the host's network.
     """
 
     def __init__(
@@ -102,32 +105,32 @@ class ContainerBackend:
     ) -> None:
         self._host = socket.gethostname()  # replicas are containers of their own, which differ in it
         self._engine, self._images, self._pick_port = engine, images, pick_port
-        self._mine = {BELT: belt, TARGET: target}
+        self._own_labels = {BELT: belt, TARGET: target}
         self._target, self._network, self._nats_url, self._grace = target, network, nats_url, grace
-        self._seen: dict[str, Seen] = {}
-        self._looking = asyncio.Lock()
+        self._states: dict[str, ContainerState] = {}
+        self._refresh_lock = asyncio.Lock()
 
     async def refresh(self) -> None:
-        """See what runs now.
+        """Read the containers from the engine.
 
         Raises:
-            BackendAway: the engine does not say; what was seen last stands.
+            BackendAway: the engine does not answer; the states of the last refresh stay.
         """
-        async with self._looking:  # one after the other: an older answer never replaces a newer one
-            self._seen = await self._engine.call(self._see, "looking at containers")
+        async with self._refresh_lock:  # one at a time: an older answer never replaces a newer one
+            self._states = await self._engine.call(self._list, "listing containers")
 
     def all(self) -> list[Server]:
-        return [seen.server for seen in self._seen.values()]
+        return [state.server for state in self._states.values()]
 
     def is_alive(self, server: Server) -> bool:
-        return server.id in self._seen and self._seen[server.id].runs
+        return server.id in self._states and self._states[server.id].runs
 
     def is_checked(self, server: Server) -> bool:
-        return server.id in self._seen and self._seen[server.id].checked
+        return server.id in self._states and self._states[server.id].checked
 
     def owned_by_other_replica(self, server: Server) -> bool:
-        seen = self._seen.get(server.id)
-        return seen is not None and seen.starter != self._host and time.time() - seen.created < STARTING
+        state = self._states.get(server.id)
+        return state is not None and state.starter != self._host and time.time() - state.created < STARTING
 
     async def start(self, deployed: Deployed) -> Server:
         image = deployed.image
@@ -143,37 +146,37 @@ class ContainerBackend:
             what = f"starting {image.image} on the network {self._network} (DEPLOYER_NETWORK)"
             await self._engine.call(lambda client: _run(client, name, options), what)
         await self.refresh()
-        if name not in self._seen:
+        if name not in self._states:
             raise Gone(f"somebody removed the container {name} while it was being started")
-        return self._seen[name].server
+        return self._states[name].server
 
     async def stop(self, server: Server) -> None:
-        # The server gives up on requests under way after the grace itself; a second more for its own end.
+        # The server cancels open requests after the grace; it has one more second to end.
         await self._engine.call(lambda client: _end(client, server.id, round(self._grace) + 1), f"ending {server.id}")
         await self.refresh()
         await self._images.prune(server.model, server.image.partition("@")[0])
 
     async def mark_checked(self, server: Server) -> None:
-        async with self._looking:
+        async with self._refresh_lock:
             await self._engine.call(
                 lambda client: client.api.update_container(server.id, restart_policy={"Name": ALWAYS}),
                 f"noting that {server.id} was checked",
             )
-            self._seen.pop(server.id, None)  # its glance is the same as before and would be believed
+            self._states.pop(server.id, None)  # its status in the list does not change, so it would not be read again
         await self.refresh()
 
     async def exit_report(self, server: Server) -> ExitReport:
         return await self._engine.call(lambda client: exit_report(client, server), f"reading the log of {server.id}")
 
-    def _see(self, client: DockerClient) -> dict[str, Seen]:
+    def _list(self, client: DockerClient) -> dict[str, ContainerState]:
         found = {}
-        mine = [f"{label}={value}" for label, value in self._mine.items()]
+        mine = [f"{label}={value}" for label, value in self._own_labels.items()]
         for listed in client.api.containers(all=True, filters={"label": mine}):
-            name, glance = listed["Names"][0].removeprefix("/"), (listed["State"], listed["Status"])
-            known = self._seen.get(name)
-            seen = known if known and known.glance == glance else _inspect(client, name, glance)
-            if seen is not None:
-                found[name] = seen
+            name, listed_status = listed["Names"][0].removeprefix("/"), (listed["State"], listed["Status"])
+            known = self._states.get(name)
+            state = known if known and known.listed_status == listed_status else _inspect(client, name, listed_status)
+            if state is not None:
+                found[name] = state
         return found
 
     def _options(self, deployed: Deployed, name: str) -> dict[str, Any]:
@@ -187,7 +190,7 @@ class ContainerBackend:
             **place,
             "image": image.image,
             "labels": {
-                **self._mine,
+                **self._own_labels,
                 STARTER: self._host,
                 MODEL: image.model,
                 VERSION: image.version,
@@ -204,7 +207,7 @@ class ContainerBackend:
                 "SERVING_GRACE_SECONDS": str(round(self._grace)),
             },
             "mem_limit": limits.memory,
-            "memswap_limit": limits.memory,  # no swap: slow is worse than ended and told
+            "memswap_limit": limits.memory,  # no swap: it makes a server too slow to use
             "nano_cpus": int(limits.cpus * 1e9),
         }
 
@@ -213,11 +216,11 @@ def remove_all(belt: str, grace: float = 0.0) -> None:
     """End every container of a belt that no deployer runs for any more. For `belt up`, which leaves nothing behind.
 
     Args:
-        belt: as their label has it.
-        grace: seconds they may finish their requests.
+        belt: value of their label.
+        grace: seconds in which they may finish their requests.
 
     Raises:
-        DockerTrouble, DockerRefused: the engine does not answer, or will not.
+        DockerTrouble, DockerRefused: the engine does not answer, or refuses.
     """
     engine = DockerEngine("DEPLOYER")
     with engine.calling(f"ending the containers of the belt {belt}") as client, ThreadPoolExecutor() as threads:
@@ -251,11 +254,11 @@ def _remove(client: DockerClient, name: str) -> None:
     try:
         client.api.remove_container(name, v=True, force=True)
     except APIError as error:
-        if error.status_code not in (404, 409):  # gone, or being removed by somebody else
+        if error.status_code not in (404, 409):  # removed already, or being removed by another program
             raise
 
 
-def _inspect(client: DockerClient, name: str, glance: tuple[str, str]) -> Seen | None:
+def _inspect(client: DockerClient, name: str, listed_status: tuple[str, str]) -> ContainerState | None:
     try:
         found = client.api.inspect_container(name)
         labels = found["Config"]["Labels"]
@@ -267,8 +270,9 @@ def _inspect(client: DockerClient, name: str, glance: tuple[str, str]) -> Seen |
             url=labels[URL],
             since=datetime.fromisoformat(found["State"]["StartedAt"]).timestamp(),
         )
-    except (NotFound, KeyError):  # removed meanwhile, or nothing that was started here
+    except (NotFound, KeyError):  # removed meanwhile, or not started by a deployer
         return None
     created = datetime.fromisoformat(found["Created"]).timestamp()
     checked = found["HostConfig"]["RestartPolicy"]["Name"] == ALWAYS
-    return Seen(server, found["State"]["Status"] == "running", checked, labels[STARTER], created, glance)
+    runs = found["State"]["Status"] == "running"
+    return ContainerState(server, runs, checked, labels[STARTER], created, listed_status)

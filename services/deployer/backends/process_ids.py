@@ -1,4 +1,4 @@
-"""Processes by id: telling a process from a later one with its id, and ending it."""
+"""Ends processes by id, and only those: a later process with the same id has another mark."""
 
 import os
 import signal

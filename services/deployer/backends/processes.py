@@ -28,6 +28,8 @@ from services.storage import ArtifactStore, Deployed
 RECORD, CHECKED, BENTO = "server.json", "checked", "bento"
 TAIL = 3000
 """Characters of a dead server's log that are reported."""
+CHARACTER_BYTES = 4
+"""Largest size of a character in UTF-8."""
 
 
 class NoBento(Permanent):
@@ -124,11 +126,8 @@ class ProcessBackend:
         child = self._children.get(server.id)
         code = child.poll() if child else None
         how = "" if code is None else f"signal {-code}\n" if code < 0 else f"exit code {code}\n"
-        try:
-            text = (self._folder(server) / LOG).read_text(errors="replace")
-        except FileNotFoundError:
-            text = ""
-        return ExitReport(how + text[-TAIL:].strip(), retryable=code is not None and code < 0)
+        tail = await asyncio.to_thread(_log_tail, self._folder(server) / LOG)
+        return ExitReport(how + tail, retryable=code is not None and code < 0)
 
     async def start_standby(self) -> None:
         """Start a process for the next server now, unless there is one."""
@@ -160,11 +159,15 @@ class ProcessBackend:
             ready.end()
             ready = None
         process = ready or self._new_standby(python, deployed.image.env)
-        # Hard links instead of the cache's own folder: the cache may remove it while the server runs.
-        shutil.copytree(bento, process.folder / BENTO, copy_function=os.link)
+        try:
+            # Hard links instead of the cache's own folder: the cache may remove it while the server runs.
+            shutil.copytree(bento, process.folder / BENTO, copy_function=os.link)
+            # Recorded before it gets the Bento: a process without a record never serves, and ends with this deployer.
+            record = _write_record(deployed, process)
+        except OSError:  # a full disk, say: without a record nobody would end the process
+            process.end()
+            raise
         self._children[process.folder.name] = process.child
-        # Recorded before it gets the Bento: a process without a record never serves, and ends with this deployer.
-        record = _write_record(deployed, process)
         process.serve(process.folder / BENTO, deployed.image.image, self._grace)
         return record.server
 
@@ -191,6 +194,16 @@ def stop_all(home: Path, grace: float = 5.0) -> None:
     root = home.resolve() / "servers"
     process_ids.terminate([(record.pid, record.started) for record in _records(root)], grace)
     shutil.rmtree(root, ignore_errors=True)
+
+
+def _log_tail(file: Path) -> str:
+    """Return the last characters of a log, which may be large; empty if there is none."""
+    try:
+        with file.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - CHARACTER_BYTES * TAIL))
+            return log.read().decode(errors="replace")[-TAIL:].strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _has_other_owner(folder: Path) -> bool:

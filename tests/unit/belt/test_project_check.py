@@ -32,11 +32,17 @@ def test_a_good_project_is_read_without_running_its_code(folder: Path) -> None:
         ("model.yaml", SPEC + "colour: red\n", "model.yaml line 5: unknown key 'colour'"),
         ("model.yaml", SPEC + "gate: {conditions: [beauty > 1]}\n", "no metric 'beauty'"),
         ("model.yaml", SPEC.replace("pipeline:", "pipes.main:"), "there is no pipes/main.py"),
+        ("model.yaml", SPEC + "serve: {dockerfile: Nofile}\n", "the project has no such file"),
+        ("model.yaml", SPEC + "serve: {dockerfile: docker}\n", "the project has no such file"),
+        ("model.yaml", SPEC + "serve: {dockerfile: .docker/Dockerfile}\n", "which a push leaves out"),
         ("pipeline.py", "def make(): ...\n", "pipeline.py defines no 'build'"),
         ("pipeline.py", "x = 1\ndef build(:\n", "pipeline.py line 2: invalid syntax"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(folder: Path, file: str, text: str, complaint: str) -> None:
+    for name in ("docker", ".docker"):
+        (folder / name).mkdir()
+        (folder / name / "Dockerfile").write_text("FROM scratch\n")
     (folder / file).write_text(text)
     with pytest.raises(Failed, match=r"(model\.yaml|pipeline\.py)") as failed:
         project_check.load_spec(folder)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from contracts.artifact_ref import TAR_GZ
+from contracts.artifact_ref import TAR_GZ, ArtifactRef
 from contracts.runtime import Environment
-from services.deployer.backends.processes import RECORD, ProcessBackend, Record, stop_all
+from services.deployer.backends.process_ids import start_mark
+from services.deployer.backends.processes import RECORD, TAIL, ProcessBackend, Record, stop_all
 from services.deployer.backends.protocol import Server
+from services.deployer.backends.standby import LOG
 from services.storage.archives import pack_folder
 from services.storage.registry import Deployed
 from tests.component.services.deployer.test_app import V1, V2, image
@@ -111,3 +113,49 @@ async def test_folders_of_a_dead_deployer_are_removed_and_those_of_a_living_one_
         (home / "servers" / f"{owner}.abc").mkdir(parents=True)
     servers.remove_abandoned()
     assert [folder.name for folder in home.glob("servers/*")] == [f"{os.getppid()}.abc"]
+
+
+class LostFolder(MemoryArtifacts):
+    """Artifacts whose folders are removed before they can be copied."""
+
+    async def fetch_folder(self, ref: ArtifactRef) -> Path:
+        return Path("/nowhere")
+
+
+async def test_a_process_whose_bento_cannot_be_copied_is_ended(
+    home: Path, tmp_path: Path, artifacts: MemoryArtifacts
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    one = await deployed(artifacts, tmp_path, V1)
+    processes = ProcessBackend(home, "nats://nowhere", LostFolder(), ThisPython(), 1.0, tmp_path / "script.py")
+    await processes.start_standby()
+    until(lambda: waiting(home))
+    (pid,) = waiting(home)
+    with pytest.raises(FileNotFoundError):
+        await processes.start(one)
+    assert start_mark(pid) is None
+    assert list(home.glob("servers/*")) == []
+
+
+async def test_a_process_that_cannot_be_recorded_is_ended(
+    servers: ProcessBackend, artifacts: MemoryArtifacts, home: Path, tmp_path: Path
+) -> None:
+    one = await deployed(artifacts, tmp_path, V1)
+    await servers.start_standby()
+    until(lambda: waiting(home))
+    (pid,) = waiting(home)
+    next(home.glob("servers/*")).joinpath(RECORD).mkdir()  # where the record would be written
+    with pytest.raises(OSError, match=RECORD):
+        await servers.start(one)
+    assert start_mark(pid) is None
+    assert list(home.glob("servers/*")) == []
+
+
+async def test_the_end_of_a_large_log_is_reported(
+    servers: ProcessBackend, artifacts: MemoryArtifacts, home: Path, tmp_path: Path
+) -> None:
+    server = await servers.start(await deployed(artifacts, tmp_path, V1))
+    (home / "servers" / server.id / LOG).write_text("é" * 100_000 + "\nthe end\n")
+    report = (await servers.exit_report(server)).log_tail
+    assert report.endswith("é\nthe end")
+    assert len(report) <= TAIL
