@@ -8,6 +8,7 @@ and `environ` (variables to set). Without a line it ends, for the process that s
 nothing of ours: the serving code is the Bento's own.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -44,6 +45,7 @@ def arguments(bento: Path, socket_fd: int, grace_seconds: float) -> list[str]:
 
 def main() -> None:
     """Import the libraries, wait for the line, serve."""
+    gc.disable()  # as in `container.py`; `serving.service` enables it when the model is loaded
     for library in LIBRARIES:
         importlib.import_module(library)
     line = sys.stdin.readline()
