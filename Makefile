@@ -58,7 +58,7 @@ coverage: lint
 
 test-docker: setup
 	tests/docker/images.sh
-	$(BIN)/python -m pytest tests/docker
+	$(BIN)/python -m pytest tests/docker --timeout=600 # a first image takes a minute or two
 
 lint: setup
 	$(BIN)/ruff check .

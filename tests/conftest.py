@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import settings
 from services.host import free_port
 from services.messaging.connection import Bus, connect
 from services.messaging.streams import ensure_topology
+from tests import leaks
 from tests.waiting import until
 
 # A shell that runs the tests in the background ignores Ctrl-C for them, and what they start would inherit that.
@@ -23,6 +25,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # On a machine that does other things too, how long an example takes says nothing.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leak_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Fail the session when processes or temporary folders of its tests are left; a process names its test module."""
+    session = uuid.uuid4().hex
+    with leaks.nothing_left(session, tmp_path_factory.mktemp("tempfile")):
+        yield session
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leaks_are_marked(leak_session: str, request: pytest.FixtureRequest) -> None:
+    leaks.mark(leak_session, request.module.__name__)
 
 
 class NatsServer:
@@ -82,6 +97,8 @@ async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
     connected = await connect(nats_server.url, name="test")
     await ensure_topology(connected)
     yield connected
+    if connected.is_connected:  # a test may have ended the server
+        assert await leaks.left_on_the_bus(connected) == []
     await connected.close()
 
 
