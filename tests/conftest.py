@@ -16,7 +16,7 @@ from hypothesis import settings
 from services.host import free_port
 from services.messaging.connection import Bus, connect
 from services.messaging.streams import ensure_topology
-from tests import leaks
+from tests import fakes, leaks
 from tests.waiting import until
 
 # A shell that runs the tests in the background ignores Ctrl-C for them, and what they start would inherit that.
@@ -33,6 +33,7 @@ def leak_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     session = uuid.uuid4().hex
     with leaks.nothing_left(session, tmp_path_factory.mktemp("tempfile")):
         yield session
+        fakes.remove_folders()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,7 +3,6 @@
 import hashlib
 import shutil
 import tempfile
-import weakref
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,12 +20,21 @@ from services.storage.registry import Candidate, Conflict, Deployed, Live, Proje
 __all__ = ["Delivered", "MemoryArtifacts", "MemoryInbox", "MemoryRegistry", "deliver"]
 
 
+_folders: list[Path] = []
+
+
+def remove_folders() -> None:
+    """Remove the folders of all MemoryArtifacts, at the end of a session."""
+    while _folders:
+        shutil.rmtree(_folders.pop())
+
+
 class MemoryArtifacts:
     """Artifacts in a temporary folder."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="belt-test-"))
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        _folders.append(self.folder)
 
     async def put(self, data: bytes | Path, media_type: str) -> ArtifactRef:
         content = data if isinstance(data, bytes) else data.read_bytes()  # tiny files
