@@ -20,6 +20,7 @@ import bentoml.models
 import fsspec.implementations.local  # noqa: F401
 import pip_requirements_parser  # type: ignore[import-untyped]  # noqa: F401
 from _bentoml_impl import docker as _docker  # noqa: F401
+from bentoml._internal.bento.build_config import BentoEnvSchema  # the type that bentoml.build asks for
 
 import serving.asgi
 from contracts.packaged_model import Manifest
@@ -91,7 +92,7 @@ def _build(argument: dict[str, Any], context: Path) -> Any:
         # file that an image is installed from, because BentoML parses and dumps this text several times.
         python={"lock_packages": False, "packages": pins(Path(argument["lock"]).read_text())},
         docker=argument["docker"],
-        envs=[{"name": name, "value": value} for name, value in argument["environ"].items()],
+        envs=[BentoEnvSchema(name=name, value=value) for name, value in argument["environ"].items()],
         args={"model_tag": argument["tag"]},
     )
 
