@@ -90,7 +90,7 @@ _ENGINE = re.compile(
     r"cannot connect to the docker daemon|error during connect|failed to receive status: rpc error|code = unavailable",
     re.I,
 )
-"""What the docker command prints when it has lost the engine."""
+"""Output of the docker command after it lost the connection to the engine."""
 
 
 @contextlib.contextmanager

@@ -55,7 +55,7 @@ def test_a_step_that_fails_shows_its_own_last_lines() -> None:
         ("E: 403 Forbidden", BuildStepFailed),
         ("ReadTimeoutError: HTTPSConnectionPool(host='pypi.org', port=443): Read timed out.", DockerTrouble),
         ("curl: (7) Failed to connect to example.org port 443", DockerTrouble),
-        ("E: Failed to fetch http://deb.debian.org/x.deb  503  Service Unavailable", DockerTrouble),
+        ("E: Failed to fetch http://mirror.example/x.deb  503  Service Unavailable", DockerTrouble),
         ("ValueError: timeout must be positive", BuildStepFailed),
         ("AssertionError: the job timed out", BuildStepFailed),
     ],
